@@ -1,0 +1,171 @@
+"""DCGAN's networks (Radford et al. 2016, arXiv:1511.06434), with the options that GANs have gained since."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules.networks.layers import (
+    DownBlock,
+    Normalization,
+    UpBlock,
+    add_spectral_norm_,
+    batch_norm,
+    check_attention_resolution,
+    checkpointed,
+    init_dcgan_,
+    required_labels,
+    stage_channels,
+)
+
+
+class DCGANGenerator(nn.Module):
+    """Latent vectors to images: a projection to 4x4, then transposed convolutions, batch norm and ReLU.
+
+    Args:
+        latent_dim: length of z, which is drawn from N(0, 1).
+        resolution: side of the images in pixels: 32, 64, 128 or 256.
+        channels: 1 (grey) or 3 (RGB).
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        num_classes: classes to condition on, by conditional batch norm; 0 for an unconditional network.
+        attention_resolution: side of the feature map that gets self-attention (SAGAN); 0 for none.
+        spectral_norm: divide the weights by their largest singular values.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
+
+    Raises:
+        ValueError: an unsupported resolution, width or attention_resolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 128,
+        resolution: int = 64,
+        channels: int = 3,
+        width: int = 64,
+        num_classes: int = 0,
+        attention_resolution: int = 0,
+        spectral_norm: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        stages = stage_channels(resolution, width)[::-1]
+        check_attention_resolution(attention_resolution, resolution)
+        self.latent_dim = latent_dim
+        self.resolution = resolution
+        self.num_classes = num_classes
+        self.gradient_checkpointing = gradient_checkpointing
+        self.project = nn.Linear(latent_dim, 4 * 4 * stages[0], bias=False)
+        self.norm = batch_norm(stages[0], num_classes)
+        self.blocks = nn.ModuleList(
+            UpBlock(before, after, num_classes=num_classes, attention=attention_resolution == 8 * 2**i)
+            for i, (before, after) in enumerate(pairwise(stages))
+        )
+        self.to_image = nn.ConvTranspose2d(stages[-1], channels, 4, stride=2, padding=1)
+        init_dcgan_(self)
+        if spectral_norm:
+            add_spectral_norm_(self)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images of latents.
+
+        Args:
+            z: ``[N, latent_dim]``.
+            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
+
+        Returns:
+            float32 ``[N, channels, resolution, resolution]`` in [-1, 1].
+
+        Raises:
+            ValueError: a conditional network got no labels.
+        """
+        labels = required_labels(labels, self.num_classes)
+        # Read as NHWC, which is the same to weights drawn alike, and so in channels-last memory without a copy.
+        x = self.project(z).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        x = F.relu(self.norm(x) if labels is None else self.norm(x, labels), inplace=True)
+        for block in self.blocks:
+            x = checkpointed(block, x, labels, enabled=self.gradient_checkpointing)
+        return torch.tanh(self.to_image(x).float())
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images to logits: strided convolutions, normalisation and LeakyReLU down to 4x4, then one 4x4 convolution.
+
+    With classes it is a projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637): the inner product of the
+    label's embedding with the features, summed over their pixels, is added to the logit.
+
+    Args:
+        resolution: side of the images in pixels: 32, 64, 128 or 256.
+        channels: 1 (grey) or 3 (RGB).
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        num_classes: classes to condition on; 0 for an unconditional network.
+        attention_resolution: side of the feature map that gets self-attention (SAGAN); 0 for none.
+        spectral_norm: divide the weights by their largest singular values.
+        normalization: ``batch``; ``layer`` where samples must not see each other (WGAN-GP); ``none``. The first
+            convolution is never normalised.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
+
+    Raises:
+        ValueError: an unsupported resolution, width, attention_resolution or normalization.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        channels: int = 3,
+        width: int = 64,
+        num_classes: int = 0,
+        attention_resolution: int = 0,
+        spectral_norm: bool = False,
+        normalization: Normalization = "batch",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        stages = stage_channels(resolution, width)
+        check_attention_resolution(attention_resolution, resolution)
+        self.resolution = resolution
+        self.num_classes = num_classes
+        self.gradient_checkpointing = gradient_checkpointing
+        self.blocks = nn.ModuleList(
+            DownBlock(
+                before,
+                after,
+                normalization=normalization if i else "none",
+                attention=attention_resolution == resolution // 2 ** (i + 1),
+            )
+            for i, (before, after) in enumerate(pairwise([channels, *stages]))
+        )
+        self.to_logit = nn.Conv2d(stages[-1], 1, 4)
+        self.embedding = nn.Embedding(num_classes, stages[-1]) if num_classes else None
+        init_dcgan_(self)
+        if spectral_norm:
+            add_spectral_norm_(self)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits of images; positive means real.
+
+        Args:
+            images: ``[N, channels, resolution, resolution]`` in [-1, 1].
+            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
+
+        Returns:
+            float32 ``[N]``.
+
+        Raises:
+            ValueError: a conditional network got no labels.
+        """
+        labels = required_labels(labels, self.num_classes)
+        x = images
+        for block in self.blocks:
+            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
+        # The head in the parameters' own precision: a bfloat16 logit near 100 could only move in steps of a half.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.to_logit.weight.dtype)
+            logits = self.to_logit(x).flatten()
+            if self.embedding is not None:
+                logits = logits + (self.embedding(labels) * x.sum((2, 3))).sum(1)
+        return logits.float()

@@ -1,0 +1,99 @@
+"""A convolutional variational autoencoder's networks (Kingma & Welling 2014, arXiv:1312.6114)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules.networks.layers import DownBlock, UpBlock, checkpointed, stage_channels
+
+
+class VAEEncoder(nn.Module):
+    """Images to the mean and log variance of the posterior q(z|x), a Gaussian with diagonal covariance.
+
+    Args:
+        resolution: side of the images in pixels: 32, 64, 128 or 256.
+        channels: 1 (grey) or 3 (RGB).
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        latent_dim: length of z.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
+
+    Raises:
+        ValueError: an unsupported resolution or width.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        channels: int = 3,
+        width: int = 64,
+        latent_dim: int = 128,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        stages = stage_channels(resolution, width)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.blocks = nn.ModuleList(DownBlock(before, after) for before, after in pairwise([channels, *stages]))
+        self.to_posterior = nn.Linear(4 * 4 * stages[-1], 2 * latent_dim)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior of images.
+
+        Args:
+            images: ``[N, channels, resolution, resolution]`` in [-1, 1].
+
+        Returns:
+            Mean and log variance (natural logarithm), float32 ``[N, latent_dim]`` each. The log variance is clamped
+            to [-30, 20], so that its exponential can be used as it is.
+        """
+        x = images
+        for block in self.blocks:
+            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
+        # In the parameters' own precision: the KL divergence is sensitive to the log variance.
+        with torch.autocast(x.device.type, enabled=False):
+            posterior = self.to_posterior(x.to(self.to_posterior.weight.dtype).flatten(1)).float()
+        mean, log_variance = posterior.chunk(2, dim=1)
+        return mean, log_variance.clamp(-30.0, 20.0)
+
+
+class VAEDecoder(nn.Module):
+    """Latent vectors to the mean of the images' distribution p(x|z).
+
+    Args:
+        latent_dim: length of z.
+        resolution: side of the images in pixels: 32, 64, 128 or 256.
+        channels: 1 (grey) or 3 (RGB).
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
+
+    Raises:
+        ValueError: an unsupported resolution or width.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 128,
+        resolution: int = 64,
+        channels: int = 3,
+        width: int = 64,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        stages = stage_channels(resolution, width)[::-1]
+        self.latent_dim = latent_dim
+        self.gradient_checkpointing = gradient_checkpointing
+        self.project = nn.Linear(latent_dim, 4 * 4 * stages[0])
+        self.blocks = nn.ModuleList(UpBlock(before, after) for before, after in pairwise(stages))
+        self.to_image = nn.ConvTranspose2d(stages[-1], channels, 4, stride=2, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Mean images ``[N, channels, resolution, resolution]``, float32 in [-1, 1], of ``z`` ``[N, latent_dim]``."""
+        x = F.relu(self.project(z)).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        for block in self.blocks:
+            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
+        return torch.tanh(self.to_image(x).float())
