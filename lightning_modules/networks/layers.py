@@ -183,8 +183,12 @@ def checkpointed(module: nn.Module, *inputs: Any, enabled: bool) -> Any:
     Exact for modules that change their buffers in forward (batch norm's statistics, spectral norm's vectors): the
     recomputation starts from the buffers as they were, and its own changes to them are dropped.
     """
-    if not (enabled and torch.is_grad_enabled()):
-        return module(*inputs)
+    return _checkpoint(module, *inputs) if enabled and torch.is_grad_enabled() else module(*inputs)
+
+
+# The compiler takes no contexts of our own in a checkpoint; so it compiles what lies inside and between instead.
+@torch.compiler.disable(recursive=False)
+def _checkpoint(module: nn.Module, *inputs: Any) -> Any:
     return checkpoint(
         module, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _BuffersAsTheyAre(module))
     )

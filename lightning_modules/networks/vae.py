@@ -97,3 +97,50 @@ class VAEDecoder(nn.Module):
         for block in self.blocks:
             x = checkpointed(block, x, enabled=self.gradient_checkpointing)
         return torch.tanh(self.to_image(x).float())
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder as one network, with the reparametrised draw of z between them.
+
+    Args:
+        resolution, channels, width, latent_dim, gradient_checkpointing: as of ``VAEEncoder``.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        channels: int = 3,
+        width: int = 64,
+        latent_dim: int = 128,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = VAEEncoder(
+            resolution=resolution,
+            channels=channels,
+            width=width,
+            latent_dim=latent_dim,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        self.decoder = VAEDecoder(
+            latent_dim=latent_dim,
+            resolution=resolution,
+            channels=channels,
+            width=width,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encodes, draws and decodes.
+
+        Args:
+            images: ``[N, channels, resolution, resolution]`` in [-1, 1].
+            noise: ``[N, latent_dim]`` from N(0, 1); zeros decode the posterior's mean.
+
+        Returns:
+            Decoded images like ``images``; mean and log variance of the posterior, ``[N, latent_dim]`` each; float32.
+        """
+        mean, log_variance = self.encoder(images)
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        return self.decoder(z), mean, log_variance
