@@ -1,0 +1,144 @@
+"""FID, KID, IS, precision, recall, density and coverage of generated images, from one pass through one network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from lightning_modules.metrics.features import FeatureExtractor, exact_float32
+from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
+from lightning_modules.metrics.inception_score import InceptionScore
+from lightning_modules.metrics.kernel import kernel_distance
+from lightning_modules.metrics.prdc import prdc
+from lightning_modules.metrics.statistics import FeatureStatistics, StatisticsAccumulator
+
+MetricName = Literal["fid", "kid", "is", "prdc"]
+
+
+class GenerationMetrics(nn.Module):
+    """Compares generated images with a reference set.
+
+    ``update`` on every rank with its own share (of any size, also none), then ``compute`` on every rank: it
+    communicates. All ranks get the same result, whatever their number.
+
+    Args:
+        extractor: the network that all metrics share.
+        reference: statistics of the real images under the same extractor.
+        metrics: which of ``fid``, ``kid``, ``is``, ``prdc``.
+        num_samples: how many images there will be over all ranks.
+        cap: KID and precision/recall see at most this many generated images, evenly spaced over the indices.
+        kid_subsets: number of KID's subsets.
+        kid_subset_size: samples in each of them.
+        nearest_k: neighbour that sets the radii of precision/recall.
+        splits: splits of the Inception Score.
+
+    Raises:
+        ValueError: unknown metric, a reference of another extractor or without features, no logits for ``is``.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        reference: FeatureStatistics,
+        metrics: Sequence[MetricName] = ("fid",),
+        *,
+        num_samples: int,
+        cap: int = 10_000,
+        kid_subsets: int = 100,
+        kid_subset_size: int = 1000,
+        nearest_k: int = 5,
+        splits: int = 10,
+    ) -> None:
+        super().__init__()
+        _check(extractor, reference, metrics)
+        self.extractor = extractor
+        self.reference = reference
+        self.metrics = tuple(metrics)
+        self.kid_subsets = kid_subsets
+        self.kid_subset_size = kid_subset_size
+        self.nearest_k = nearest_k
+        if not {"kid", "prdc"} & set(metrics):
+            # With fewer samples than dimensions the Fréchet term from the features themselves is the faster one.
+            cap = num_samples if num_samples < extractor.feature_dim else 0
+        self.statistics = StatisticsAccumulator(extractor.feature_dim, extractor.name, num_samples=num_samples, cap=cap)
+        self.inception_score = (
+            InceptionScore(extractor.num_classes, num_samples=num_samples, splits=splits) if "is" in metrics else None
+        )
+
+    def update(self, images: Tensor, index: Tensor) -> None:
+        """Adds images.
+
+        Args:
+            images: uint8 [N, C, H, W] in [0, 255]; N may be 0.
+            index: int64 [N], which of the ``num_samples`` images these are; each once over all batches and ranks.
+        """
+        if len(images) == 0:
+            return
+        features = self.extractor(images)
+        self.statistics.update(features.pool, index)
+        if self.inception_score is not None:
+            self.inception_score.update(features.logits, index)
+
+    def compute(self) -> dict[str, float]:
+        """``{"fid/<extractor>": ..., ...}`` over all ranks.
+
+        Keys: ``fid``, ``kid``, ``kid_std``, ``is``, ``is_std``, ``precision``, ``recall``, ``density``, ``coverage``,
+        as far as asked for.
+
+        Raises:
+            ValueError: too few samples for a metric.
+        """
+        generated = self.statistics.compute()
+        reference = self.reference.to(generated.mean.device)
+        results: dict[str, float] = {}
+        with exact_float32():
+            if "fid" in self.metrics:
+                results["fid"] = _frechet(reference, generated)
+            if "kid" in self.metrics:
+                assert reference.features is not None
+                assert generated.features is not None
+                results["kid"], results["kid_std"] = kernel_distance(
+                    reference.features,
+                    generated.features,
+                    subsets=self.kid_subsets,
+                    subset_size=self.kid_subset_size,
+                )
+            if "prdc" in self.metrics:
+                assert reference.features is not None
+                assert generated.features is not None
+                results |= prdc(reference.features, generated.features, nearest_k=self.nearest_k)._asdict()
+        if self.inception_score is not None:
+            results["is"], results["is_std"] = self.inception_score.compute()
+        return {f"{metric}/{self.extractor.name}": value for metric, value in results.items()}
+
+    def reset(self) -> None:
+        """Forgets all images, keeps the reference."""
+        self.statistics.reset()
+        if self.inception_score is not None:
+            self.inception_score.reset()
+
+
+def _check(extractor: FeatureExtractor, reference: FeatureStatistics, metrics: Sequence[str]) -> None:
+    if unknown := set(metrics) - set(get_args(MetricName)):
+        raise ValueError(f"unknown metric {', '.join(sorted(unknown))}; there are {', '.join(get_args(MetricName))}")
+    if reference.extractor != extractor.name:
+        raise ValueError(
+            f"the reference statistics are of {reference.extractor}, the metrics want {extractor.name}: "
+            "numbers of different extractors cannot be compared"
+        )
+    if reference.features is None and {"kid", "prdc"} & set(metrics):
+        raise ValueError("KID and precision/recall need reference statistics with features; compute them with cap > 0")
+    if "is" in metrics and not extractor.num_classes:
+        raise ValueError(
+            f"the weights of {extractor.name} hold no classifier, which the Inception Score needs; "
+            "use mobilenet_v2, or weights with logits"
+        )
+
+
+def _frechet(reference: FeatureStatistics, generated: FeatureStatistics) -> float:
+    features = generated.features
+    if features is not None and len(features) == generated.num_samples < len(generated.mean):
+        return frechet_distance_to_features(reference.mean, reference.cov, features).item()
+    return frechet_distance(reference.mean, reference.cov, generated.mean, generated.cov).item()
