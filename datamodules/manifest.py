@@ -113,7 +113,7 @@ class Manifest:
                 root=file.parent.resolve(),
                 name=raw["name"],
                 channels=raw["channels"],
-                size=tuple(raw["size"]) if raw["size"] else None,  # type: ignore[arg-type]
+                size=tuple(raw["size"]) if raw["size"] else None,
                 classes=tuple(raw["classes"]),
                 captions=raw["captions"],
                 splits=splits,

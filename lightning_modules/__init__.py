@@ -1,0 +1,25 @@
+"""What is trained: the model families, by name.
+
+A family is one file here, one recipe in ``launch/configs`` and one test.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_modules.base import ImageFamily
+
+#: Family name -> the module that holds it.
+FAMILIES = {
+    "DCGAN": "lightning_modules.dcgan",
+    "VAE": "lightning_modules.vae",
+}
+
+
+def family(name: str) -> type[ImageFamily]:
+    """The family's class, imported only now; a ValueError lists the families there are."""
+    if name not in FAMILIES:
+        raise ValueError(f"no family {name!r}; there are {', '.join(FAMILIES)}")
+    return getattr(import_module(FAMILIES[name]), name)

@@ -1,0 +1,119 @@
+"""Counts what every length is counted in, images, and the seconds they took."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from launch.runs import RunFolder
+from launch.tracking import record
+from lightning_modules.base import ImageFamily
+
+C = TypeVar("C", bound=L.Callback)
+
+
+class Every:
+    """An interval of ``kimg`` thousand images."""
+
+    def __init__(self, kimg: float) -> None:
+        if kimg <= 0:
+            raise ValueError(f"an interval of {kimg} kimg; it must be more than 0")
+        self.images = kimg * 1000
+
+    def due(self, images_before: int, images_seen: int) -> bool:
+        """Whether a multiple of the interval lies in the step from ``images_before`` to ``images_seen``."""
+        return images_seen // self.images > images_before // self.images
+
+
+class Clock(L.Callback):
+    """Ends training at ``kimg``, logs mean losses and images/s every ``log_every_kimg``, keeps run.json current.
+
+    It comes before every callback that saves: it tells the data module which samples have been trained on.
+    """
+
+    def __init__(self, kimg: float, log_every_kimg: float) -> None:
+        self.total_images = round(kimg * 1000)
+        self.log_every = Every(log_every_kimg)
+        self.seconds = 0.0
+        self.images_before = 0
+        self.images_per_second = 0.0
+        self._tick = 0.0
+        self._logged = (0.0, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._tick = time.perf_counter()
+        self._logged = (self.seconds, pl_module.images_seen)
+        self._stop_at_the_end(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.images_before = pl_module.images_seen
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self.seconds, self._tick = self.seconds + now - self._tick, now
+        if trainer.datamodule is not None:
+            trainer.datamodule.consumed(batch["position"])
+        if self.due(self.log_every, pl_module):
+            self._log(trainer, pl_module)
+        self._stop_at_the_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        # Evaluation is not training: its time counts neither in images/s nor in the run's seconds.
+        self._tick = time.perf_counter()
+        held_out = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if trainer.training or trainer.validating:
+            record(trainer, held_out)
+
+    def due(self, interval: Every, module: ImageFamily) -> bool:
+        """Whether ``interval`` came round in the step that has just ended."""
+        return interval.due(self.images_before, module.images_seen)
+
+    def _stop_at_the_end(self, trainer: L.Trainer, module: ImageFamily) -> None:
+        if module.images_seen >= self.total_images:
+            trainer.should_stop = True
+
+    def _log(self, trainer: L.Trainer, module: ImageFamily) -> None:
+        seconds, images = self._logged
+        self.images_per_second = (module.images_seen - images) / max(self.seconds - seconds, 1e-9)
+        self._logged = (self.seconds, module.images_seen)
+        losses = {f"loss/{name}": value for name, value in module.take_averages().items()}
+        record(trainer, {**losses, "images_per_second": self.images_per_second})
+        self.write(trainer, module)
+
+    @rank_zero_only
+    def write(self, trainer: L.Trainer, module: ImageFamily, **fields: Any) -> None:
+        """Brings run.json up to date."""
+        run_folder(trainer).update(
+            images_seen=module.images_seen,
+            kimg=module.images_seen / 1000,
+            seconds=round(self.seconds, 1),
+            images_per_second=round(self.images_per_second, 1),
+            **fields,
+        )
+
+
+def run_folder(trainer: L.Trainer) -> RunFolder:
+    """The run that this trainer trains."""
+    return RunFolder(Path(trainer.default_root_dir))
+
+
+def find(trainer: Any, kind: type[C]) -> C | None:
+    """The trainer's callback of this kind."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
+
+
+def clock_of(trainer: L.Trainer) -> Clock:
+    """The trainer's clock, which every gesso training has."""
+    clock = find(trainer, Clock)
+    assert clock is not None
+    return clock

@@ -1,0 +1,112 @@
+"""The moving average of the generating networks, with which previews and evaluation are made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from launch.callbacks.clock import find
+from lightning_modules.base import ImageFamily
+
+
+class EMA(L.Callback):
+    """Exponential moving average of weights, its length counted in images.
+
+    As in StyleGAN2 and EDM (Karras et al. 2020, 2022): beta = 0.5^(batch / half-life), and the half-life is never more
+    than ``ramp_up`` of the images seen, so that early averages forget the initialisation.
+
+    Args:
+        half_life_kimg: after so many thousand images a weight counts half.
+        ramp_up: share of the images seen that bounds the half-life; 0: no bound.
+    """
+
+    def __init__(self, half_life_kimg: float = 10.0, ramp_up: float = 0.05) -> None:
+        self.half_life_kimg = half_life_kimg
+        self.ramp_up = ramp_up
+        self.average: dict[str, Tensor] = {}
+        self._swapped = False
+        self._validation = contextlib.ExitStack()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.average = state_dict["average"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        state = averaged_state(pl_module)
+        # Keeps what a checkpoint brought; the shapes were checked with the module's own.
+        self.average = {name: self.average.get(name, tensor).to(tensor, copy=True) for name, tensor in state.items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        images = len(batch["image"]) * trainer.world_size
+        half_life = self.half_life_kimg * 1000
+        if self.ramp_up > 0:
+            half_life = min(half_life, pl_module.images_seen * self.ramp_up)
+        beta = 0.5 ** (images / max(half_life, 1e-8))
+        state = averaged_state(pl_module)
+        means = [name for name in state if follows_mean(name, state[name])]
+        torch._foreach_lerp_([self.average[name] for name in means], [state[name] for name in means], 1 - beta)
+        for name in state.keys() - set(means):
+            self.average[name].copy_(state[name])
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._validation.enter_context(self.in_place(pl_module))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._validation.close()
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
+
+    @contextlib.contextmanager
+    def in_place(self, module: ImageFamily) -> Iterator[None]:
+        """Inside, the module's generating networks hold the average; re-entrant."""
+        if self._swapped or not self.average:
+            yield
+            return
+        self._swap(module)
+        self._swapped = True
+        try:
+            yield
+        finally:
+            self._swap(module)
+            self._swapped = False
+
+    @torch.no_grad()
+    def _swap(self, module: ImageFamily) -> None:
+        # Exchanges values, not tensors: optimizers and engines hold on to the tensors themselves.
+        for name, tensor in averaged_state(module).items():
+            kept = tensor.clone()
+            tensor.copy_(self.average[name])
+            self.average[name].copy_(kept)
+
+
+def averaged_state(module: ImageFamily) -> dict[str, Tensor]:
+    """Parameters and buffers of the generating networks, by their names in the module; the live tensors."""
+    return {
+        f"{network}.{name}": tensor
+        for network in module.generating_networks()
+        for name, tensor in getattr(module, network).state_dict(keep_vars=False).items()
+    }
+
+
+def follows_mean(name: str, tensor: Tensor) -> bool:
+    """Counters and spectral norm's unit vectors are copied; an average of them would mean nothing."""
+    return tensor.is_floating_point() and name.rpartition(".")[2] not in ("_u", "_v")
+
+
+@contextlib.contextmanager
+def averaged(trainer: L.Trainer, module: ImageFamily) -> Iterator[None]:
+    """Inside, ``module`` is in eval mode, without gradients, and holds its EMA weights where the run keeps them."""
+    ema = find(trainer, EMA)
+    training = module.training
+    module.eval()
+    with torch.no_grad(), ema.in_place(module) if ema else contextlib.nullcontext():
+        yield
+    module.train(training)

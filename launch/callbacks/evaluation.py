@@ -1,0 +1,85 @@
+"""FID, KID, IS and PRDC in the validation loop, on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+
+from launch import evaluation
+from launch.callbacks.clock import find
+from launch.callbacks.progress import Progress
+from launch.tracking import record
+from lightning_modules.base import ImageFamily
+from lightning_modules.metrics.generation import GenerationMetrics
+
+
+class Evaluation(L.Callback):
+    """Scores generated images against the data set at every validation.
+
+    Args:
+        every_kimg: interval of validation in thousands of images.
+        metrics: which of ``fid``, ``kid``, ``is`` and ``prdc``; empty: none.
+        extractor: ``inception-tf`` for numbers comparable with papers, ``inception-clean``, or ``mobilenet_v2``, light
+            enough for a machine without a GPU. Its name is in the metrics' names.
+        num_samples: how many images are generated; papers use 50,000.
+        reference_split: split of the data set to compare with; papers use the training set.
+        reference_samples: only so many of its images, where a CPU would take too long; None: all, as papers do.
+        batch_size: images generated at a time on a rank.
+        seed: which infinite sequence of samples.
+    """
+
+    def __init__(
+        self,
+        every_kimg: float = 200.0,
+        metrics: Sequence[evaluation.MetricName] = ("fid", "kid"),
+        extractor: evaluation.ExtractorName = "inception-tf",
+        num_samples: int = 10_000,
+        reference_split: str = "train",
+        reference_samples: int | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if every_kimg <= 0 or num_samples < 2:
+            raise ValueError("evaluation.every_kimg must be more than 0, evaluation.num_samples 2 or more")
+        self.every_kimg = every_kimg
+        self.metrics = tuple(metrics)
+        self.extractor = extractor
+        self.num_samples = num_samples
+        self.reference_split = reference_split
+        self.reference_samples = reference_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.latest: dict[str, float] = {}
+        self._scorer: GenerationMetrics | None = None
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not self.metrics or trainer.sanity_checking:
+            return
+        bar = find(trainer, Progress)
+        scorer = self._scorer = self._scorer or self._prepare(trainer, pl_module)
+        with trainer.precision_plugin.val_step_context():
+            self.latest = evaluation.score(
+                pl_module,
+                scorer,
+                num_samples=self.num_samples,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+                progress=lambda images: bar.evaluated(images, self.num_samples) if bar else None,
+            )
+        record(trainer, {**self.latest, "evaluation/samples": self.num_samples})
+
+    def _prepare(self, trainer: Any, module: ImageFamily) -> GenerationMetrics:
+        network = evaluation.extractor(self.extractor, module.device)
+        statistics = evaluation.reference(
+            trainer.datamodule,
+            self.reference_split,
+            network,
+            limit=self.reference_samples,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return GenerationMetrics(network, statistics, self.metrics, num_samples=self.num_samples).to(module.device)

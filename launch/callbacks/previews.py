@@ -1,0 +1,56 @@
+"""Grids of samples over time, in the run folder and in W&B."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from launch.callbacks.clock import Every, clock_of, run_folder
+from launch.callbacks.ema import averaged
+from launch.pictures import image_grid, save_png, to_float
+from launch.tracking import record_pictures
+from lightning_modules.base import ImageFamily
+
+
+class Previews(L.Callback):
+    """Writes the family's previews, made with the averaged weights, to ``samples/``.
+
+    Args:
+        every_kimg: interval in thousands of images; there is one at the end as well.
+        seed: of the samples; the same ones every time, so that one sees them change.
+    """
+
+    def __init__(self, every_kimg: float = 50.0, seed: int = 0) -> None:
+        self.every = Every(every_kimg)
+        self.seed = seed
+        self._images: Tensor | None = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if clock_of(trainer).due(self.every, pl_module) or trainer.should_stop:
+            self.write(trainer, pl_module)
+
+    def write(self, trainer: L.Trainer, module: ImageFamily) -> None:
+        """Every rank generates, since a sharded network needs them all; the first one writes."""
+        if self._images is None:
+            self._images = self._held_out(trainer)
+        with averaged(trainer, module):
+            previews = module.previews(self._images.to(module.device), seed=self.seed)
+        if not trainer.is_global_zero:
+            return
+        written = {}
+        for name, (images, columns) in previews.items():
+            stem = f"{round(module.images_seen / 1000):06d}"
+            file = run_folder(trainer).samples / f"{stem if name == 'samples' else f'{name}-{stem}'}.png"
+            save_png(image_grid(images, columns), file)
+            written[name] = file
+        record_pictures(trainer, written)
+
+    @staticmethod
+    def _held_out(trainer: Any, count: int = 20) -> Tensor:
+        data = trainer.datamodule
+        split = "val" if "val" in data.manifest.splits else next(reversed(data.manifest.splits))
+        batches = data.reference_batches(split, rank=0, world_size=1, batch_size=count, limit=count)
+        return to_float(torch.cat(list(batches)))

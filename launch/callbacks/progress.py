@@ -1,0 +1,106 @@
+"""The progress bar: images, images/s, FID and time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from launch.callbacks.clock import clock_of
+from lightning_modules.base import ImageFamily
+
+#: Seconds between two plain lines in a log file.
+LINE_SECONDS = 30.0
+
+
+class Progress(ProgressBar):
+    """One bar over the whole training, counted in kimg."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+        self._last_line = 0.0
+        self._evaluated = 0
+
+    def disable(self) -> None:
+        """Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    _enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        console = Console(stderr=True)
+        if not self._enabled or not console.is_terminal:
+            return
+        self._bar = RichProgress(
+            TextColumn("{task.fields[what]}"),
+            BarColumn(),
+            TextColumn("{task.completed:.1f}/{task.total:.1f} kimg"),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self._task = self._bar.add_task(
+            "",
+            total=clock_of(trainer).total_images / 1000,
+            completed=pl_module.images_seen / 1000,
+            what="train",
+            facts="",
+        )
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._bar is not None:
+            facts = self._facts(trainer)
+            self._bar.update(self._task, completed=pl_module.images_seen / 1000, what="train", facts=facts)
+        elif self._enabled and time.monotonic() - self._last_line > LINE_SECONDS:
+            self._line(trainer, pl_module)
+
+    def evaluated(self, images: int, total: int) -> None:
+        """Shows how far an evaluation of ``total`` images has come."""
+        self._evaluated = 0 if self._evaluated >= total else self._evaluated
+        self._evaluated += images
+        if self._bar is not None:
+            self._bar.update(self._task, what=f"evaluate {min(self._evaluated, total):,}/{total:,}")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self._enabled and self._bar is None and trainer.state.fn == "fit":
+            self._line(trainer, pl_module)
+
+    def _line(self, trainer: L.Trainer, module: ImageFamily) -> None:
+        clock = clock_of(trainer)
+        self._last_line = time.monotonic()
+        rate = clock.images_per_second
+        left = (clock.total_images - module.images_seen) / rate if rate else 0.0
+        seen = f"{module.images_seen / 1000:.1f}/{clock.total_images / 1000:.1f} kimg"
+        print(
+            seen,
+            self._facts(trainer),
+            f"{left / 60:.1f} min left" if rate else "",
+            sep="  ",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    @staticmethod
+    def _facts(trainer: L.Trainer) -> str:
+        facts = [f"{clock_of(trainer).images_per_second:,.0f} images/s"]
+        # KID's and others' tables are in metrics.csv; a bar has room for one number.
+        metrics = trainer.callback_metrics.items()
+        facts += [f"FID ({name[4:]}) {value:.2f}" for name, value in metrics if name.startswith("fid/")]
+        return "  ".join(facts)
+
+    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

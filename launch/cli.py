@@ -1,0 +1,73 @@
+"""`gesso`: one command line for everything. Answers --help without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from launch.commands import evaluate, fetch, generate, recipes, report, shards
+
+#: Verbs that LightningCLI parses: their options are those of the recipe.
+TRAINING = {
+    "fit": "train: gesso fit --config RECIPE [overrides], or gesso fit --resume RUN",
+    "validate": "run the validation loop: gesso validate --config RECIPE --checkpoint PATH",
+    "test": "run the test loop: gesso test --config RECIPE --checkpoint PATH",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The top-level parser; each verb adds its own."""
+    top = argparse.ArgumentParser(
+        prog="gesso", description="Distributed training for image generation and style transfer."
+    )
+    top.add_argument("--version", action="version", version=f"gesso {version('gesso')}")
+    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb, what in TRAINING.items():
+        verbs.add_parser(verb, help=what, add_help=False).set_defaults(verb=verb)
+    for command in (generate, evaluate, shards, fetch, recipes, report):
+        command.add_parser(verbs)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script: returns the exit code.
+
+    A mistake of the user's (ValueError, FileNotFoundError) ends with 2, a fault of the surroundings with 1, both with
+    one line that names the thing and the remedy; ``--debug`` anywhere shows the traceback as well.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        if arguments and arguments[0] in TRAINING:
+            from launch.train import main as train
+
+            return train(arguments[0], arguments[1:])
+        parsed = parser().parse_args(arguments)
+        return parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("gesso: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"gesso: {explain(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+
+
+def explain(error: Exception) -> str:
+    """An error in one line. One that no code of ours put into words says that it is a defect."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError | RuntimeError | ImportError):
+        return message
+    return f"unexpected {type(error).__name__}: {message} (run again with --debug and report it)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""`make demo`: a DCGAN on MNIST for about three minutes on two cores, and the way to what it made."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from launch.train import main as train
+
+
+def demo() -> int:
+    """Trains, then prints how the FID fell and where grid, report and checkpoint are."""
+    code = train("fit", ["--config", "mnist-dcgan", "--run.name", "demo", "--run.kimg", "200"])
+    if code:
+        return code
+    run = Path(os.environ["GESSO_RUN"])
+    with (run / "metrics.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["name"] == "fid/mobilenet_v2"]
+    fids = [float(row["value"]) for row in rows]
+    print("\nFID (MobileNetV2 features, 1,000 samples):")
+    for row, fid in zip(rows, fids, strict=True):
+        bar = "#" * round(50 * fid / max(fids))
+        print(f"  {int(row['images_seen']) / 1000:6.0f} kimg  {fid:8.1f}  {bar}")
+    print(f"\ngrid        {max(run.glob('samples/[0-9]*.png'))}")
+    print(f"report      {run / 'report.html'}")
+    print(f"checkpoint  {run / 'checkpoints' / 'last.ckpt'}")
+    print(f"\nmore of it: .venv/bin/gesso generate {run} --num 100")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(demo())

@@ -1,0 +1,101 @@
+"""How good the pictures are: features of generated images against a data set's, on all ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from datamodules.assets import cache_folder, fetch
+from datamodules.shards import ShardData
+from filelock import FileLock
+
+from launch.pictures import to_uint8
+from lightning_modules.base import ImageFamily
+from lightning_modules.metrics.features import FeatureExtractor, build_extractor
+from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
+from lightning_modules.metrics.statistics import FeatureStatistics
+
+ExtractorName = Literal["inception-tf", "inception-clean", "mobilenet_v2"]
+MetricName = Literal["fid", "kid", "is", "prdc"]
+
+#: KID and PRDC compare single features; of a large reference they see this many.
+REFERENCE_FEATURES = 10_000
+
+
+def extractor(name: ExtractorName, device: torch.device) -> FeatureExtractor:
+    """The feature network ``name`` with its real weights, fetched if need be."""
+    weights = fetch("mobilenet_v2" if name == "mobilenet_v2" else "inception")
+    return build_extractor(name, weights).to(device)
+
+
+def reference(
+    data: ShardData,
+    split: str,
+    network: FeatureExtractor,
+    *,
+    limit: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> FeatureStatistics:
+    """Statistics of a split's images at the size the data module gives; computed once, by all ranks, then cached.
+
+    Args:
+        limit: only the first so many images (shards hold them in random order); None: all.
+    """
+    manifest = data.manifest
+    number = min(limit or manifest.split(split).samples, manifest.split(split).samples)
+    key = f"{manifest.fingerprints[split][:20]}-{split}-{number}-{data.size}px-{data.channels}ch-{network.name}"
+    device = next(network.parameters()).device
+    file = cache_folder() / "statistics" / f"{key}.safetensors"
+    known = file.is_file()
+    if world_size > 1:
+        # All ranks take the same way even while another run is writing the file.
+        flag = torch.tensor(int(known), device=device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
+        known = bool(flag.item())
+    if not known:
+        images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number)
+        statistics = reference_statistics(
+            images,
+            network,
+            num_samples=number,
+            cap=REFERENCE_FEATURES,
+            sync=world_size > 1,
+            origin={"data": manifest.name, "split": split, "size": f"{data.size}", "channels": f"{data.channels}"},
+        )
+        if rank == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{file}.lock"):
+                partial = file.with_suffix(f".{os.getpid()}.partial")
+                statistics.save(partial)
+                partial.replace(file)
+        if world_size > 1:
+            torch.distributed.barrier()
+    return FeatureStatistics.load(file)
+
+
+@torch.no_grad()
+def score(
+    family: ImageFamily,
+    metrics: GenerationMetrics,
+    *,
+    num_samples: int,
+    batch_size: int = 64,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[int], None] = lambda images: None,
+) -> dict[str, float]:
+    """Metrics of samples 0 to ``num_samples`` - 1 of the sequence ``seed``; the same for any number of ranks.
+
+    Args:
+        progress: called with the number of images made on all ranks since the last call.
+    """
+    metrics.reset()
+    for index in torch.arange(rank, num_samples, world_size).split(batch_size):
+        images = family.generate(index, seed=seed)
+        metrics.update(to_uint8(images), index.to(images.device))
+        progress(len(index) * world_size)
+    return metrics.compute()

@@ -1,0 +1,136 @@
+"""The run folder: where everything about one training lies, and how it says who it is.
+
+::
+
+    runs/<name>/
+        config.yaml      the resolved config
+        run.json         identity, versions, git state, progress, state
+        metrics.csv      images_seen,seconds,name,value
+        samples/         grids, named by kimg
+        checkpoints/     <kimg>.ckpt, last.ckpt, best.ckpt
+        report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdataset", "wandb", "torchmetrics", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder on disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    def info(self) -> dict[str, Any]:
+        """What run.json holds; {} before there is one."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def update(self, **fields: Any) -> None:
+        """Merges ``fields`` into run.json, atomically."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = self.path / "run.json.partial"
+        partial.write_text(json.dumps({**self.info(), **fields}, indent=1))
+        partial.replace(self.path / "run.json")
+
+
+def open_run(path: str | os.PathLike[str]) -> RunFolder:
+    """The run at ``path``.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.is_file():
+        raise FileNotFoundError(f"{path}: no run here (config.yaml is missing); `gesso fit` makes runs under runs/")
+    return folder
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint that ``path`` means: a file itself, or a run's last one.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    if not given.exists():
+        raise FileNotFoundError(f"{given}: no such run or checkpoint")
+    last = open_run(given).last_checkpoint
+    if not last.is_file():
+        raise FileNotFoundError(f"{given}: this run has no checkpoint yet")
+    return last
+
+
+def new_run_path(root: str, name: str) -> Path:
+    """A fresh folder name under ``root``; every rank of a training gets the same one.
+
+    Ranks that the first one starts inherit its environment, where the choice is kept.
+    """
+    if chosen := os.environ.get("GESSO_RUN"):
+        return Path(chosen)
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    stem = Path(root) / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = stem, 1
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    os.environ["GESSO_RUN"] = str(path)
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the code that runs, and whether it was changed since; {} outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}

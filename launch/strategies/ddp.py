@@ -1,0 +1,94 @@
+"""Data parallelism for several networks, each updated in its turn."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.nn import Module
+
+#: Gradients travel in buckets of about this many bytes: large enough for bandwidth, small enough for memory.
+BUCKET_BYTES = 64 * 2**20
+
+
+class MultiNetworkDDP(DDPStrategy):
+    """DDP without the wrapper around the module.
+
+    torch's ``DistributedDataParallel`` wants one forward through itself for each backward, and every parameter to
+    take part; a GAN updates half of its parameters at a time, and takes gradients of gradients. Here the raw module
+    runs, and when a backward has ended, the gradients of the network that is not frozen are averaged over the ranks.
+    Buffers (batch norm's running statistics) follow rank 0, as in torch's DDP, so that all ranks hold one model.
+    """
+
+    _reduce = True
+
+    def configure_ddp(self) -> None:
+        assert self.model is not None
+        for tensors in buckets([*self.model.parameters(), *self.model.buffers()]):
+            broadcast_together([tensor.detach() for tensor in tensors])
+
+    def _setup_model(self, model: Module) -> Module:  # type: ignore[override]
+        return model
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        if not self._reduce or self.world_size == 1:
+            return
+        assert self.model is not None
+        gradients = [p.grad for p in self.model.parameters() if p.requires_grad and p.grad is not None]
+        for bucket in buckets(gradients):
+            flat = _flatten_dense_tensors(bucket)
+            dist.all_reduce(flat)
+            flat /= self.world_size
+            for gradient, mean in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
+                gradient.copy_(mean)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        assert self.model is not None
+        for tensors in buckets(list(self.model.buffers())):
+            broadcast_together(tensors)
+
+    @contextlib.contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Backwards in here add up locally; the next one outside averages the sum."""
+        self._reduce = False
+        try:
+            yield
+        finally:
+            self._reduce = True
+
+
+def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Consecutive tensors of one dtype, up to ``BUCKET_BYTES`` at a time."""
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_dtype.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_dtype.values():
+        bucket: list[Tensor] = []
+        for tensor in group:
+            bucket.append(tensor)
+            if sum(t.nbytes for t in bucket) >= BUCKET_BYTES:
+                yield bucket
+                bucket = []
+        if bucket:
+            yield bucket
+
+
+def broadcast_together(tensors: list[Tensor]) -> None:
+    """Overwrites tensors of one dtype with rank 0's, in one message."""
+    flat = _flatten_dense_tensors(tensors)
+    dist.broadcast(flat, src=0)
+    for tensor, value in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):
+        tensor.copy_(value)
+
+
+def register() -> None:
+    """Makes ``trainer.strategy: ddp`` this strategy."""
+    if "ddp" in StrategyRegistry:
+        StrategyRegistry.remove("ddp")
+    StrategyRegistry.register("ddp", MultiNetworkDDP, description="data parallelism for several networks")

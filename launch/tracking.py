@@ -1,0 +1,106 @@
+"""Where numbers and pictures go: the run folder's metrics.csv and W&B."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from launch.runs import RunFolder
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+def record(trainer: Any, metrics: Mapping[str, float]) -> None:
+    """Logs metrics against the images seen, and shows them to callbacks that monitor one (EarlyStopping, Tune)."""
+    images_seen = trainer.lightning_module.images_seen
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step=images_seen)
+
+
+class MetricsCSV(Logger):
+    """metrics.csv, one row for each value: ``images_seen,seconds,name,value``; it only ever grows.
+
+    The long format lets a loss, a FID and a learning rate come at intervals of their own. ``seconds`` is the Unix time.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        new = not self.file.exists()
+        now = f"{time.time():.3f}"
+        with self.file.open("a", newline="") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(["images_seen", "seconds", "name", "value"])
+            writer.writerows([step, now, name, repr(float(value))] for name, value in metrics.items())
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run folder holds them in config.yaml."""
+
+
+def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[str, Any]) -> WandbLogger | None:
+    """The W&B run of a training: the same one after every resume; offline where there is no key.
+
+    The id is drawn and written into run.json before training begins, so that a run killed at any moment goes on
+    in W&B where it was.
+    """
+    mode = wandb_mode(mode)
+    if mode == "disabled":
+        return None
+    # W&B's own lines would break the progress bar; what it has to say is in run.json and the report.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    identity = run.info().get("wandb_id") or wandb.sdk.lib.runid.generate_id()
+    rank_zero_only(run.update)(wandb_id=identity, wandb_mode=mode)
+    return WandbLogger(
+        name=run.path.name,
+        project=project,
+        id=identity,
+        save_dir=str(run.path),
+        offline=mode == "offline",
+        resume="allow",
+        config=dict(config),
+        # `images_seen` is every chart's x axis: W&B's own counter goes up with each call, whatever it logs.
+        settings=wandb.Settings(silent=True),
+    )
+
+
+def wandb_mode(mode: WandbMode) -> WandbMode:
+    """What ``auto`` means here: WANDB_MODE if set, online with a key, else offline."""
+    if mode != "auto":
+        return mode
+    if chosen := os.environ.get("WANDB_MODE"):
+        return "disabled" if chosen in ("disabled", "dryrun") else "offline" if chosen == "offline" else "online"
+    import wandb
+
+    return "online" if wandb.api.api_key else "offline"
+
+
+def record_pictures(trainer: Any, pictures: Mapping[str, Path]) -> None:
+    """Sends PNG files to W&B under their names."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            for name, file in pictures.items():
+                logger.log_image(name, [str(file)], step=None)

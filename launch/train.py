@@ -1,0 +1,235 @@
+"""`gesso fit|validate|test`: LightningCLI over recipes, families and data modules."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import datamodules.shards  # noqa: F401 - the command line finds ShardData by its name
+import lightning as L
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from launch.callbacks.checkpoints import Checkpoints
+from launch.callbacks.clock import Clock, clock_of, run_folder
+from launch.callbacks.ema import EMA
+from launch.callbacks.evaluation import Evaluation
+from launch.callbacks.interruption import Interrupted, Interruption
+from launch.callbacks.previews import Previews
+from launch.callbacks.progress import Progress
+from launch.recipes import resolve_recipe
+from launch.report import write_report
+from launch.runs import RunFolder, find_checkpoint, git_state, new_run_path, open_run, versions
+from launch.strategies import ddp
+from launch.tracking import MetricsCSV, WandbMode, wandb_logger
+from lightning_modules import FAMILIES
+from lightning_modules.base import ImageFamily
+
+
+@dataclass
+class RunOptions:
+    """One training.
+
+    Args:
+        kimg: length of the training in thousands of images.
+        log_every_kimg: interval of losses and images/s.
+        name: of the run folder; the date is added.
+        root: folder of the run folders.
+        project: W&B project.
+        wandb: ``auto`` is online where there is a key, else offline.
+    """
+
+    kimg: float = 1000.0
+    log_every_kimg: float = 5.0
+    name: str = "run"
+    root: str = "runs"
+    project: str = "gesso"
+    wandb: WandbMode = "auto"
+
+
+class GessoCLI(LightningCLI):
+    """LightningCLI with gesso's callbacks as options and a run folder under every trainer."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(Previews, "previews")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        options = self.config_init.run
+        path = new_run_path(options.root, options.name)
+        callbacks = [
+            Clock(options.kimg, options.log_every_kimg),
+            Progress(),
+            *(self.config_init.trainer.callbacks or []),
+            Interruption(),
+        ]
+        return super().instantiate_trainer(callbacks=callbacks, logger=False, default_root_dir=str(path), **kwargs)
+
+
+def build(argv: list[str]) -> GessoCLI:
+    """Parses ``argv`` (recipe and overrides) and instantiates trainer, family and data module.
+
+    Raises:
+        ValueError: an option is unknown or has a wrong value; one line.
+    """
+    for module in FAMILIES.values():
+        import_module(module)
+    ddp.register()
+    quiet()
+    try:
+        return GessoCLI(
+            ImageFamily,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"prog": "gesso fit", "exit_on_error": False},
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=argv,
+            run=False,
+        )
+    except ArgumentError as error:
+        raise ValueError(one_line(str(error))) from error
+
+
+def main(verb: str, argv: list[str]) -> int:
+    """Runs ``gesso fit``, ``validate`` or ``test``; returns the exit code."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume")
+    parser.add_argument("--checkpoint")
+    own, rest = parser.parse_known_args(argv)
+    arguments = with_recipes(rest)
+    checkpoint: Path | None = None
+    if own.resume:
+        run = open_run(own.resume)
+        checkpoint = find_checkpoint(run.path)
+        os.environ["GESSO_RUN"] = str(run.path)
+        arguments = ["--config", str(run.config), *arguments]
+    if own.checkpoint:
+        checkpoint = find_checkpoint(own.checkpoint)
+    cli = build(arguments)
+    data: Any = cli.datamodule
+    model: Any = cli.model
+    model.check_data(channels=data.channels, resolution=data.size, num_classes=data.num_classes)
+    if verb == "fit":
+        return fit(cli, checkpoint, resumed=bool(own.resume))
+    getattr(cli.trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    return 0
+
+
+def fit(cli: GessoCLI, checkpoint: Path | None, *, resumed: bool) -> int:
+    """Trains, and leaves a run folder that tells the whole story, however training ends."""
+    trainer: Any = cli.trainer
+    module: Any = cli.model
+    run = run_folder(trainer)
+    open_folder(cli, run, resumed=resumed)
+    data: Any = cli.datamodule
+    evaluation = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))
+    # Lightning counts batches; every interval of ours counts images.
+    trainer.val_check_interval = max(1, round(evaluation.every_kimg * 1000 / data.global_batch_size))
+    trainer.check_val_every_n_epoch = None
+    options = cli.config_init.run
+    wandb = wandb_logger(run, options.project, options.wandb, yaml.safe_load(run.config.read_text()))
+    trainer.loggers = [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
+    resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
+    try:
+        trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except Interrupted as interrupted:
+        close_folder(trainer, "interrupted")
+        say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
+        return 128 + interrupted.signal_number
+    except BaseException as error:
+        close_folder(trainer, "failed", error=one_line(f"{type(error).__name__}: {error}"))
+        if run.last_checkpoint.exists():
+            say(f"the last checkpoint is whole; go on with: {resume}")
+        raise
+    close_folder(trainer, "finished")
+    say(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
+    return 0
+
+
+@rank_zero_only
+def open_folder(cli: GessoCLI, run: RunFolder, *, resumed: bool) -> None:
+    """Writes config.yaml and the run's identity before anything can go wrong."""
+    for folder in (run.path, run.samples, run.checkpoints):
+        folder.mkdir(parents=True, exist_ok=True)
+    cli.parser.save(cli.config, run.config, skip_none=False, overwrite=True, multifile=False)
+    before = run.info()
+    run.update(
+        name=run.path.name,
+        family=type(cli.model).__name__,
+        command=shlex.join(["gesso", *sys.argv[1:]]),
+        created=before.get("created") or datetime.now().astimezone().isoformat(timespec="seconds"),
+        state="running",
+        error=None,
+        restarts=before.get("restarts", -1) + 1 if resumed else 0,
+        versions=versions(),
+        git=git_state(),
+        host=os.uname().nodename,
+        device=str(cli.trainer.accelerator.__class__.__name__).removesuffix("Accelerator"),
+        world_size=cli.trainer.world_size,
+    )
+
+
+@rank_zero_only
+def close_folder(trainer: Any, state: str, error: str | None = None) -> None:
+    """Books how training ended, and writes the report. A Ctrl-C must not cut this short."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        clock_of(trainer).write(trainer, trainer.lightning_module, state=state, error=error)
+        say(f"report: {write_report(run_folder(trainer).path)}")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def with_recipes(argv: list[str]) -> list[str]:
+    """Replaces a packaged recipe's name after ``--config`` by its file."""
+    arguments = list(argv)
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            arguments[position] = f"--config={resolve_recipe(argument.removeprefix('--config='))}"
+        elif argument == "--config" and position + 1 < len(arguments):
+            arguments[position + 1] = str(resolve_recipe(arguments[position + 1]))
+    return arguments
+
+
+def one_line(message: str) -> str:
+    """The first lines of a parser's error joined to one; the rest is the parser's own nesting."""
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+
+
+def quiet() -> None:
+    """Silences what Lightning says of its own and what is of no use to a person who trains."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

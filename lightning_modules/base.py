@@ -1,0 +1,304 @@
+"""The one base class of all families: the image clock, updates of one network at a time, and what every family answers.
+
+A family wires networks to losses and nothing else::
+
+    class MyGAN(ImageFamily):
+        def optimizers_by_network(self):
+            return {"generator": Adam(self.generator.parameters()), "discriminator": ...}
+
+        def step(self, batch):
+            self.update("discriminator", self.discriminator_loss, batch)
+            self.update("generator", self.generator_loss, batch)
+
+Whatever the strategy, the precision or the number of ranks, the family does not change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+#: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
+Batch = Mapping[str, Any]
+#: What a loss function returns: ``loss`` is what is minimised, all other entries are only logged.
+Losses = Mapping[str, Tensor]
+
+
+class Preview(NamedTuple):
+    """A grid for people: ``images`` NCHW in [-1, 1], filled row by row into ``columns`` columns."""
+
+    images: Tensor
+    columns: int
+
+
+def mix_seed(*numbers: int) -> int:
+    """One 63-bit seed out of several non-negative integers (splitmix64), so that neighbours are unrelated."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed >> 1
+
+
+class ImageFamily(L.LightningModule):
+    """Base of every model family.
+
+    Args:
+        micro_batches: in how many parts a rank's batch goes through the networks (gradient accumulation).
+        gradient_clip_norm: each network's gradient is scaled down to this L2 norm; None: never.
+        channels_last: memory format of the networks and images; faster for plain convolutional networks.
+        compile: ``torch.compile`` the networks that allow it (see ``compilable``).
+    """
+
+    def __init__(
+        self,
+        *,
+        micro_batches: int = 1,
+        gradient_clip_norm: float | None = None,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches is {micro_batches}; it must be 1 or more")
+        # Lightning's own loop knows one optimizer a module; several networks need their own order of updates.
+        self.automatic_optimization = False
+        self.micro_batches = micro_batches
+        self.gradient_clip_norm = gradient_clip_norm
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compile_networks = compile
+        self.images_seen = 0
+        self.steps_done = 0
+        self._averages: dict[str, tuple[Tensor, int]] = {}
+        self._generator: torch.Generator | None = None
+
+    # ---- what a family answers --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        """An optimizer for each trained network, by the network's attribute name."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> None:
+        """One training step: calls ``update`` for the networks whose turn it is."""
+
+    @abstractmethod
+    def generating_networks(self) -> tuple[str, ...]:
+        """Names of the networks that make the picture: those whose average (EMA) is kept."""
+
+    @abstractmethod
+    def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Samples number ``index`` (int64 [N]) of the infinite sequence ``seed``: NCHW in [-1, 1].
+
+        Each sample depends on (seed, index) alone, so that any number of ranks makes the same set.
+        """
+
+    def previews(self, images: Tensor, *, seed: int) -> dict[str, Preview]:
+        """Named grids of how training stands; ``images`` are a few held-out ones, NCHW in [-1, 1]."""
+        return {"samples": Preview(self.generate(torch.arange(64), seed=seed), columns=8)}
+
+    def held_out_losses(self, batch: Batch) -> Losses:
+        """Losses worth knowing on images never trained on; their means are logged under ``val/``."""
+        return {}
+
+    def compilable(self) -> tuple[str, ...]:
+        """Networks that ``compile`` may compile: torch.compile refuses double backward."""
+        return tuple(self.optimizers_by_network())
+
+    def check_data(self, *, channels: int, resolution: int | None, num_classes: int) -> None:
+        """Raises a ValueError when images of this kind don't fit the networks."""
+        for name, has in (("channels", channels), ("resolution", resolution)):
+            wants = self.hparams.get(name)
+            if wants is not None and has is not None and has != wants:
+                raise ValueError(
+                    f"the data has {name} {has}, {type(self).__name__} was built for {wants}: "
+                    f"set --model.init_args.{name} {has}, or build shards that fit"
+                )
+        wants = self.hparams.get("num_classes", 0)
+        if wants and wants != num_classes:
+            raise ValueError(
+                f"the data has {num_classes or 'no'} classes, {type(self).__name__} was built for {wants}: "
+                f"set --model.init_args.num_classes {num_classes}"
+            )
+
+    # ---- one network's update ---------------------------------------------------------------------------------------
+
+    def update(self, name: str, losses: Callable[[Batch], Losses], batch: Batch) -> None:
+        """Updates the network ``name`` once: forward, backward, unscale, clip, step, zero.
+
+        Every other trained network is frozen meanwhile: no gradient is computed for it, on any strategy.
+        (Lightning's ``toggle_optimizer`` cannot serve: under ZeRO an optimizer's groups hold flat partitions.)
+
+        Args:
+            name: the network's attribute name, a key of ``optimizers_by_network``.
+            losses: maps a batch to its losses; called once for each micro-batch.
+            batch: this rank's batch.
+        """
+        optimizer = self._optimizer(name)
+        parts = split_batch(batch, self.micro_batches)
+        with self._only(name):
+            for number, part in enumerate(parts, start=1):
+                values = losses(part)
+                with contextlib.nullcontext() if number == len(parts) else self._no_reduction():
+                    self.manual_backward(values["loss"] / len(parts))
+                self._average({f"{name}/{key}": value for key, value in values.items()})
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def _optimizer(self, name: str) -> Any:
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        return optimizers[self._network_names.index(name)]
+
+    @contextlib.contextmanager
+    def _only(self, name: str) -> Iterator[None]:
+        frozen = [
+            parameter
+            for other in self._network_names
+            if other != name
+            for parameter in getattr(self, other).parameters()
+            if parameter.requires_grad
+        ]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    def _no_reduction(self) -> contextlib.AbstractContextManager[Any]:
+        """Gradients of all but the last micro-batch stay on their rank."""
+        block = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return block() if block else contextlib.nullcontext()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Lightning calls this after unscaling (16-mixed), the one place where clipping is right in every precision.
+        if self.gradient_clip_norm is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_norm)
+
+    # ---- the training step: clock and randomness --------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state.
+        seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
+        torch.manual_seed(mix_seed(seed, 1 + self.global_rank))
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self.step(batch)
+        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        self.steps_done += 1
+
+    def randn(self, count: int, *shape: int) -> Tensor:
+        """Standard normal noise [count, *shape] for this rank's part of the global batch.
+
+        The global batch's noise is the same for every world size: each rank draws all and keeps its rows.
+        """
+        return self._draw(torch.randn, count, shape)
+
+    def rand(self, count: int, *shape: int) -> Tensor:
+        """Like ``randn``, uniform in [0, 1)."""
+        return self._draw(torch.rand, count, shape)
+
+    def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
+        ranks = self.trainer.world_size
+        noise = draw((count * ranks, *shape), generator=self._generator, device=self.device)
+        return noise[self.global_rank :: ranks]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        for name, value in self.held_out_losses(batch).items():
+            self.log(f"val/{name}", value, on_epoch=True, sync_dist=True, batch_size=len(batch["image"]))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    # ---- averages of the losses -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _average(self, values: Losses) -> None:
+        # Sums stay on the device: reading one would wait for the GPU in every step.
+        for name, value in values.items():
+            total, count = self._averages.get(name, (0.0, 0))
+            self._averages[name] = (total + value.detach().float(), count + 1)
+
+    def take_averages(self) -> dict[str, float]:
+        """Means of all losses since the last call, over all ranks; empties the sums."""
+        averages = {name: total / count for name, (total, count) in sorted(self._averages.items())}
+        self._averages = {}
+        if not averages:
+            return {}
+        stacked = self.trainer.strategy.reduce(torch.stack(list(averages.values())), reduce_op="mean")
+        return dict(zip(averages, stacked.tolist(), strict=True))
+
+    # ---- Lightning's hooks ------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = self.optimizers_by_network()
+        self._network_names = list(optimizers)
+        for name in self._network_names:
+            getattr(self, name).to(memory_format=self.memory_format)
+        if self.compile_networks:
+            for name in self.compilable():
+                getattr(self, name).compile()
+        return list(optimizers.values())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gesso"] = {
+            "family": type(self).__name__,
+            "images_seen": self.images_seen,
+            "steps_done": self.steps_done,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_checkpoint(self, checkpoint)
+        self.images_seen = checkpoint["gesso"]["images_seen"]
+        self.steps_done = checkpoint["gesso"]["steps_done"]
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Cuts tensors and lists of a batch along their first dimension into ``parts`` micro-batches of one size."""
+    if parts == 1:
+        return [batch]
+    count = len(batch["image"])
+    if count % parts:
+        raise ValueError(f"a rank's batch of {count} images cannot be cut into {parts} equal micro-batches")
+    size = count // parts
+
+    def cut(value: Any, start: int) -> Any:
+        sliceable = isinstance(value, (Tensor, list)) and len(value) == count
+        return value[start : start + size] if sliceable else value
+
+    return [{key: cut(value, start) for key, value in batch.items()} for start in range(0, count, size)]
+
+
+def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Raises a ValueError, in one line, when a checkpoint is another family's or another architecture's."""
+    family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__
+    if family is None:
+        raise ValueError("not a gesso checkpoint (it names no family)")
+    if family != own:
+        raise ValueError(f"the checkpoint holds a {family}, the config asks for a {own}: use the run's own config.yaml")
+    theirs, ours = checkpoint["state_dict"], module.state_dict()
+    for name in sorted(theirs.keys() | ours.keys()):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            saved = checkpoint.get("hyper_parameters", {})
+            changed = [
+                f"{key}: {saved[key]} -> {value}"
+                for key, value in module.hparams.items()
+                if key in saved and saved[key] != value
+            ]
+            raise ValueError(
+                f"the checkpoint holds another architecture of {own} ({name} is {shapes[0]} there, {shapes[1]} here"
+                f"{'; changed: ' + ', '.join(changed) if changed else ''}): use the run's own config.yaml"
+            )
