@@ -45,12 +45,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, C, H, W]`` to the same shape; H and W are even."""
-        query = self.query(x).flatten(2).transpose(1, 2)  # [N, HW, C/8]
-        key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, C/8]
-        value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, C/2]
+        query = _tokens(self.query(x))  # [N, 1, HW, C/8]
+        key = _tokens(F.max_pool2d(self.key(x), 2))  # [N, 1, HW/4, C/8]
+        value = _tokens(F.max_pool2d(self.value(x), 2))  # [N, 1, HW/4, C/2]
         with sdpa_kernel(SDPBackend.MATH) if self.double_backward else nullcontext():
             attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        attended = attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        attended = attended.squeeze(1).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return x + self.gamma.to(x.dtype) * self.output(attended)
 
 
@@ -215,6 +215,11 @@ class _BuffersAsTheyAre:
     def _put(self, buffers: list[Tensor]) -> None:
         for (owner, name), buffer in zip(self.owned, buffers, strict=True):
             setattr(owner, name, buffer)
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    # One head: the fused attention kernels ask for four dimensions.
+    return maps.flatten(2).transpose(1, 2).unsqueeze(1)
 
 
 def _normalization(kind: Normalization, features: int) -> nn.Module:

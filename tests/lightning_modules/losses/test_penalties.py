@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +111,20 @@ def test_double_backward_is_the_derivative(kind: str, gradient_checkpointing: bo
         torch._foreach_add_([p.data for p in exact.parameters()], direction, alpha=sign * step_size)
         values.append(reference_penalty(exact, at.double(), target))
     assert ours == pytest.approx((values[0] - values[1]) / (2 * step_size), rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_penalties_differentiate_through_attention_on_a_gpu() -> None:
+    """The fused attention kernels there have no second derivative; the discriminator must not choose them."""
+    torch.manual_seed(0)
+    critic = DCGANDiscriminator(resolution=32, width=64, attention_resolution=16, normalization="layer").cuda()
+    nn.init.constant_(critic.get_parameter("blocks.0.attention.gamma"), 0.5)
+    real = torch.randn(3, 3, 32, 32, device="cuda")
+    r1_penalty(critic, real).backward()
+    query = critic.get_parameter("blocks.0.attention.query.weight")
+    assert query.grad is not None
+    assert query.grad.any()
 
 
 def test_a_flat_critic_has_finite_gradients(images: tuple[Tensor, Tensor, Tensor]) -> None:
