@@ -1,0 +1,88 @@
+"""Images for people: from tensors to grids to PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+#: Grids of tiny images are enlarged to this width in pixels: digits of 28 x 28 are specks on today's screens.
+LEGIBLE_WIDTH = 600
+
+#: What lies between the images, and where a last row ends early.
+GROUND = 255
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] of any shape to uint8 in [0, 255]: rounded, clamped, NaN black; uint8 stays as it is."""
+    if images.dtype == torch.uint8:
+        return images
+    return images.detach().float().add(1).mul_(127.5).round_().nan_to_num_(nan=0.0).clamp_(0, 255).to(torch.uint8)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images of any shape to float32 in [-1, 1]; ``to_uint8`` gives the same bytes back."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def image_grid(
+    images: Tensor, columns: int | None = None, *, padding: int = 2, min_width: int = LEGIBLE_WIDTH
+) -> np.ndarray:
+    """Images side by side, row by row, on a white ground.
+
+    Args:
+        images: [N, C, H, W] with 1 or 3 channels, float in [-1, 1] or uint8.
+        columns: images in a row; None makes the grid about square.
+        padding: pixels around and between the images.
+        min_width: a narrower grid has each pixel of its images repeated a whole number of times, up to this width in
+            pixels; 0 leaves every image as it is.
+
+    Returns:
+        uint8 [height, width, C].
+
+    Raises:
+        ValueError: there are no images, or they have neither 1 nor 3 channels.
+    """
+    if images.dim() != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
+        raise ValueError(f"a grid needs images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
+    count = len(images)
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    tiles = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+    room = min_width - padding * (columns + 1)
+    tiles = upscale(tiles, max(1, math.ceil(room / (columns * tiles.shape[2]))))
+    height, width = tiles.shape[1] + padding, tiles.shape[2] + padding
+    rows = math.ceil(count / columns)
+    grid = np.full((rows * height + padding, columns * width + padding, tiles.shape[3]), GROUND, np.uint8)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        top, left = row * height + padding, column * width + padding
+        grid[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return grid
+
+
+def upscale(images: np.ndarray, factor: int) -> np.ndarray:
+    """[..., H, W, C] to [..., factor * H, factor * W, C], each pixel repeated: nothing is invented between them."""
+    return images if factor == 1 else images.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def save_png(image: np.ndarray, path: Path) -> Path:
+    """Writes uint8 [H, W], [H, W, 1] or [H, W, 3]; aside and renamed, so that nobody ever reads half a picture.
+
+    Raises:
+        OSError: it cannot be written; the file that was there before stays.
+    """
+    grey = image.ndim == 3 and image.shape[2] == 1
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:, :, 0] if grey else image).save(partial, format="PNG")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path}: cannot be written ({error.strerror or error})") from error
+    return path
