@@ -103,7 +103,6 @@ def build(argv: list[str]) -> GessoCLI:
             trainer_defaults={
                 "max_epochs": -1,
                 "num_sanity_val_steps": 0,
-                "enable_checkpointing": False,
                 "enable_model_summary": False,
                 "use_distributed_sampler": False,
             },

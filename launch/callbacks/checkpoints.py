@@ -76,7 +76,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: L.Trainer, path: Path) -> None:
         partial = path.with_name(path.name + ".partial")
         try:
-            trainer.save_checkpoint(partial)
+            trainer.save_checkpoint(partial, weights_only=False)
             if trainer.is_global_zero:
                 os.replace(partial, path)
         except OSError as error:

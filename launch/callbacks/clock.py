@@ -58,7 +58,7 @@ class Clock(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.images_before = pl_module.images_seen
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.seconds, self._tick = self.seconds + now - self._tick, now
         if trainer.datamodule is not None:
@@ -67,7 +67,7 @@ class Clock(L.Callback):
             self._log(trainer, pl_module)
         self._stop_at_the_end(trainer, pl_module)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         # Evaluation is not training: its time counts neither in images/s nor in the run's seconds.
         self._tick = time.perf_counter()
         held_out = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

@@ -94,13 +94,16 @@ def test_weights_start_as_the_papers() -> None:
                 assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
 
 
-def test_the_projection_discriminators_formula() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_projection_discriminators_formula(autocast: bool) -> None:
+    """Also under autocast, where the features are bfloat16 and the logit has to be better than that."""
     torch.manual_seed(0)
     network = DCGANDiscriminator(resolution=32, width=8, num_classes=3)
     network.embedding.weight.data.normal_()  # type: ignore[union-attr]
     features: list[Tensor] = []
     network.blocks[-1].register_forward_hook(lambda module, inputs, output: features.append(output))
-    ours = network(torch.randn(3, 3, 32, 32), LABELS).detach()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        ours = network(torch.randn(3, 3, 32, 32), LABELS).detach()
     phi = features[0].detach().double().numpy()
     psi = np.einsum("nchw,chw->n", phi, network.to_logit.weight[0].detach().double().numpy())
     embedded = network.embedding.weight[LABELS].detach().double().numpy()  # type: ignore[union-attr]

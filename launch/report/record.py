@@ -1,0 +1,182 @@
+"""What a run folder holds, read for the report; every part of it may be missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from launch.runs import RunFolder
+
+#: (kimg, value) in rising order of kimg.
+Points = list[tuple[float, float]]
+
+#: Metrics whose better direction is known, in the order of the page: key -> (name, better).
+METRICS: dict[str, tuple[str, Literal["min", "max"]]] = {
+    "fid": ("FID", "min"),
+    "kid": ("KID", "min"),
+    "is": ("Inception Score", "max"),
+    "precision": ("Precision", "max"),
+    "recall": ("Recall", "max"),
+    "density": ("Density", "max"),
+    "coverage": ("Coverage", "max"),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One evaluation metric over the run.
+
+    Args:
+        key: ``fid``, ``kid`` ...: a key of ``METRICS``.
+        extractor: the feature network, without which the number means nothing.
+        samples: how many images were generated for it; None if that was not logged.
+        points: its values.
+        spread: its standard deviations, where it has any.
+    """
+
+    key: str
+    extractor: str
+    samples: int | None
+    points: Points
+    spread: Points
+
+    @property
+    def name(self) -> str:
+        return METRICS[self.key][0]
+
+    @property
+    def qualifier(self) -> str:
+        """What made the number: ``mobilenet_v2, 1,000 samples``."""
+        return self.extractor + (f", {self.samples:,} samples" if self.samples is not None else "")
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """(kimg, value), or None when no value is finite."""
+        sign = 1 if METRICS[self.key][1] == "min" else -1
+        return min(finite(self.points), key=lambda point: sign * point[1], default=None)
+
+    def before(self, kimg: float) -> float | None:
+        """The last value measured up to ``kimg``."""
+        return next((value for at, value in reversed(self.points) if at <= kimg), None)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, as far as it is written down.
+
+    Args:
+        path: the run folder.
+        info: run.json.
+        config: the text of config.yaml.
+        series: logged name -> its points.
+        pictures: preview's name (``samples``, ``interpolation`` ...) -> (kimg, PNG file) in rising order.
+        evaluations: what ``gesso evaluate`` found, the latest checkpoint last.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    config: str
+    series: dict[str, Points]
+    pictures: dict[str, list[tuple[int, Path]]]
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return str(self.info.get("name") or self.path.resolve().name)
+
+    @property
+    def state(self) -> str:
+        return str(self.info.get("state") or "unknown")
+
+    def metrics(self) -> list[Metric]:
+        """The evaluation metrics, FID first."""
+        samples = finite(self.series.get("evaluation/samples", []))
+        found = []
+        for name, points in self.series.items():
+            key, slash, extractor = name.partition("/")
+            if key in METRICS and slash:
+                spread = self.series.get(f"{key}_std/{extractor}", [])
+                found.append(Metric(key, extractor, int(samples[-1][1]) if samples else None, points, spread))
+        return sorted(found, key=lambda metric: (metric.extractor, list(METRICS).index(metric.key)))
+
+
+def read_record(run: Path) -> Record:
+    """Reads a run folder.
+
+    Raises:
+        FileNotFoundError: this is no run folder.
+        ValueError: a file in it is damaged.
+    """
+    folder = RunFolder(run)
+    if not any(path.exists() for path in (folder.config, folder.path / "run.json", folder.metrics)):
+        raise FileNotFoundError(f"{run}: no run here; `gesso fit` makes runs under runs/")
+    try:
+        info = folder.info()
+    except ValueError as error:
+        raise ValueError(f"{run / 'run.json'}: not readable as JSON ({error}); remove or repair it") from error
+    return Record(
+        path=run,
+        info=info,
+        config=folder.config.read_text(errors="replace") if folder.config.is_file() else "",
+        series=read_metrics(folder.metrics) if folder.metrics.is_file() else {},
+        pictures=find_pictures(folder.samples),
+        evaluations=read_evaluations(run / "evaluations"),
+    )
+
+
+def read_metrics(file: Path) -> dict[str, Points]:
+    """Logged name -> points, from ``images_seen,seconds,name,value``.
+
+    A resumed run goes back to its checkpoint and logs that stretch again: the images seen fall, and what an earlier
+    attempt logged from there on never happened. Torn lines, which a killed run leaves, are skipped.
+    """
+    series: dict[str, Points] = {}
+    latest = 0.0
+    with file.open(newline="", errors="replace") as stream:
+        for row in csv.reader(line.replace("\0", "") for line in stream):
+            try:
+                images, _, name, text = row
+                kimg, value = int(images) / 1000, float(text)
+            except ValueError:
+                continue
+            if kimg < latest:
+                series = {key: [point for point in points if point[0] < kimg] for key, points in series.items()}
+            latest = kimg
+            points = series.setdefault(name, [])
+            if points and points[-1][0] == kimg:
+                points.pop()
+            points.append((kimg, value))
+    return {name: points for name, points in series.items() if points}
+
+
+def find_pictures(folder: Path) -> dict[str, list[tuple[int, Path]]]:
+    """The previews in ``samples/``: ``000050.png`` is of ``samples``, ``interpolation-000050.png`` says its name."""
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for file in folder.glob("*.png"):
+        if match := re.fullmatch(r"(?:(.+)-)?(\d+)\.png", file.name):
+            found.setdefault(match[1] or "samples", []).append((int(match[2]), file))
+    names = sorted(found, key=lambda name: (name != "samples", name))
+    return {name: sorted(found[name]) for name in names}
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The results of ``gesso evaluate``; a damaged one is left out."""
+    results = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(file.read_text())
+        except ValueError:
+            continue
+        if isinstance(result, dict):
+            results.append(result)
+    return results
+
+
+def finite(points: Points) -> Points:
+    """The points whose value is a finite number."""
+    return [point for point in points if math.isfinite(point[1])]

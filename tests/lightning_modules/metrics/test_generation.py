@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from metrics_reference import scipy_frechet
+from torch import Tensor, nn
+
+from lightning_modules.metrics.features import FeatureExtractor
+from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
+from lightning_modules.metrics.kernel import squared_mmd
+from lightning_modules.metrics.prdc import prdc
+
+METRICS = ("fid", "kid", "is", "prdc")
+KEYS = {"fid", "kid", "kid_std", "is", "is_std", "precision", "recall", "density", "coverage"}
+
+
+class _TinyNetwork(nn.Module):
+    """Fixed random features: fast, and its statistics are no less real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.project = nn.Parameter(torch.randn(3 * 8 * 8, 24, generator=generator) / 8)
+        self.classify = nn.Parameter(torch.randn(24, 10, generator=generator))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pool = (x.flatten(1) @ self.project).relu()
+        return pool, pool @ self.classify
+
+
+def tiny_extractor(name: str = "mobilenet_v2", num_classes: int = 10) -> FeatureExtractor:
+    return FeatureExtractor(
+        name, _TinyNetwork(), lambda images: images / 128 - 1, feature_dim=24, num_classes=num_classes
+    )
+
+
+def images(count: int, seed: int, darker: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256 - darker, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+
+
+def evaluate(real: list[Tensor], fake: Tensor, shares: list[Tensor], total_real: int) -> dict[str, float]:
+    """All metrics of ``fake``, whose samples come in the batches of indices ``shares``."""
+    extractor = tiny_extractor()
+    reference = reference_statistics(real, extractor, num_samples=total_real, cap=80)
+    metrics = GenerationMetrics(
+        extractor, reference, METRICS, num_samples=len(fake), cap=60, kid_subsets=20, kid_subset_size=20, splits=5
+    )
+    for _ in range(2):  # the second round shows that reset forgets the first
+        metrics.reset()
+        for index in shares:
+            metrics.update(fake[index], index)
+        results = metrics.compute()
+    return results
+
+
+def test_one_pass_equals_each_metric_alone() -> None:
+    real, fake = images(150, 1), images(100, 2, darker=60)
+    results = evaluate(list(real.split(32)), fake, list(torch.arange(100).split(16)), 150)
+    assert set(results) == {f"{key}/mobilenet_v2" for key in KEYS}
+    features = [tiny_extractor()(x).pool for x in (real, fake)]
+    assert results["fid/mobilenet_v2"] == pytest.approx(scipy_frechet(*features), rel=1e-5)
+
+    kept_real = features[0][[-(-slot * 150 // 80) for slot in range(80)]]
+    kept_fake = features[1][[-(-slot * 100 // 60) for slot in range(60)]]
+    expected = prdc(kept_real, kept_fake)._asdict()
+    assert {key: results[f"{key}/mobilenet_v2"] for key in expected} == pytest.approx(expected)
+    mmd = squared_mmd(kept_real[:60], kept_fake).item()
+    assert results["kid/mobilenet_v2"] == pytest.approx(mmd, abs=results["kid_std/mobilenet_v2"])
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_frechet_term_with_fewer_and_more_samples_than_dimensions(count: int) -> None:
+    real, fake = images(150, 1), images(count, 2, darker=60)
+    extractor = tiny_extractor()
+    reference = reference_statistics([real], extractor, num_samples=150, cap=0)
+    metrics = GenerationMetrics(extractor, reference, num_samples=count)
+    metrics.update(fake, torch.arange(count))
+    expected = scipy_frechet(extractor(real).pool, extractor(fake).pool)
+    assert metrics.compute()["fid/mobilenet_v2"] == pytest.approx(expected, rel=1e-4)
+
+
+# One rank has most of the samples, or all of them, and the ranks' batches differ in size and number.
+SHARES = [
+    [list(torch.arange(0, 70).split(32)), list(torch.arange(70, 100).split(7))],
+    [list(torch.arange(100).split(50)), []],
+]
+
+
+def _rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        real, fake = images(150, 1), images(100, 2, darker=60)
+        results = [evaluate([real[rank::2]], fake, shares[rank], 150) for shares in SHARES]
+        torch.save(results, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    mp.spawn(_rank, (tmp_path,), nprocs=2)
+    expected = evaluate([images(150, 1)], images(100, 2, darker=60), [torch.arange(100)], 150)
+    for rank in range(2):
+        for results in torch.load(tmp_path / f"{rank}.pt"):
+            assert results == pytest.approx(expected, rel=1e-6)
+
+
+def test_bad_combinations_are_refused() -> None:
+    extractor = tiny_extractor()
+    reference = reference_statistics([images(50, 1)], extractor, num_samples=50, cap=0)
+    with pytest.raises(ValueError, match="unknown metric lpips"):
+        GenerationMetrics(extractor, reference, ["lpips"], num_samples=10)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="cap > 0"):
+        GenerationMetrics(extractor, reference, ["kid"], num_samples=10)
+    with pytest.raises(ValueError, match="different extractors"):
+        GenerationMetrics(tiny_extractor("inception-tf"), reference, num_samples=10)
+    with pytest.raises(ValueError, match="no classifier"):
+        GenerationMetrics(tiny_extractor(num_classes=0), reference, ["is"], num_samples=10)

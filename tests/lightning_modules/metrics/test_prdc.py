@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_modules.metrics.prdc import PRDC, prdc
+
+
+def brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> PRDC:
+    """The definitions, sample by sample."""
+
+    def radius(x: np.ndarray, i: int) -> float:
+        return sorted(np.linalg.norm(x[i] - x[j]) for j in range(len(x)) if j != i)[k - 1]
+
+    real_radii = [radius(real, i) for i in range(len(real))]
+    fake_radii = [radius(fake, i) for i in range(len(fake))]
+    inside_real = [[np.linalg.norm(f - r) < radius for r, radius in zip(real, real_radii, strict=True)] for f in fake]
+    inside_fake = [[np.linalg.norm(f - r) < radius for f, radius in zip(fake, fake_radii, strict=True)] for r in real]
+    return PRDC(
+        precision=float(np.mean([any(row) for row in inside_real])),
+        recall=float(np.mean([any(row) for row in inside_fake])),
+        density=float(np.mean([sum(row) / k for row in inside_real])),
+        coverage=float(np.mean([any(column) for column in zip(*inside_real, strict=True)])),
+    )
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+@pytest.mark.parametrize("nearest_k", [1, 5])
+def test_equals_brute_force(nearest_k: int, block: int) -> None:
+    generator = torch.Generator().manual_seed(nearest_k)
+    real = torch.randn(60, 6, generator=generator)
+    fake = 0.8 * torch.randn(50, 6, generator=generator) + 0.5
+    expected = brute_force(real.double().numpy(), fake.double().numpy(), nearest_k)
+    assert all(0 < value < 1 for value in expected[:2])  # else the comparison says little
+    assert prdc(real, fake, nearest_k=nearest_k, block=block) == pytest.approx(expected)
+
+
+def test_equal_and_disjoint_sets() -> None:
+    real = torch.randn(40, 6)
+    assert prdc(real, real)[:2] == (1, 1)
+    assert prdc(real, real).coverage == 1
+    assert prdc(real, real + 100) == (0, 0, 0, 0)
+
+
+def test_too_few_samples() -> None:
+    with pytest.raises(ValueError, match="nearest_k=5"):
+        prdc(torch.randn(5, 3), torch.randn(50, 3))
