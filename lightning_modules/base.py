@@ -19,6 +19,7 @@ import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -37,6 +38,17 @@ class Preview(NamedTuple):
 
     images: Tensor
     columns: int
+
+
+@dataclass
+class NoiseRows:
+    """Where in a step's noise a micro-batch stands."""
+
+    seed: int
+    update: int
+    part: int
+    parts: int
+    draws: int = 0
 
 
 def mix_seed(*numbers: int) -> int:
@@ -80,7 +92,9 @@ class ImageFamily(L.LightningModule):
         self.images_seen = 0
         self.steps_done = 0
         self._averages: dict[str, tuple[Tensor, int]] = {}
-        self._generator: torch.Generator | None = None
+        self._step_seed = 0
+        self._updates = 0
+        self._noise = NoiseRows(0, 0, 0, 1)
 
     # ---- what a family answers --------------------------------------------------------------------------------------
 
@@ -147,13 +161,15 @@ class ImageFamily(L.LightningModule):
         optimizer = self._optimizer(name)
         parts = split_batch(batch, self.micro_batches)
         with self._only(name):
-            for number, part in enumerate(parts, start=1):
+            for number, part in enumerate(parts):
+                self._noise = NoiseRows(self._step_seed, self._updates, number, len(parts))
                 values = losses(part)
-                with contextlib.nullcontext() if number == len(parts) else self._no_reduction():
+                with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(values["loss"] / len(parts))
                 self._average({f"{name}/{key}": value for key, value in values.items()})
             optimizer.step()
             optimizer.zero_grad()
+        self._updates += 1
 
     def _optimizer(self, name: str) -> Any:
         optimizers = self.optimizers()
@@ -192,9 +208,9 @@ class ImageFamily(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state.
-        seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
-        torch.manual_seed(mix_seed(seed, 1 + self.global_rank))
-        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._step_seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
+        torch.manual_seed(mix_seed(self._step_seed, self.global_rank))
+        self._updates = 0
         self.step(batch)
         self.images_seen += len(batch["image"]) * self.trainer.world_size
         self.steps_done += 1
@@ -202,7 +218,8 @@ class ImageFamily(L.LightningModule):
     def randn(self, count: int, *shape: int) -> Tensor:
         """Standard normal noise [count, *shape] for this rank's part of the global batch.
 
-        The global batch's noise is the same for every world size: each rank draws all and keeps its rows.
+        The noise of a global batch is the same for any number of ranks and micro-batches: each draws all of it and
+        keeps its own rows.
         """
         return self._draw(torch.randn, count, shape)
 
@@ -211,9 +228,12 @@ class ImageFamily(L.LightningModule):
         return self._draw(torch.rand, count, shape)
 
     def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
+        rows = self._noise
+        generator = torch.Generator(self.device).manual_seed(mix_seed(rows.seed, rows.update, rows.draws))
+        rows.draws += 1
         ranks = self.trainer.world_size
-        noise = draw((count * ranks, *shape), generator=self._generator, device=self.device)
-        return noise[self.global_rank :: ranks]
+        noise = draw((count * rows.parts * ranks, *shape), generator=generator, device=self.device)
+        return noise[self.global_rank :: ranks][rows.part * count : (rows.part + 1) * count]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for name, value in self.held_out_losses(batch).items():

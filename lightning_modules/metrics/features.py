@@ -147,7 +147,9 @@ def resize_clean(images: Tensor, size: int) -> Tensor:
         images: float [N, C, H, W] in [0, 255].
         size: height and width of the result.
     """
-    return F.interpolate(images, (size, size), mode="bicubic", align_corners=False, antialias=True).clamp_(0, 255)
+    # PIL keeps its filter in float64; in float32 large images would differ by 5e-3.
+    resized = F.interpolate(images.double(), (size, size), mode="bicubic", align_corners=False, antialias=True)
+    return resized.to(images.dtype).clamp_(0, 255)
 
 
 def _prepare_inception_tf(images: Tensor) -> Tensor:

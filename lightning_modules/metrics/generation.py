@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_modules.metrics.features import FeatureExtractor, exact_float32
@@ -118,6 +120,41 @@ class GenerationMetrics(nn.Module):
         self.statistics.reset()
         if self.inception_score is not None:
             self.inception_score.reset()
+
+
+def reference_statistics(
+    batches: Iterable[Tensor],
+    extractor: FeatureExtractor,
+    *,
+    num_samples: int,
+    cap: int = 10_000,
+    sync: bool = True,
+    origin: Mapping[str, str] | None = None,
+) -> FeatureStatistics:
+    """Streams a data set through ``extractor``.
+
+    Args:
+        batches: uint8 [N, C, H, W] in [0, 255]; this rank's share of the data set, each image on one rank only.
+        extractor: on the device where the work shall run.
+        num_samples: size of the data set, over all ranks.
+        cap: how many features to keep for KID and precision/recall.
+        sync: add up the shares of all ranks; every rank then gets the same statistics.
+        origin: kept in the statistics.
+
+    Raises:
+        ValueError: fewer than 2 images.
+    """
+    device = next(extractor.parameters()).device
+    accumulator = StatisticsAccumulator(extractor.feature_dim, extractor.name, num_samples=num_samples, cap=cap)
+    accumulator = accumulator.to(device)
+    accumulator.sync_on_compute = sync
+    rank, world = (dist.get_rank(), dist.get_world_size()) if sync and dist.is_initialized() else (0, 1)
+    seen = 0
+    for images in batches:
+        index = torch.arange(seen, seen + len(images), device=device) * world + rank
+        accumulator.update(extractor(images.to(device)).pool, index)
+        seen += len(images)
+    return accumulator.compute()._replace(origin=dict(origin or {}))
 
 
 def _check(extractor: FeatureExtractor, reference: FeatureStatistics, metrics: Sequence[str]) -> None:

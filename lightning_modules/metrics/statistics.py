@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,8 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torchmetrics import Metric
-
-from lightning_modules.metrics.features import FeatureExtractor
 
 FORMAT = "gesso-feature-statistics-1"
 
@@ -45,7 +43,12 @@ class FeatureStatistics(NamedTuple):
         tensors = {"mean": self.mean, "cov": self.cov}
         if self.features is not None:
             tensors["features"] = self.features
-        header = {"format": FORMAT, "num_samples": self.num_samples, "extractor": self.extractor, "origin": dict(self.origin)}
+        header = {
+            "format": FORMAT,
+            "num_samples": self.num_samples,
+            "extractor": self.extractor,
+            "origin": dict(self.origin),
+        }
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
@@ -173,38 +176,3 @@ class StatisticsAccumulator(SumMetric):
         cov = (self.outer - count * torch.outer(mean, mean)) / (count - 1)
         features = self.kept[self.kept_count > 0] if self.slots else None
         return FeatureStatistics(count, mean, cov, features, self.extractor)
-
-
-def reference_statistics(
-    batches: Iterable[Tensor],
-    extractor: FeatureExtractor,
-    *,
-    num_samples: int,
-    cap: int = 10_000,
-    sync: bool = True,
-    origin: Mapping[str, str] | None = None,
-) -> FeatureStatistics:
-    """Streams a data set through ``extractor``.
-
-    Args:
-        batches: uint8 [N, C, H, W] in [0, 255]; this rank's share of the data set, each image on one rank only.
-        extractor: on the device where the work shall run.
-        num_samples: size of the data set, over all ranks.
-        cap: how many features to keep for KID and precision/recall.
-        sync: add up the shares of all ranks; every rank then gets the same statistics.
-        origin: kept in the statistics.
-
-    Raises:
-        ValueError: fewer than 2 images.
-    """
-    device = next(extractor.parameters()).device
-    accumulator = StatisticsAccumulator(extractor.feature_dim, extractor.name, num_samples=num_samples, cap=cap)
-    accumulator = accumulator.to(device)
-    accumulator.sync_on_compute = sync
-    rank, world = (dist.get_rank(), dist.get_world_size()) if sync and dist.is_initialized() else (0, 1)
-    seen = 0
-    for images in batches:
-        index = torch.arange(seen, seen + len(images), device=device) * world + rank
-        accumulator.update(extractor(images.to(device)).pool, index)
-        seen += len(images)
-    return accumulator.compute()._replace(origin=dict(origin or {}))

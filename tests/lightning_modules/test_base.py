@@ -68,15 +68,16 @@ def test_a_training_equals_the_textbook_loop(tmp_path: Path) -> None:
     optimizers = plain.optimizers_by_network()
     plain.train()
     for step, batch in enumerate(ready):
-        noise = torch.Generator().manual_seed(mix_seed(0, 8 * step))
+        seed = mix_seed(0, 8 * step)
+        noise = [torch.Generator().manual_seed(mix_seed(seed, update, 0)) for update in (0, 1)]
         real = batch["image"]
         with torch.no_grad():
-            fake = plain.generator(torch.randn(8, 8, generator=noise))
+            fake = plain.generator(torch.randn(8, 8, generator=noise[0]))
         loss = (1 - plain.discriminator(real)).relu().mean() + (1 + plain.discriminator(fake)).relu().mean()
         optimizers["discriminator"].zero_grad()
         loss.backward()
         optimizers["discriminator"].step()
-        loss = -plain.discriminator(plain.generator(torch.randn(8, 8, generator=noise))).mean()
+        loss = -plain.discriminator(plain.generator(torch.randn(8, 8, generator=noise[1]))).mean()
         optimizers["generator"].zero_grad()
         loss.backward()
         optimizers["generator"].step()
