@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +48,9 @@ class FidelityInception(fidelity.FeatureExtractorInceptionV3):
 def reference_inception(weights: Path) -> FidelityInception:
     """torch-fidelity's network with the weights of the TorchScript archive, 2048-d features only."""
     network = FidelityInception(["2048"])
-    tensors = torch.jit.load(str(weights), map_location="cpu").state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and the independent way to read the file
+        tensors = torch.jit.load(str(weights), map_location="cpu").state_dict()
     names = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     convs = [module for module in network.modules() if isinstance(module, fidelity.BasicConv2d)]
     with torch.no_grad():
@@ -61,7 +65,7 @@ def reference_inception(weights: Path) -> FidelityInception:
 class PooledFeatures(nn.Module):
     """``network`` as torchmetrics wants a feature network: images in, one tensor [N, ``num_features``] out."""
 
-    def __init__(self, network: nn.Module, num_features: int) -> None:
+    def __init__(self, network: Callable[[Tensor], Sequence[Tensor]], num_features: int) -> None:
         super().__init__()
         self.network = network
         self.num_features = num_features
@@ -70,7 +74,7 @@ class PooledFeatures(nn.Module):
         return self.network(images)[0]
 
 
-def features_in_batches(network: nn.Module, images: Tensor, batch_size: int = 50) -> Tensor:
+def features_in_batches(network: nn.Module, images: Tensor, batch_size: int = 20) -> Tensor:
     """Features [N, D] of ``images``; the network's first output."""
     with torch.no_grad():
         return torch.cat([network(batch)[0].clone() for batch in images.split(batch_size)])

@@ -119,7 +119,7 @@ def test_weights_from_strangers_run_no_code(tmp_path: Path) -> None:
         file.writestr("x/constants.pkl", b"")
     with pytest.raises(ValueError, match="gesso fetch inception"):
         build_extractor("inception-tf", archive)
-    (tmp_path / "weights.pth").write_bytes(pickle.dumps(_Attack(target)))
+    (tmp_path / "weights.pth").write_bytes(pickle.dumps(_Attack(target), protocol=2))
     with pytest.raises(ValueError, match="gesso fetch inception"):
         build_extractor("inception-clean", tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="gesso fetch mobilenet_v2"):

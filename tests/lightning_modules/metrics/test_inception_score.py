@@ -30,6 +30,7 @@ def test_closed_forms() -> None:
     assert score(one_sure_class_each[:1].repeat(40, 1), splits=4) == pytest.approx((1, 0))  # collapsed to one class
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_no_samples() -> None:
     with pytest.raises(ValueError, match="none"):
         InceptionScore(10, num_samples=100).compute()

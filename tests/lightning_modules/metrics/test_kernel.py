@@ -22,6 +22,7 @@ def test_mmd_equals_its_definition() -> None:
     assert squared_mmd(x, y).item() == pytest.approx(within - 2 * across, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 def test_agrees_with_torchmetrics_within_its_spread() -> None:
     torch.manual_seed(0)
     x, y = torch.rand(600, 64), torch.rand(600, 64) * 1.1

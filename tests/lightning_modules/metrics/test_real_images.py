@@ -16,9 +16,9 @@ COUNT = 200
 
 
 def evaluate(extractor: FeatureExtractor, real: Tensor, fake: Tensor) -> dict[str, float]:
-    reference = reference_statistics(real.split(50), extractor, num_samples=len(real))
+    reference = reference_statistics(real.split(20), extractor, num_samples=len(real))
     metrics = GenerationMetrics(extractor, reference, ["fid", "kid"], num_samples=len(fake))
-    for index in torch.arange(len(fake)).split(50):
+    for index in torch.arange(len(fake)).split(20):
         metrics.update(fake[index], index)
     return metrics.compute()
 

@@ -45,6 +45,7 @@ def test_fewer_samples_than_announced() -> None:
     assert torch.equal(statistics.features, features[[0, 10, 20]])
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_repeated_or_missing_samples_are_refused() -> None:
     accumulator = StatisticsAccumulator(3, "mobilenet_v2", num_samples=8, cap=8)
     with pytest.raises(ValueError, match="at least 2"):
