@@ -79,6 +79,7 @@ class GenerationMetrics(nn.Module):
         if len(images) == 0:
             return
         features = self.extractor(images)
+        index = index.to(images.device)
         self.statistics.update(features.pool, index)
         if self.inception_score is not None:
             self.inception_score.update(features.logits, index)

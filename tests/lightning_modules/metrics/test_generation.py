@@ -10,11 +10,11 @@ from metrics_reference import scipy_frechet
 from torch import Tensor, nn
 
 from lightning_modules.metrics.features import FeatureExtractor
-from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
+from lightning_modules.metrics.generation import GenerationMetrics, MetricName, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
 from lightning_modules.metrics.prdc import prdc
 
-METRICS = ("fid", "kid", "is", "prdc")
+METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "prdc")
 KEYS = {"fid", "kid", "kid_std", "is", "is_std", "precision", "recall", "density", "coverage"}
 
 

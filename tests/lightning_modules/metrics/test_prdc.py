@@ -11,7 +11,7 @@ def brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> PRDC:
     """The definitions, sample by sample."""
 
     def radius(x: np.ndarray, i: int) -> float:
-        return sorted(np.linalg.norm(x[i] - x[j]) for j in range(len(x)) if j != i)[k - 1]
+        return sorted(float(np.linalg.norm(x[i] - x[j])) for j in range(len(x)) if j != i)[k - 1]
 
     real_radii = [radius(real, i) for i in range(len(real))]
     fake_radii = [radius(fake, i) for i in range(len(fake))]

@@ -42,6 +42,7 @@ def test_fewer_samples_than_announced() -> None:
     accumulator.update(features, torch.arange(25))
     statistics = accumulator.compute()
     assert statistics.num_samples == 25
+    assert statistics.features is not None
     assert torch.equal(statistics.features, features[[0, 10, 20]])
 
 
