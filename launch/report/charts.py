@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from statistics import fmean
 
-from launch.report.record import Points, finite
+from launch.report.record import Points, evenly, finite
 
 #: In the SVG's own units; the page stretches it to the width of a column.
 WIDTH, HEIGHT = 480, 240
@@ -68,24 +68,21 @@ class Axes:
         return f"{x:.1f},{min(max(y, TOP), BOTTOM):.1f}"
 
 
-def render(chart: Chart, number: int) -> str:
-    """A chart as an HTML figure, the ``number``-th of its page; "" when there is no finite value to draw."""
+def render(chart: Chart) -> str:
+    """A chart as an HTML figure; "" when there is no finite value to draw."""
     values = [value for line in chart.lines for _, value in finite(line.points)]
     if not values:
         return ""
-    smooth = {line.label: [] if chart.marks else smoothed(line.points) for line in chart.lines}
+    means = [[] if chart.marks else smoothed(line.points) for line in chart.lines]
     hover = [
-        {"label": line.label, "points": [(round(x, 3), float(f"{y:.5g}")) for x, y in finite(drawn)]}
-        for line in chart.lines
-        for drawn in [thinned(smooth[line.label] or line.points)]
+        {"label": line.label, "points": [(x, float(f"{y:.5g}")) for x, y in finite(mean or thinned(line.points))]}
+        for line, mean in zip(chart.lines, means, strict=True)
     ]
     switch = ""
-    drawings = _svg(chart, smooth, _axes(chart, log=False))
+    drawings = _svg(chart, means, _axes(chart, log=False))
     if not chart.marks and min(values) > 0 and max(values) > 3 * min(values):
-        switch = (
-            f'<input type="checkbox" id="log-{number}"><label class="log" for="log-{number}">log scale</label>'
-        )
-        drawings += _svg(chart, smooth, _axes(chart, log=True))
+        switch = '<label><input type="checkbox"> log scale</label>'
+        drawings += _svg(chart, means, _axes(chart, log=True))
     legend = "".join(
         f'<span class="key c{k % COLOURS}">{escape(line.label)}</span>'
         for k, line in enumerate(chart.lines)
@@ -105,27 +102,24 @@ def smoothed(points: Points) -> Points:
     points = finite(points)
     if len(points) < LEAST_TO_SMOOTH:
         return []
-    reach = max(1, len(points) // 50)
-    sums = [0.0]
-    for _, value in points:
-        sums.append(sums[-1] + value)
-    result = []
-    for k, (kimg, _) in enumerate(points):
-        # Fewer neighbours near the ends, but as many on either side: a mean that does not lag.
-        near = min(reach, k, len(points) - 1 - k)
-        result.append((kimg, (sums[k + near + 1] - sums[k - near]) / (2 * near + 1)))
-    return result
+    reach = len(points) // 50 + 1
+    return [
+        (points[k][0], fmean(value for _, value in points[max(0, k - reach) : k + reach + 1]))
+        for k in evenly(range(len(points)), MOST_POINTS)
+    ]
 
 
-def thinned(points: Points, most: int = MOST_POINTS) -> Points:
-    """About ``most`` of the points, the highest and the lowest of every stretch among them: no spike is lost."""
-    if len(points) <= most:
+def thinned(points: Points) -> Points:
+    """About ``MOST_POINTS`` of the points; of every stretch the lowest, the highest and a gap: no spike is lost."""
+    if len(points) <= MOST_POINTS:
         return points
-    size = math.ceil(len(points) / (most // 2))
+    size = math.ceil(len(points) / (MOST_POINTS // 2))
     kept = [points[0]]
     for start in range(0, len(points), size):
-        stretch = sorted(points[start : start + size], key=lambda point: point[1])
-        kept += sorted({stretch[0], stretch[-1]})
+        stretch = points[start : start + size]
+        numbers = sorted(finite(stretch), key=lambda point: point[1])
+        gaps = [point for point in stretch if not math.isfinite(point[1])]
+        kept += sorted({*numbers[:1], *numbers[-1:], *gaps[:1]})
     return [*kept, points[-1]]
 
 
@@ -142,16 +136,19 @@ def log_ticks(low: float, high: float) -> list[float]:
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [factor * 10.0**exponent for exponent in exponents for factor in (1, 2, 5)]
     inside = [tick for tick in fine if low <= tick <= high]
-    return inside if len(inside) <= 8 else inside and [10.0**e for e in exponents if low <= 10.0**e <= high]
+    return inside if len(inside) <= 8 else [tick for tick in inside if tick in {10.0**e for e in exponents}]
 
 
 def label(value: float) -> str:
-    """A number as short as it may be: ``41.2``, ``12,800``, ``0.0031``."""
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    """A number in three digits, or as many as it has before the point: ``41.2``, ``12,800``, ``0.0031``."""
+    return f"{value:,.0f}" if 999.5 <= abs(value) < math.inf else f"{value:.3g}"
+
+
+def tick_label(value: float) -> str:
+    """A round number on an axis, exactly: ``0.25``, ``25,000``, ``3,005k``."""
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+    factor, suffix = next((unit for unit in units if abs(value) >= 1000 * unit[0]), (1.0, ""))
+    return f"{value / factor:,.6g}{suffix}"
 
 
 def _axes(chart: Chart, *, log: bool) -> Axes:
@@ -170,28 +167,26 @@ def _axes(chart: Chart, *, log: bool) -> Axes:
         # A scale that starts at zero, where that costs little, lets heights be compared.
         low = 0.0 if 0 <= low <= (high - low) / 2 else low - margin
         high += margin
-    end = max(x for x, _ in drawn)
-    # An evaluation of very few points would stick to the left edge.
-    begin = min(x for x, _ in drawn)
+    # Of all points: where values stopped being finite, the run still went on.
+    begin, end = (bound(x for line in chart.lines for x, _ in line.points) for bound in (min, max))
     begin = 0.0 if begin <= end / 2 else begin
     return Axes((begin, end if end > begin else begin + 1), (low, high), log)
 
 
-def _svg(chart: Chart, smooth: dict[str, Points], axes: Axes) -> str:
+def _svg(chart: Chart, means: list[Points], axes: Axes) -> str:
     frame = json.dumps({"x": axes.x, "y": axes.y, "log": axes.log, "box": [LEFT, RIGHT, TOP, BOTTOM]})
     parts = [
         f'<svg class="{"log" if axes.log else "linear"}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(chart.title)}" data-frame="{escape(frame)}">',
         _grid(axes),
     ]
-    for k, line in enumerate(chart.lines):
+    for k, (line, mean) in enumerate(zip(chart.lines, means, strict=True)):
         parts.append(f'<g class="c{k % COLOURS}">')
         if line.spread:
             parts.append(_band(line.points, dict(line.spread), axes))
-        mean = smooth[line.label]
         parts.append(_path(thinned(line.points), axes, "raw" if mean else "curve"))
         if mean:
-            parts.append(_path(thinned(mean), axes, "curve"))
+            parts.append(_path(mean, axes, "curve"))
         if chart.marks and len(line.points) <= MOST_POINTS // 4:
             parts += [_dot(point, axes, "mark", 2.5) for point in finite(line.points)]
         parts.append("</g>")
@@ -206,11 +201,11 @@ def _grid(axes: Axes) -> str:
         y = axes.place(axes.x[0], tick).split(",")[1]
         parts.append(
             f'<line class="rule" x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>'
-            f'<text x="{LEFT - 7}" y="{y}" dy=".34em" text-anchor="end">{label(tick)}</text>'
+            f'<text x="{LEFT - 7}" y="{y}" dy=".34em" text-anchor="end">{tick_label(tick)}</text>'
         )
     for tick in ticks(*axes.x, count=6):
         x = axes.place(tick, axes.y[1]).split(",")[0]
-        parts.append(f'<text x="{x}" y="{BOTTOM + 16}" text-anchor="middle">{label(tick)}</text>')
+        parts.append(f'<text x="{x}" y="{BOTTOM + 16}" text-anchor="middle">{tick_label(tick)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>')
     parts.append(f'<text class="unit" x="{RIGHT}" y="{BOTTOM + 30}" text-anchor="end">kimg</text>')
     return "".join(parts)
@@ -229,10 +224,10 @@ def _path(points: Points, axes: Axes, kind: str) -> str:
 
 def _band(points: Points, spread: dict[float, float], axes: Axes) -> str:
     """The area of one standard deviation to either side."""
-    edge: Callable[[int], list[str]] = lambda side: [  # noqa: E731
-        axes.place(x, y + side * spread[x]) for x, y in finite(points) if math.isfinite(spread.get(x, math.nan))
-    ]
-    return f'<polygon class="band" points="{" ".join([*edge(1), *reversed(edge(-1))])}"/>'
+    centres = [(x, y, spread[x]) for x, y in finite(points) if math.isfinite(spread.get(x, math.nan))]
+    upper = [axes.place(x, y + std) for x, y, std in centres]
+    lower = [axes.place(x, y - std) for x, y, std in reversed(centres)]
+    return f'<polygon class="band" points="{" ".join(upper + lower)}"/>'
 
 
 def _dot(point: tuple[float, float], axes: Axes, kind: str, radius: float) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from PIL import Image
 
-T = TypeVar("T")
-
 #: Longest side in pixels and WebP quality, tried in turn until a picture fits its share of the page.
 STEPS = ((1600, 90), (1200, 85), (1000, 80), (800, 75), (600, 70), (400, 60))
+
+#: What a photograph takes at these qualities: larger sizes need not be tried.
+BYTES_PER_PIXEL = 0.15
 
 
 class Picture(NamedTuple):
@@ -34,7 +34,8 @@ def embed(file: Path, limit: int) -> Picture | None:
         return None
     if _size_in_page(raw) <= limit:
         return Picture(_uri("png", raw), *image.size)
-    for side, quality in STEPS:
+    hopeful = [step for step in STEPS if BYTES_PER_PIXEL * step[0] ** 2 < limit]
+    for side, quality in hopeful or STEPS[-1:]:
         small = image.copy()
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         stream = io.BytesIO()
@@ -42,13 +43,6 @@ def embed(file: Path, limit: int) -> Picture | None:
         if _size_in_page(stream.getvalue()) <= limit:
             break
     return Picture(_uri("webp", stream.getvalue()), *small.size)
-
-
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` (2 or more) of the items, evenly spaced, the first and the last among them."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(k * (len(items) - 1) / (count - 1))] for k in range(count)]
 
 
 def _size_in_page(raw: bytes) -> int:

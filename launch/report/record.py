@@ -6,11 +6,14 @@ import csv
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from launch.runs import RunFolder
+
+T = TypeVar("T")
 
 #: (kimg, value) in rising order of kimg.
 Points = list[tuple[float, float]]
@@ -60,9 +63,9 @@ class Metric:
         sign = 1 if METRICS[self.key][1] == "min" else -1
         return min(finite(self.points), key=lambda point: sign * point[1], default=None)
 
-    def before(self, kimg: float) -> float | None:
-        """The last value measured up to ``kimg``."""
-        return next((value for at, value in reversed(self.points) if at <= kimg), None)
+    def before(self, kimg: float) -> tuple[float, float] | None:
+        """(kimg, value) of the last measurement up to ``kimg``."""
+        return next((point for point in reversed(self.points) if point[0] <= kimg), None)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Record:
         series: logged name -> its points.
         pictures: preview's name (``samples``, ``interpolation`` ...) -> (kimg, PNG file) in rising order.
         evaluations: what ``gesso evaluate`` found, the latest checkpoint last.
+        resumable: whether there is a checkpoint to go on from.
     """
 
     path: Path
@@ -84,6 +88,7 @@ class Record:
     series: dict[str, Points]
     pictures: dict[str, list[tuple[int, Path]]]
     evaluations: list[dict[str, Any]]
+    resumable: bool
 
     @property
     def name(self) -> str:
@@ -126,6 +131,7 @@ def read_record(run: Path) -> Record:
         series=read_metrics(folder.metrics) if folder.metrics.is_file() else {},
         pictures=find_pictures(folder.samples),
         evaluations=read_evaluations(run / "evaluations"),
+        resumable=folder.last_checkpoint.is_file(),
     )
 
 
@@ -180,3 +186,10 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 def finite(points: Points) -> Points:
     """The points whose value is a finite number."""
     return [point for point in points if math.isfinite(point[1])]
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` (2 or more) of the items, evenly spaced, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(k * (len(items) - 1) / (count - 1))] for k in range(count)]

@@ -1,0 +1,97 @@
+"""Which charts and tables the numbers of a run make."""
+
+from __future__ import annotations
+
+from html import escape
+
+from launch.report.charts import Chart, Line, label, render
+from launch.report.pieces import Html, grid_of, is_number, mapping, table
+from launch.report.record import METRICS, Metric, Record
+
+
+def metric_charts(metrics: list[Metric]) -> list[Chart]:
+    """A chart for each metric; recall shares precision's, coverage density's."""
+    charts: dict[tuple[str, str], list[Metric]] = {}
+    for metric in metrics:
+        kind = {"recall": "precision", "coverage": "density"}.get(metric.key, metric.key)
+        charts.setdefault((metric.extractor, kind), []).append(metric)
+    return [
+        Chart(
+            title=" and ".join(metric.name for metric in together),
+            lines=[Line(metric.name, metric.points, metric.spread) for metric in together],
+            note=together[0].qualifier,
+            marks=True,
+            best=together[0].best if len(together) == 1 else None,
+        )
+        for together in charts.values()
+    ]
+
+
+def metric_table(metrics: list[Metric]) -> Html:
+    rows = []
+    for metric in metrics:
+        best = f"{label(metric.best[1])} <small>at {label(metric.best[0])} kimg</small>" if metric.best else "–"
+        spread = f" <small>± {label(metric.spread[-1][1])}</small>" if metric.spread else ""
+        first, last = label(metric.points[0][1]), label(metric.points[-1][1]) + spread
+        name = f"{escape(metric.name)} <small>{'↓' if METRICS[metric.key][1] == 'min' else '↑'}</small>"
+        rows.append([name, escape(metric.qualifier), first, last, best])
+    return table(["metric", "from", "first", "last", "best"], rows)
+
+
+def evaluation_table(record: Record) -> Html:
+    """What ``gesso evaluate`` found in checkpoints of this run."""
+    rows = []
+    for result in record.evaluations:
+        reference = mapping(result.get("reference"))
+        against = " ".join(str(reference[key]) for key in ("name", "split") if key in reference)
+        made = f"{result['samples']:,} samples" if is_number(result.get("samples")) else ""
+        seen = f"{label(result['images_seen'] / 1000)} kimg" if is_number(result.get("images_seen")) else "–"
+        for name, value in result.items():
+            key, slash, extractor = name.partition("/")
+            if key in METRICS and slash and is_number(value):
+                std = result.get(f"{key}_std/{extractor}")
+                spread = f" <small>± {label(std)}</small>" if is_number(std) else ""
+                made_by = ", ".join(filter(None, [extractor, made, f"against {against}" if against else ""]))
+                rows.append([escape(METRICS[key][0]), escape(made_by), escape(seen), label(value) + spread])
+    return table(["metric", "from", "checkpoint", "value"], rows)
+
+
+def loss_charts(record: Record) -> list[Chart]:
+    """``loss/<network>/<quantity>`` and ``val/<quantity>``: one chart a quantity, one curve a network.
+
+    Quantities that end alike (``real_logits``, ``fake_logits``) are of one kind and share a chart.
+    """
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for name in sorted(record.series, key=lambda name: (name.startswith("val/"), name)):
+        kind, _, rest = name.partition("/")
+        if kind not in ("loss", "val") or not rest:
+            continue
+        source, _, quantity = rest.rpartition("/")
+        source = "held-out" if kind == "val" else source
+        groups.setdefault(quantity.rpartition("_")[2], []).append((source, quantity, name))
+    charts = []
+    # The losses themselves come first, then their parts.
+    for kind, members in sorted(groups.items(), key=lambda item: (item[0] != "loss", item[0])):
+        alike = len({quantity for _, quantity, _ in members}) == 1
+        title = members[0][1] if alike else kind
+        lines = [
+            Line(source if alike else f"{source} {quantity.removesuffix(kind).strip('_')}".strip(), record.series[name])
+            for source, quantity, name in members
+        ]
+        charts.append(Chart(title.replace("_", " "), lines))
+    return charts
+
+
+def other_charts(record: Record) -> list[Chart]:
+    """Whatever else was logged: images/s, learning rates ..."""
+    known = {*METRICS, *(f"{key}_std" for key in METRICS), "loss", "val", "evaluation"}
+    names = [name for name in record.series if name.partition("/")[0] not in known]
+    return [
+        Chart("images/s" if name == "images_per_second" else name.replace("_", " "), [Line(name, record.series[name])])
+        for name in sorted(names, key=lambda name: (name != "images_per_second", name))
+    ]
+
+
+def draw(charts: list[Chart]) -> Html:
+    """The charts side by side, without those that have nothing to show."""
+    return grid_of("charts", [figure for figure in map(render, charts) if figure])

@@ -1,0 +1,220 @@
+"""The report page: what a run did, showed and was, in one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from html import escape
+from pathlib import Path
+
+from launch.report.charts import label
+from launch.report.curves import draw, evaluation_table, loss_charts, metric_charts, metric_table, other_charts
+from launch.report.embed import Picture, embed
+from launch.report.pieces import Html, definitions, grid_of, is_number, mapping, section
+from launch.report.record import Metric, Record, evenly, read_record
+
+HERE = Path(__file__).parent
+
+#: Bytes that pictures may take: together under 7 MB, however large the grids and however many.
+FRAMES = 24
+FRAME_BYTES = 160_000
+FINAL_BYTES = 1_000_000
+OTHERS_BYTES = 1_800_000
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes ``report.html`` into a run folder from what lies there; any part may be missing.
+
+    Raises:
+        FileNotFoundError: this is no run folder.
+        ValueError: a file in it is damaged.
+        OSError: the page cannot be written; an earlier one stays.
+    """
+    page = render_page(read_record(run_dir))
+    file = run_dir / "report.html"
+    partial = run_dir / ".report.html.partial"
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{file}: cannot be written ({error.strerror or error})") from error
+    return file
+
+
+def render_page(record: Record) -> Html:
+    """The whole page. Names, configs and errors are data: everything is escaped."""
+    metrics = record.metrics()
+    body = "\n".join(
+        [
+            _header(record),
+            _tiles(record, metrics),
+            section("Samples", _pictures(record, metrics)),
+            section("Metrics", draw(metric_charts(metrics)) + metric_table(metrics)),
+            section("Evaluations", evaluation_table(record)),
+            section("Losses", draw(loss_charts(record))),
+            section("Other curves", draw(other_charts(record))),
+            section("Go on", _commands(record)),
+            section("Config", _config(record.config)),
+            section("Made with", _surroundings(record)),
+        ]
+    )
+    # The policy makes sure that the page asks no server for anything, whatever a config may say.
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(record.name)} · gesso</title>
+<style>{(HERE / "page.css").read_text()}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script>{(HERE / "page.js").read_text()}</script>
+</body>
+</html>
+"""
+
+
+# ---- the top of the page --------------------------------------------------------------------------------------------
+
+
+def _header(record: Record) -> Html:
+    info, state = record.info, record.state
+    at = f" at {label(info['kimg'])} kimg" if state != "finished" and is_number(info.get("kimg")) else ""
+    facts = [info.get("family"), (info.get("created") or "").replace("T", " ")[:16], info.get("host")]
+    error = f'<p class="error">{escape(str(info["error"]))}</p>' if info.get("error") else ""
+    return (
+        f"<header><p class='brand'>gesso</p><h1>{escape(record.name)}</h1>"
+        f'<p class="facts"><span class="state {escape(state)}">{escape(state + at)}</span>'
+        + "".join(f"<span>{escape(str(fact))}</span>" for fact in facts if fact)
+        + f"</p>{error}</header>"
+    )
+
+
+def _tiles(record: Record, metrics: list[Metric]) -> Html:
+    """The figures that one looks for first."""
+    info = record.info
+    tiles = []
+    for metric in metrics[:1]:
+        best = f"best {label(metric.best[1])} at {label(metric.best[0])} kimg" if metric.best else "never finite"
+        tiles.append((f"{metric.name} ({metric.qualifier})", label(metric.points[-1][1]), "", best))
+    if is_number(info.get("kimg")):
+        tiles.append(("trained on", label(info["kimg"]), "kimg", f"{info['kimg'] * 1000:,.0f} images"))
+    if is_number(info.get("images_per_second")):
+        device, ranks = info.get("device"), info.get("world_size") or 1
+        where = f"on {ranks} ranks, {device}" if ranks != 1 else f"on {device}" if device else ""
+        tiles.append(("speed", label(info["images_per_second"]), "images/s", where))
+    if is_number(info.get("seconds")):
+        restarts = info.get("restarts") or 0
+        again = f"resumed {restarts} time{'s' if restarts != 1 else ''}" if restarts else "in one go"
+        tiles.append(("training time", duration(info["seconds"]), "", again))
+    return grid_of(
+        "tiles",
+        [
+            f"<div><small>{escape(what)}</small><strong>{escape(figure)} <small>{unit}</small></strong>"
+            f"<small>{escape(beside)}</small></div>"
+            for what, figure, unit, beside in tiles
+        ],
+    )
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``: the two largest units."""
+    total = round(seconds)
+    units = [("d", total // 86400), ("h", total // 3600 % 24), ("min", total // 60 % 60), ("s", total % 60)]
+    first = next((k for k, (_, count) in enumerate(units) if count), len(units) - 1)
+    return " ".join(f"{count} {unit}" for unit, count in units[first : first + 2] if count) or "0 s"
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def _pictures(record: Record, metrics: list[Metric]) -> Html:
+    """The samples over time, and the last one of each other preview."""
+    others = [name for name in record.pictures if name != "samples"]
+    film = _film(record.pictures.get("samples", []), metrics[0] if metrics else None)
+    stills = []
+    for name in others:
+        kimg, file = record.pictures[name][-1]
+        if picture := embed(file, OTHERS_BYTES // len(others)):
+            caption = f"<b>{escape(name.replace('_', ' '))}</b> <small>at {kimg:,} kimg</small>"
+            stills.append(f"<figure><figcaption>{caption}</figcaption>{_image(picture, name)}</figure>")
+    return grid_of("pictures", [part for part in (film, grid_of("stills", stills)) if part])
+
+
+def _film(files: list[tuple[int, Path]], metric: Metric | None) -> Html:
+    """Grids over time, with a slider; the last one shows until the slider is moved."""
+    frames = []
+    for kimg, file in evenly(files, FRAMES):
+        picture = embed(file, FINAL_BYTES if file == files[-1][1] else FRAME_BYTES)
+        if picture is None:
+            continue
+        caption = f"{kimg:,} kimg"
+        # A grid's name is rounded to whole kimg, so a metric of the same moment may be half a kimg later.
+        if metric and (measured := metric.before(kimg + 0.5)):
+            earlier = f" at {label(measured[0])} kimg" if measured[0] < kimg - 0.5 else ""
+            caption += f" · {metric.name} {label(measured[1])}{earlier}"
+        frames.append((picture, caption))
+    if not frames:
+        return ""
+    last = len(frames) - 1
+    images = "".join(_image(picture, caption, hidden=k < last) for k, (picture, caption) in enumerate(frames))
+    controls = (
+        f'<div class="controls" hidden><button type="button" aria-label="play">▶</button>'
+        f'<input type="range" min="0" max="{last}" value="{last}" aria-label="which grid"></div>'
+        if last
+        else ""
+    )
+    caption = f"<b>samples</b> <output>{escape(frames[-1][1])}</output>"
+    return f'<figure class="film"><figcaption>{caption}</figcaption>{images}{controls}</figure>'
+
+
+def _image(picture: Picture, name: str, *, hidden: bool = False) -> Html:
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img src="{picture.uri}" alt="{escape(name)}" {size}{" hidden" if hidden else ""}>'
+
+
+# ---- how to go on, and what it was made with ------------------------------------------------------------------------
+
+
+def _commands(record: Record) -> Html:
+    run = shlex.quote(str(record.path))
+    rows = {"this run": str(record.info["command"])} if record.info.get("command") else {}
+    if record.resumable:
+        finished = record.state == "finished"
+        rows |= {
+            "train longer" if finished else "resume": f"gesso fit --resume {run}" + " --run.kimg KIMG" * finished,
+            "more images": f"gesso generate {run} --num 64",
+            "score it": f"gesso evaluate {run}",
+        }
+    return definitions({what: f"<code>{escape(command)}</code>" for what, command in rows.items()})
+
+
+def _config(text: str) -> Html:
+    if not text.strip():
+        return ""
+    marked = re.sub(r"(?m)^(\s*(?:- )?)([\w./-]+:)(?=\s|$)", r"\1<b>\2</b>", escape(text.rstrip()))
+    summary = f"<summary>the resolved config.yaml, {len(text.splitlines())} lines</summary>"
+    return f"<details>{summary}<pre>{marked}</pre></details>"
+
+
+def _surroundings(record: Record) -> Html:
+    info = record.info
+    git, versions = mapping(info.get("git")), mapping(info.get("versions"))
+    commit = f"{git['commit']}{', with uncommitted changes' if git.get('dirty') else ''}" if git.get("commit") else ""
+    wandb = " ".join(str(info[key]) for key in ("wandb_id", "wandb_mode") if info.get(key))
+    rows = {
+        "commit": commit,
+        "W&B run": wandb,
+        "started": str(info.get("created") or "").replace("T", " "),
+        "machine": ", ".join(str(info[key]) for key in ("host", "device") if info.get(key)),
+        **{str(name): str(version) for name, version in versions.items()},
+    }
+    return definitions({what: escape(value) for what, value in rows.items() if value})
