@@ -162,7 +162,9 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, resumed: bool) -> int:
         say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
         return 128 + interrupted.signal_number
     except BaseException as error:
-        close_folder(trainer, "failed", error=one_line(f"{type(error).__name__}: {error}"))
+        # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
+        state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        close_folder(trainer, state, error=one_line(f"{type(error).__name__}: {error}"))
         if run.last_checkpoint.exists():
             say(f"the last checkpoint is whole; go on with: {resume}")
         raise
@@ -201,6 +203,9 @@ def close_folder(trainer: Any, state: str, error: str | None = None) -> None:
     try:
         clock_of(trainer).write(trainer, trainer.lightning_module, state=state, error=error)
         say(f"report: {write_report(run_folder(trainer).path)}")
+    except OSError as problem:
+        # A full disk that ended training must not be hidden by the report that no longer fits.
+        say(f"no report: {problem}")
     finally:
         signal.signal(signal.SIGINT, handler)
 

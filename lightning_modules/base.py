@@ -169,6 +169,8 @@ class ImageFamily(L.LightningModule):
                 self._average({f"{name}/{key}": value for key, value in values.items()})
             optimizer.step()
             optimizer.zero_grad()
+        # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.
+        torch.clear_autocast_cache()
         self._updates += 1
 
     def _optimizer(self, name: str) -> Any:

@@ -69,7 +69,9 @@ def test_rotated_jpeg_agrees_with_opencv(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(Image.fromarray(colours()), "JPEG", quality=95, exif=exif)
-    reference = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    reference = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert reference is not None
+    reference = reference[:, :, ::-1]
     assert np.abs(read_image(data).astype(int) - reference).max() <= 4
 
 
