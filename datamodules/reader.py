@@ -1,0 +1,165 @@
+"""Reads single samples out of shards, by the byte offsets of the index."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import numpy as np
+
+from datamodules.cache import ShardCache
+from datamodules.manifest import Manifest
+
+# Open at a time; the usual limit of a process is 1024, and others of its files need room as well.
+_MAX_OPEN = 256
+_DOWNLOADS = 8
+
+
+class _Descriptor:
+    """An open file that closes when nobody holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+class ShardReader:
+    """Random access to one split's samples; safe in threads.
+
+    Reads by ``pread``: from the page cache it costs 3.4 µs for 21 kB where a memory map costs 1.7, of some 300 for a
+    sample, but mapped pages would count as the process's memory, a whole shard set in an epoch.
+
+    Args:
+        manifest: the shard set.
+        split: ``train``, ``val`` ...
+        allow_pipe: whether ``pipe:`` shards may run their commands.
+        cache: where copies of remote shards go.
+
+    Raises:
+        ValueError: see ``check_pipes`` and ``Manifest.index``.
+    """
+
+    def __init__(
+        self, manifest: Manifest, split: str, *, allow_pipe: bool = False, cache: ShardCache | None = None
+    ) -> None:
+        check_pipes(manifest, split, allow_pipe)
+        self._shards = manifest.split(split).shards
+        self._urls = [manifest.resolve(shard.url) for shard in self._shards]
+        self._remote = any(_local_path(url) is None for url in self._urls)
+        self._cache = cache
+        self._ends = np.cumsum([shard.samples for shard in self._shards])
+        self._root = manifest.root
+        self.index = np.asarray(manifest.index(split))  # np.memmap's own indexing is slow
+        self._files: dict[int, _Descriptor] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, samples: np.ndarray) -> None:
+        """Brings the remote shards of ``samples`` here, several at a time; nothing to do where all are local."""
+        if not self._remote:
+            return
+        wanted = set(self._shard_of(samples).tolist())
+        with self._lock:
+            missing = wanted - self._files.keys()
+        if missing:
+            with ThreadPoolExecutor(_DOWNLOADS) as pool:
+                list(pool.map(self._path, sorted(missing)))
+
+    def image(self, sample: int) -> bytes:
+        """The image file's bytes.
+
+        Raises:
+            ValueError: the shard is truncated.
+            FileNotFoundError: it is missing.
+            OSError: it cannot be fetched or read.
+        """
+        row = self.index[sample]
+        return self._read(sample, int(row["offset"]), int(row["length"]))
+
+    def caption(self, sample: int) -> str:
+        """The caption, empty where there is none; raises like ``image``."""
+        row = self.index[sample]
+        return self._read(sample, int(row["caption_offset"]), int(row["caption_length"])).decode("utf-8", "replace")
+
+    def where(self, sample: int) -> str:
+        """The sample's place, for messages."""
+        return f"{self._urls[self._shard_of(sample)]}, byte {self.index[sample]['offset']}"
+
+    def _read(self, sample: int, offset: int, length: int) -> bytes:
+        shard = int(self._shard_of(sample))
+        file = self._open(shard)
+        data = os.pread(file.number, length, offset)
+        if len(data) < length:
+            raise ValueError(
+                f"{self._urls[shard]}: truncated: the sample at byte {offset} needs {length} bytes and the file ends "
+                f"after {os.fstat(file.number).st_size} of {self._shards[shard].bytes}; copy or build it again "
+                f"(`gesso shards verify {self._root}` finds all such)"
+            )
+        return data
+
+    def _shard_of(self, samples: np.ndarray | int) -> np.ndarray:
+        return np.searchsorted(self._ends, samples, side="right")
+
+    def _open(self, shard: int) -> _Descriptor:
+        """The shard's file. One that drops out of the table stays open for as long as someone reads it."""
+        with self._lock:
+            file = self._files.pop(shard, None)
+            if file is not None:
+                self._files[shard] = file
+                return file
+        file = self._open_new(shard)
+        with self._lock:
+            self._files[shard] = file
+            while len(self._files) > _MAX_OPEN:
+                del self._files[next(iter(self._files))]
+        return file
+
+    def _open_new(self, shard: int) -> _Descriptor:
+        path = self._path(shard)
+        try:
+            return _Descriptor(path)
+        except FileNotFoundError:
+            if _local_path(self._urls[shard]) is None:
+                return _Descriptor(self._path(shard))  # evicted just now
+            raise FileNotFoundError(
+                f"{path}: this shard is missing; copy or build it again (`gesso shards verify {self._root}`)"
+            ) from None
+
+    def _path(self, shard: int) -> Path:
+        local = _local_path(self._urls[shard])
+        if local is not None:
+            return local
+        with self._lock:
+            self._cache = self._cache or ShardCache()
+        return self._cache.fetch(self._shards[shard], self._urls[shard])
+
+
+def check_pipes(manifest: Manifest, split: str, allow_pipe: bool) -> None:
+    """Refuses commands in a manifest, since it may come from a stranger.
+
+    Raises:
+        ValueError: the split has ``pipe:`` shards and ``allow_pipe`` is not set.
+    """
+    pipes = [shard.url for shard in manifest.split(split).shards if shard.url.startswith("pipe:")]
+    if pipes and not allow_pipe:
+        raise ValueError(
+            f"{manifest.root}: reading this shard set runs commands, the first is {pipes[0][5:]!r}; "
+            "if you trust it, set --data.init_args.allow_pipe true"
+        )
+
+
+def _local_path(url: str) -> Path | None:
+    """The file that a path or ``file:`` URL names, None for anything that must be fetched."""
+    if url.startswith("pipe:"):
+        return None
+    parsed = urlparse(url)
+    if parsed.scheme == "file":
+        return Path(url2pathname(parsed.path))
+    return None if parsed.scheme else Path(url)
