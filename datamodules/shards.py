@@ -1,0 +1,237 @@
+"""The data module that every family uses: a shard set's batches, in an order that can be resumed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.manifest import Manifest
+from datamodules.order import BalancedOrder, Order, SampleOrder, SequentialOrder
+from datamodules.stream import Batch, ShardStream
+from datamodules.transforms import Augment, Crop
+
+#: What must not change between a checkpoint and its continuation, for the rest of the epoch to be what was left.
+_ORDER_OPTIONS = ("seed", "window", "balanced")
+
+
+class ShardData(L.LightningDataModule):
+    """Images of a shard set, for any family.
+
+    On the device a batch holds ``image`` float32 [n, C, size, size] in [-1, 1], ``label`` int64 [n] (-1: none),
+    ``index`` int64 [n] (rows of the split's index), ``position`` (samples consumed by all ranks) and, where the set has
+    them, ``caption`` (list of str). The global batch at a position is the same for any number of ranks and workers.
+
+    Args:
+        path: folder of the shard set (``gesso shards build`` makes one).
+        global_batch_size: images of one step over all ranks; a multiple of the number of ranks.
+        size: side of the square images in pixels; default: that of the shard set.
+        crop: of training images: ``center`` (the largest centred square, resized), ``random`` (a square of ``size``
+            pixels, not resized), ``random_resized`` (random area and aspect) or ``none`` (all of it, resized).
+        flip: mirror half of the training images left to right.
+        color_jitter: scale brightness, contrast and saturation of training images by up to this much, 0 to 1.
+        balanced: draw all classes equally often.
+        workers: threads or processes on each rank that prepare batches; 0: none.
+        worker_kind: ``thread`` is the faster one; ``process`` where Python code of your own holds the interpreter.
+        seed: of order and augmentation.
+        window: samples of a segment that are shuffled among each other; see ``order.Order``.
+        channels: 1 (grey) or 3 (RGB); default: those of the shard set.
+        allow_pipe: let ``pipe:`` shards run their commands on this machine.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        global_batch_size: int = 64,
+        *,
+        size: int | None = None,
+        crop: Crop = "center",
+        flip: bool = False,
+        color_jitter: float = 0.0,
+        balanced: bool = False,
+        workers: int = 2,
+        worker_kind: Literal["thread", "process"] = "thread",
+        seed: int = 0,
+        window: int = 4096,
+        channels: int | None = None,
+        allow_pipe: bool = False,
+    ) -> None:
+        super().__init__()
+        if workers < 0 or window < 1 or global_batch_size < 1:
+            raise ValueError("workers must be 0 or more, window and global_batch_size 1 or more")
+        if channels not in (None, 1, 3):
+            raise ValueError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
+        self.path = path
+        self.global_batch_size = global_batch_size
+        self.crop = crop
+        self.flip = flip
+        self.color_jitter = color_jitter
+        self.balanced = balanced
+        self.workers = workers
+        self.worker_kind = worker_kind
+        self.seed = seed
+        self.window = window
+        self.allow_pipe = allow_pipe
+        self._size = size
+        self._channels = channels
+        #: Training samples that all ranks together have been trained on.
+        self.position = 0
+
+    # ---- what the data is; known without a trainer ------------------------------------------------------------------
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The shard set."""
+        return Manifest.load(self.path)
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return self._channels or self.manifest.channels
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 for an unlabelled set."""
+        return len(self.manifest.classes)
+
+    @property
+    def size(self) -> int:
+        """Side of the square images, in pixels."""
+        if self._size is not None:
+            return self._size
+        size = self.manifest.size
+        if size is None or size[0] != size[1]:
+            what = "of several sizes" if size is None else f"{size[1]} x {size[0]} pixels"
+            raise ValueError(f"{self.path}: its images are {what}: set --data.init_args.size to a side in pixels")
+        return size[0]
+
+    # ---- Lightning's hooks ------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless batches from ``position`` on."""
+        augment = Augment(self.size, self.crop, self.flip, self.color_jitter)
+        return self._loader("train", self._training_order(), augment, start=self.position)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The ``val`` split once, or ``test`` where there is no ``val``; of neither, no batch."""
+        splits = [name for name in ("val", "test") if name in self.manifest.splits]
+        return self._held_out(splits[0]) if splits else self._held_out("train", samples=0)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The ``test`` split once."""
+        return self._held_out("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """uint8 NHWC becomes float32 NCHW in [-1, 1], on the device."""
+        return {**batch, "image": to_float(batch["image"])}
+
+    def consumed(self, position: int) -> None:
+        """Says that all samples before ``position`` have been trained on; a checkpoint resumes there."""
+        self.position = position
+
+    def state_dict(self) -> dict[str, Any]:
+        split = self.manifest.split("train")
+        return {
+            "position": self.position,
+            "samples": split.samples,
+            "fingerprint": self.manifest.fingerprints["train"],
+            "global_batch_size": self.global_batch_size,
+            **{option: getattr(self, option) for option in _ORDER_OPTIONS},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["fingerprint"] != self.manifest.fingerprints["train"]:
+            raise ValueError(
+                f"{self.path}: not the data set that the checkpoint was trained on ({state_dict['samples']} training "
+                f"samples there, {self.manifest.split('train').samples} here, other contents); "
+                "set --data.init_args.path to that one"
+            )
+        changed = [option for option in _ORDER_OPTIONS if state_dict[option] != getattr(self, option)]
+        if changed:
+            then_and_now = ", ".join(f"{name} was {state_dict[name]}, is {getattr(self, name)}" for name in changed)
+            raise ValueError(
+                f"the checkpoint's samples came in another order ({then_and_now}); set --data.init_args back"
+            )
+        self.position = state_dict["position"]
+
+    # ---- for evaluation ---------------------------------------------------------------------------------------------
+
+    def reference_batches(
+        self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
+    ) -> Iterator[Tensor]:
+        """The first ``limit`` images of a split (None: all) once, centred, in the order of the shards.
+
+        Yields:
+            this rank's images, uint8 [at most batch_size, C, size, size] in [0, 255].
+        """
+        samples = self.manifest.split(split).samples
+        stream = ShardStream(
+            self.manifest,
+            split,
+            order=SequentialOrder(samples),
+            batch_size=batch_size * world_size,
+            augment=Augment(self.size),
+            channels=self.channels,
+            rank=rank,
+            world_size=world_size,
+            stop=min(limit or samples, samples),
+            threads=self.workers,
+            allow_pipe=self.allow_pipe,
+        )
+        for batch in stream:
+            yield batch["image"].permute(0, 3, 1, 2)
+
+    # ---- streams ----------------------------------------------------------------------------------------------------
+
+    def _training_order(self) -> SampleOrder:
+        if self.balanced:
+            return BalancedOrder(np.asarray(self.manifest.index("train")["label"]), self.seed)
+        sizes = [shard.samples for shard in self.manifest.split("train").shards]
+        return Order(sizes, self.seed, self.manifest.segments, self.window)
+
+    def _held_out(self, split: str, samples: int | None = None) -> DataLoader[Batch]:
+        samples = self.manifest.split(split).samples if samples is None else samples
+        return self._loader(split, SequentialOrder(samples), Augment(self.size), start=0, stop=samples)
+
+    def _loader(
+        self, split: str, order: SampleOrder, augment: Augment, *, start: int, stop: int | None = None
+    ) -> DataLoader[Batch]:
+        threads = self.workers if self.worker_kind == "thread" else 0
+        stream = ShardStream(
+            self.manifest,
+            split,
+            order=order,
+            batch_size=self.global_batch_size,
+            augment=augment,
+            channels=self.channels,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            start=start,
+            stop=stop,
+            threads=threads,
+            seed=self.seed,
+            allow_pipe=self.allow_pipe,
+        )
+        # Never the bare stream: Lightning would save its position too, and that is a batch ahead of training.
+        return DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=0 if threads else self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [n, H, W, C] in [0, 255] to float32 [n, C, H, W] in [-1, 1] on the same device, channels-last in memory."""
+    if images.device.type == "cpu":
+        # numpy asks for huge pages: fresh memory for a large batch costs a quarter of torch's own.
+        floats = torch.from_numpy(np.empty(images.shape, np.float32)).copy_(images)
+    else:
+        floats = images.float()
+    return floats.div_(127.5).sub_(1).permute(0, 3, 1, 2)
