@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageCms
 
 BadImageReason = Literal["undecodable", "truncated", "too small", "too large"]
 ResizeMode = Literal["center_crop", "squash", "shortest", "none"]
+ImageFormat = Literal["jpg", "png", "webp"]
 
 #: PIL refuses images above this many pixels whatever we ask, so no limit of ours may exceed it.
 PIXEL_LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -39,6 +40,7 @@ UPRIGHT = {
 }
 
 _EXIF_ORIENTATION = 0x0112
+_GREY = ("1", "L", "LA", "La")
 # What PIL's decoders raise on broken files, by experience: each format has its own.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, OverflowError)
 _warnings_lock = threading.Lock()
@@ -101,6 +103,41 @@ def read_image(
     return array[:, :, None] if array.ndim == 2 else array
 
 
+def read_header(data: bytes) -> tuple[int, int, int]:
+    """(height, width, channels) that ``read_image`` would give, without decoding.
+
+    Raises:
+        BadImage: not an image.
+    """
+    try:
+        image = _open(data)
+        width, height = image.size
+        # A PNG would be decoded in search of its EXIF, which almost none has.
+        if image.format != "PNG" and _orientation(image) >= 5:
+            width, height = height, width
+    except Image.DecompressionBombError as error:
+        raise BadImage("too large", str(error)) from error
+    except _BROKEN as error:
+        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _one_line(error)) from error
+    return height, width, 1 if image.mode in _GREY or image.mode.startswith("I") else 3
+
+
+def encode_image(image: np.ndarray, format: ImageFormat, quality: int) -> bytes:
+    """Encodes uint8 [height, width, 1 or 3]; the same pixels give the same bytes.
+
+    JPEG keeps full colour resolution (4:4:4): what a generator learns from should not have half of it averaged away.
+    ``quality`` is 1 to 100 for JPEG and WebP; PNG is lossless.
+    """
+    options: dict[str, Any] = {
+        "jpg": {"format": "JPEG", "quality": quality, "subsampling": "4:4:4"},
+        "png": {"format": "PNG", "compress_level": 6},
+        "webp": {"format": "WEBP", "quality": quality, "method": 4},
+    }[format]
+    buffer = BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, **options)
+    return buffer.getvalue()
+
+
 def is_plain_jpeg(data: bytes, channels: int) -> bool:
     """Whether ``data`` is a JPEG that ``read_image`` would decode as it stands: right channels, upright, sRGB."""
     if not data.startswith(b"\xff\xd8"):
@@ -129,28 +166,34 @@ def resize_image(image: np.ndarray, size: int, mode: ResizeMode) -> np.ndarray:
     Returns:
         uint8 [new height, new width, same channels]; ``image`` itself where nothing changes.
     """
+    height, width = image.shape[:2]
+    target = resized_size(height, width, size, mode)
+    left = top = 0
+    if mode == "center_crop":
+        short = min(height, width)
+        # Whole pixels: a square cut at half a pixel would blur what need not be resampled at all.
+        left, top = (width - short) // 2, (height - short) // 2
+        height = width = short
+    if target == (height, width):
+        unchanged = image.shape[:2] == target
+        return image if unchanged else np.ascontiguousarray(image[top : top + height, left : left + width])
+    grey = image.shape[2] == 1
+    picture = Image.fromarray(image[:, :, 0] if grey else image)
+    box = (left, top, left + width, top + height)
+    resized = np.array(picture.resize(target[::-1], Image.Resampling.LANCZOS, box=box))
+    return resized[:, :, None] if grey else resized
+
+
+def resized_size(height: int, width: int, size: int, mode: ResizeMode) -> tuple[int, int]:
+    """(height, width) that ``resize_image`` gives."""
     if mode not in get_args(ResizeMode):
         raise ValueError(f"resize mode {mode!r}: must be one of {', '.join(get_args(ResizeMode))}")
     if mode == "none":
-        return image
-    height, width = image.shape[:2]
-    short = min(height, width)
-    box = (0.0, 0.0, float(width), float(height))
-    target = (size, size)
-    if mode == "center_crop":
-        left, top = (width - short) / 2, (height - short) / 2
-        # Whole pixels: a square cut at half a pixel would blur what need not be resampled at all.
-        box = (int(left), int(top), int(left) + short, int(top) + short)
-    elif mode == "shortest":
-        target = (max(1, round(width * size / short)), max(1, round(height * size / short)))
-    if box == (0, 0, width, height) and target == (width, height):
-        return image
-    if box[2] - box[0] == target[0] and box[3] - box[1] == target[1]:
-        return np.ascontiguousarray(image[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])])
-    grey = image.shape[2] == 1
-    picture = Image.fromarray(image[:, :, 0] if grey else image)
-    resized = np.array(picture.resize(target, Image.Resampling.LANCZOS, box=box))
-    return resized[:, :, None] if grey else resized
+        return height, width
+    if mode == "shortest":
+        short = min(height, width)
+        return max(1, round(height * size / short)), max(1, round(width * size / short))
+    return size, size
 
 
 @contextmanager
@@ -183,7 +226,7 @@ def _flatten(image: Image.Image) -> Image.Image:
         return Image.fromarray(_eight_bits(np.asarray(image)))
     if image.mode in ("F", "LAB"):
         raise BadImage("undecodable", f"pixels of kind {image.mode} have no defined range")
-    grey = image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in _GREY
     if image.has_transparency_data:
         image = image.convert("LA" if grey else "RGBA")
         white = Image.new("L" if image.mode == "LA" else "RGB", image.size, "white")

@@ -8,8 +8,10 @@ gesso reads single samples out of them by the byte offsets of the index.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -180,3 +182,18 @@ class Manifest:
             name: hashlib.sha256("".join(shard.sha256 for shard in split.shards).encode()).hexdigest()
             for name, split in self.splits.items()
         }
+
+
+def write_index(root: Path, split: str, shards: Sequence[Shard], rows: np.ndarray) -> Split:
+    """Writes ``<split>.index.npy`` atomically and returns the split's entry of the manifest.
+
+    Args:
+        rows: ``INDEX_DTYPE`` [samples], those of all shards in their order.
+    """
+    file = root / f"{split}.index.npy"
+    buffer = io.BytesIO()
+    np.save(buffer, rows.astype(INDEX_DTYPE, copy=False))
+    unfinished = root / f"{file.name}.partial"
+    unfinished.write_bytes(buffer.getbuffer())
+    unfinished.replace(file)
+    return Split(tuple(shards), file.name, hashlib.sha256(buffer.getbuffer()).hexdigest())
