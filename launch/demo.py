@@ -11,7 +11,7 @@ from launch.train import main as train
 
 def demo() -> int:
     """Trains, then prints how the FID fell and where grid, report and checkpoint are."""
-    code = train("fit", ["--config", "mnist-dcgan", "--run.name", "demo", "--run.kimg", "200"])
+    code = train("fit", ["--config=mnist-dcgan", "--run.name=demo", "--run.kimg=200", "--evaluation.every_kimg=40"])
     if code:
         return code
     run = Path(os.environ["GESSO_RUN"])

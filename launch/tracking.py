@@ -82,8 +82,7 @@ def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[
         offline=mode == "offline",
         resume="allow",
         config=dict(config),
-        # `images_seen` is every chart's x axis: W&B's own counter goes up with each call, whatever it logs.
-        settings=wandb.Settings(silent=True),
+        settings=wandb.Settings(silent=True, mode=mode),
     )
 
 
@@ -93,9 +92,10 @@ def wandb_mode(mode: WandbMode) -> WandbMode:
         return mode
     if chosen := os.environ.get("WANDB_MODE"):
         return "disabled" if chosen in ("disabled", "dryrun") else "offline" if chosen == "offline" else "online"
+    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
-    return "online" if wandb.api.api_key else "offline"
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
 def record_pictures(trainer: Any, pictures: Mapping[str, Path]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -29,13 +31,14 @@ from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.interruption import Interrupted, Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
+from launch.loading import read_checkpoint
 from launch.recipes import resolve_recipe
 from launch.report import write_report
 from launch.runs import RunFolder, find_checkpoint, git_state, new_run_path, open_run, versions
 from launch.strategies import ddp
 from launch.tracking import MetricsCSV, WandbMode, wandb_logger
 from lightning_modules import FAMILIES
-from lightning_modules.base import ImageFamily
+from lightning_modules.base import ImageFamily, check_checkpoint
 
 
 @dataclass
@@ -112,7 +115,7 @@ def build(argv: list[str]) -> GessoCLI:
             run=False,
         )
     except ArgumentError as error:
-        raise ValueError(one_line(str(error))) from error
+        raise ValueError(parser_error(str(error))) from error
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -134,6 +137,8 @@ def main(verb: str, argv: list[str]) -> int:
     data: Any = cli.datamodule
     model: Any = cli.model
     model.check_data(channels=data.channels, resolution=data.size, num_classes=data.num_classes)
+    if checkpoint:
+        check_checkpoint(model, read_checkpoint(checkpoint))
     if verb == "fit":
         return fit(cli, checkpoint, resumed=bool(own.resume))
     getattr(cli.trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -149,7 +154,7 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, resumed: bool) -> int:
     data: Any = cli.datamodule
     evaluation = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))
     # Lightning counts batches; every interval of ours counts images.
-    trainer.val_check_interval = max(1, round(evaluation.every_kimg * 1000 / data.global_batch_size))
+    trainer.val_check_interval = math.ceil(evaluation.every_kimg * 1000 / data.global_batch_size)
     trainer.check_val_every_n_epoch = None
     options = cli.config_init.run
     wandb = wandb_logger(run, options.project, options.wandb, yaml.safe_load(run.config.read_text()))
@@ -221,9 +226,20 @@ def with_recipes(argv: list[str]) -> list[str]:
     return arguments
 
 
+def parser_error(message: str) -> str:
+    """What is wrong, out of the parser's account of all that it tried."""
+    text = one_line(message)
+    inner = re.search(r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text)
+    if not inner:
+        return text
+    detail = re.sub(r"<class '(\w+)'>", r"\1", inner[2]).replace("typing.Literal", "one of ")
+    detail = detail.replace("Parser key ", "").replace("Expected a ", "expected ")
+    kind = "model" if inner[1] in FAMILIES else "data"
+    return f"{inner[1]}: {detail}; `gesso fit --{kind}.help {inner[1]}` lists its options"
+
+
 def one_line(message: str) -> str:
-    """The first lines of a parser's error joined to one; the rest is the parser's own nesting."""
-    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+    return " ".join(message.split())
 
 
 def quiet() -> None:
@@ -232,6 +248,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 
 
 @rank_zero_only

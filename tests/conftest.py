@@ -1,0 +1,41 @@
+"""Real images for every test: a small shard set of MNIST digits, built once by the command line itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# A test must never talk to a W&B server, whatever key the machine has.
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 1,000 real handwritten digits, 28 x 28 grey PNG, in class folders."""
+    from PIL import Image
+
+    from datamodules.assets import fetch
+
+    source = fetch("mnist", progress=False)
+    images = np.fromfile(source / "t10k-images-idx3-ubyte", np.uint8)[16:].reshape(-1, 28, 28)[:1000]
+    labels = np.fromfile(source / "t10k-labels-idx1-ubyte", np.uint8)[8:]
+    folder = tmp_path_factory.mktemp("digits")
+    for number, image in enumerate(images):
+        target = folder / str(labels[number])
+        target.mkdir(exist_ok=True)
+        Image.fromarray(image).save(target / f"{number:04d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those digits as a shard set at 32 px, grey, split 80/10/10."""
+    from launch.cli import main
+
+    out = tmp_path_factory.mktemp("sets") / "digits"
+    arguments = ["--size", "32", "--format", "png", "--samples-per-shard", "100", "--workers", "2"]
+    assert main(["shards", "build", str(digits), str(out), *arguments]) == 0
+    return out
