@@ -17,13 +17,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import datamodules.shards  # noqa: F401 - the command line finds ShardData by its name
 import lightning as L
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+import datamodules.shards  # noqa: F401 - the command line finds ShardData by its name
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock, clock_of, run_folder
 from launch.callbacks.ema import EMA
@@ -140,17 +140,17 @@ def main(verb: str, argv: list[str]) -> int:
     if checkpoint:
         check_checkpoint(model, read_checkpoint(checkpoint))
     if verb == "fit":
-        return fit(cli, checkpoint, resumed=bool(own.resume))
+        return fit(cli, checkpoint, command=shlex.join(["gesso", verb, *argv]), resumed=bool(own.resume))
     getattr(cli.trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     return 0
 
 
-def fit(cli: GessoCLI, checkpoint: Path | None, *, resumed: bool) -> int:
+def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> int:
     """Trains, and leaves a run folder that tells the whole story, however training ends."""
     trainer: Any = cli.trainer
     module: Any = cli.model
     run = run_folder(trainer)
-    open_folder(cli, run, resumed=resumed)
+    open_folder(cli, run, command=command, resumed=resumed)
     data: Any = cli.datamodule
     evaluation = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))
     # Lightning counts batches; every interval of ours counts images.
@@ -179,16 +179,17 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, resumed: bool) -> int:
 
 
 @rank_zero_only
-def open_folder(cli: GessoCLI, run: RunFolder, *, resumed: bool) -> None:
+def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -> None:
     """Writes config.yaml and the run's identity before anything can go wrong."""
     for folder in (run.path, run.samples, run.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
-    cli.parser.save(cli.config, run.config, skip_none=False, overwrite=True, multifile=False)
+    cli.parser.save(cli.config, run.config, skip_unset=False, overwrite=True, multifile=False)
     before = run.info()
     run.update(
         name=run.path.name,
         family=type(cli.model).__name__,
-        command=shlex.join(["gesso", *sys.argv[1:]]),
+        # What to type for the same training: a resumed run's command is the first one.
+        command=before["command"] if resumed and "command" in before else command,
         created=before.get("created") or datetime.now().astimezone().isoformat(timespec="seconds"),
         state="running",
         error=None,
@@ -229,7 +230,9 @@ def with_recipes(argv: list[str]) -> list[str]:
 def parser_error(message: str) -> str:
     """What is wrong, out of the parser's account of all that it tried."""
     text = one_line(message)
-    inner = re.search(r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text)
+    inner = re.search(
+        r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text
+    )
     if not inner:
         return text
     detail = re.sub(r"<class '(\w+)'>", r"\1", inner[2]).replace("typing.Literal", "one of ")
@@ -248,7 +251,10 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    # Between Lightning 2.6 and newer releases of its dependencies; nothing that a user could mend.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
+    warnings.filterwarnings("ignore", message=".*instantiate_classes.*was deprecated.*")
 
 
 @rank_zero_only

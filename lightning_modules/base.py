@@ -238,8 +238,9 @@ class ImageFamily(L.LightningModule):
         return noise[self.global_rank :: ranks][rows.part * count : (rows.part + 1) * count]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        # Averaged by Lightning, but logged against images by the run's clock: Lightning's loggers would count batches.
         for name, value in self.held_out_losses(batch).items():
-            self.log(f"val/{name}", value, on_epoch=True, sync_dist=True, batch_size=len(batch["image"]))
+            self.log(f"val/{name}", value, logger=False, on_epoch=True, sync_dist=True, batch_size=len(batch["image"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)

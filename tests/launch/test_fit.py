@@ -140,7 +140,7 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     )
     info = json.loads((run / "run.json").read_text())
     assert (info["state"], info["family"], info["images_seen"], info["restarts"]) == ("finished", "DCGAN", 3200, 0)
-    assert info["versions"]["torch"] == torch.__version__
+    assert info["versions"]["torch"] == torch.__version__.partition("+")[0]
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["width"] == 8
     assert config["model"]["init_args"]["loss"] == "non_saturating"
@@ -204,18 +204,30 @@ def assert_close_pictures(first: list[bytes], files: list[Path]) -> None:
 def wandb_ids(run: Path) -> set[str]:
     """Run ids in W&B's offline files, read back from the records themselves."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     ids = set()
     for file in run.rglob("*.wandb"):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while (data := store.scan_data()) is not None:
+        for data in log_records(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.WhichOneof("record_type") == "run":
                 ids.add(record.run.run_id)
     return ids
+
+
+def log_records(data: bytes, block: int = 32768) -> Iterator[bytes]:
+    """Records of a LevelDB log (blocks of 32 KiB; crc 4 bytes, length 2, type 1, data) behind W&B's own 7 bytes."""
+    position, record = 7, b""
+    while position + 7 <= len(data):
+        if block - position % block < 7:
+            position += block - position % block
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
 
 
 def bad(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -248,8 +260,6 @@ def test_bad_input_is_one_line(shards: Path, tmp_path: Path, capsys: pytest.Capt
 def test_checkpoints_of_others_are_refused(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit(*arguments("mnist-vae", shards, tmp_path / "vae"), "--run.kimg=0.8")
     tiny = arguments("mnist-dcgan", shards, tmp_path / "gan")
-    assert (
-        "holds a VAE, the config asks for a DCGAN" in bad(capsys, "fit", *tiny, f"--checkpoint={run}")
-    )
+    assert "holds a VAE, the config asks for a DCGAN" in bad(capsys, "fit", *tiny, f"--checkpoint={run}")
     os.environ.pop("GESSO_RUN", None)
     assert "another architecture of VAE" in bad(capsys, "fit", "--resume", str(run), "--model.width=16")
