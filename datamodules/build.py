@@ -27,14 +27,14 @@ from filelock import FileLock, Timeout
 from datamodules.images import (
     resized_size,
 )
-from datamodules.journal import Journal, fingerprint
+from datamodules.journal import Journal, fingerprint, read_item
 from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split, write_index
 from datamodules.options import SPLITS, BuildOptions, completed, shares
 from datamodules.pool import Pool
 from datamodules.progress import Bar
 from datamodules.report import write_report
 from datamodules.samples import examine, render
-from datamodules.sources import Item, Source, open_source
+from datamodules.sources import Source, open_source
 from datamodules.tars import ShardWriter
 
 #: What a build makes, and may remove when it is made anew.
@@ -101,18 +101,32 @@ class _Build:
         if (self.folder / MANIFEST_NAME).exists():
             done = self._finished(overwrite)
             if done is not None:
-                shutil.rmtree(self.scratch)
                 return done
         journal = Journal(self.scratch / "journal.sqlite")
+        resumable = True
         try:
-            self._list(journal)
-            self._scan(journal)
-            names = self._classes(journal)
-            channels = self.options.channels or max(1, *(int(str(value)) for value in journal.distinct("channels")))
-            splits = {name: self._write(journal, name, channels, names) for name in self._splits(journal)}
-            return self._conclude(journal, channels, names, splits)
+            manifest = self._make(journal)
+            resumable = False
+            return manifest
+        except ValueError:  # the source is at fault: going on would not help
+            resumable = False
+            raise
         finally:
             journal.close()
+            if not resumable:
+                (self.scratch / "journal.sqlite").unlink()
+                shutil.rmtree(self.scratch / "tars", ignore_errors=True)
+
+    def _make(self, journal: Journal) -> Manifest:
+        self._list(journal)
+        self._scan(journal)
+        names = self._classes(journal)
+        channels = self.options.channels or max(journal.channels())
+        splits = {name: self._write(journal, name, channels, names) for name in self._splits(journal)}
+        manifest = self._manifest(journal, channels, names, splits)
+        write_report(manifest, journal)
+        manifest.save()  # last: a folder with a manifest is complete
+        return manifest
 
     def _finished(self, overwrite: bool) -> Manifest | None:
         """The shard set that is here already, if it is the one asked for; None when it is to be replaced."""
@@ -167,9 +181,8 @@ class _Build:
             journal.split_by_digest(by_content)
         journal.commit()
         if not journal.kept():
-            reasons = ", ".join(f"{count} {reason}" for reason, count in journal.counts("reason").items())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in journal.dropped_by_reason().items())
             example = next((f": {name} {detail}".rstrip() for name, _, detail in journal.dropped()), "")
-            shutil.rmtree(self.scratch)
             raise ValueError(f"{self.source.identity}: no image to keep ({(reasons or 'it is empty') + example})")
 
     def _splits(self, journal: Journal) -> list[str]:
@@ -183,19 +196,19 @@ class _Build:
         return there
 
     def _classes(self, journal: Journal) -> tuple[str, ...]:
-        found = {str(label) for label in journal.distinct("label") if label is not None}
+        found = set(journal.labels())
         return self.source.classes(found) if self.options.classes and found else ()
 
     def _write(self, journal: Journal, split: str, channels: int, names: tuple[str, ...]) -> Split:
         """Writes the shards of a split that are not there yet, and its index."""
-        total, size = journal.kept(split), self.options.samples_per_shard
-        self.bar.start(f"write {split}", total)
+        size = self.options.samples_per_shard
+        self.bar.start(f"write {split}", journal.kept(split))
         shards, indices = [], []
-        for number, start in enumerate(range(0, total, size)):
+        for number, items in enumerate(journal.samples(split, size)):
             path = self.folder / f"{split}-{number:05d}.tar"
             done = journal.finished(split, number)
             if done is None or not path.is_file() or path.stat().st_size != done[0].bytes:
-                done = self._write_shard(path, journal.samples(split, start, size), start, channels, names)
+                done = self._write_shard(path, items, number * size, channels, names)
                 journal.finish(split, number, *done)
             else:
                 self.bar.advance(done[0].samples)
@@ -204,11 +217,11 @@ class _Build:
         return write_index(self.folder, split, shards, np.concatenate(indices))
 
     def _write_shard(
-        self, path: Path, items: list[Item], start: int, channels: int, names: tuple[str, ...]
+        self, path: Path, items: list[str], start: int, channels: int, names: tuple[str, ...]
     ) -> tuple[Shard, np.ndarray]:
         labels = {name: number for number, name in enumerate(names)}
         work = partial(render, self.source, self.options, channels)
-        chunks = (items[first : first + _CHUNK] for first in range(0, len(items), _CHUNK))
+        chunks = ([read_item(text) for text in items[first : first + _CHUNK]] for first in range(0, len(items), _CHUNK))
         extension = str(self.options.format)
         with ShardWriter(path) as shard:
             ordinal = start
@@ -219,12 +232,12 @@ class _Build:
                 self.bar.advance(len(chunk))
             return shard.finish()
 
-    def _conclude(self, journal: Journal, channels: int, names: tuple[str, ...], splits: dict[str, Split]) -> Manifest:
+    def _manifest(self, journal: Journal, channels: int, names: tuple[str, ...], splits: dict[str, Split]) -> Manifest:
         sizes, size = journal.sizes(), self.options.size
         if size is not None:
             sizes = sorted({resized_size(*one, size, self.options.resize) for one in sizes})
         indices = (np.load(self.folder / split.index, mmap_mode="r") for split in splits.values())
-        manifest = Manifest(
+        return Manifest(
             root=self.folder.resolve(),
             name=self.source.name,
             channels=channels,
@@ -240,11 +253,6 @@ class _Build:
                 "listing": journal.fact("listing"),
             },
         )
-        write_report(manifest, journal)
-        manifest.save()
-        journal.close()
-        shutil.rmtree(self.scratch)
-        return manifest
 
     def _remove_shards(self) -> None:
         for path in _entries(self.folder):
@@ -263,13 +271,16 @@ def _alone(folder: Path) -> Iterator[None]:
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(scratch / "lock", timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                if [path.name for path in _entries(scratch)] == ["lock"]:
+                    shutil.rmtree(scratch)
     except Timeout:
         raise ValueError(f"{folder}: another build is at work in it; wait for it or name another folder") from None
     finally:
-        for empty in (scratch, folder):
-            with suppress(OSError):
-                empty.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

@@ -128,9 +128,10 @@ def _check_shard(manifest: Manifest, place: tuple[str, int]) -> list[str]:
                     read_image(data, manifest.channels)
                 except BadImage as bad:
                     problems.append(f"{place_of_it}: {bad}")
-    except (OSError, ValueError) as error:
-        message = str(error) if url in str(error) else f"{url}: cannot be read ({error})"
-        return [*problems, f"{message} of {shard.bytes}" if "truncated" in message else message]
+    except OSError as error:
+        return [*problems, f"{url}: cannot be read ({error.strerror or error})"]
+    except ValueError as error:
+        return [*problems, f"{error} (it should have {shard.bytes} bytes)"]
     if (scan.length, scan.sha256) != (shard.bytes, shard.sha256):
         problems.append(f"{url}: {scan.length} bytes with sha256 {scan.sha256}, not the manifest's {shard.bytes}")
     if rows:

@@ -78,7 +78,7 @@ class Journal:
                 if isinstance(candidate, Skipped):
                     yield ordinal, None, candidate.name, None, None, "not an image file"
                 else:
-                    yield ordinal, _dumps(candidate), candidate.name, candidate.label, candidate.split, None
+                    yield ordinal, _write_item(candidate), candidate.name, candidate.label, candidate.split, None
 
         self._db.executemany(
             "INSERT INTO items (ordinal, item, name, label, split, reason) VALUES (?,?,?,?,?,?)", rows()
@@ -101,7 +101,7 @@ class Journal:
             if not rows:
                 return
             last = rows[-1][0]
-            yield [(ordinal, _loads(text)) for ordinal, text in rows]
+            yield [(ordinal, read_item(text)) for ordinal, text in rows]
 
     def found(self, results: Iterable[Found]) -> None:
         self._db.executemany(
@@ -113,10 +113,11 @@ class Journal:
     def drop_duplicates(self) -> None:
         """Of every group of equal pixels, leaves all but the first by name out."""
         self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON items (digest, ordinal)")
+        same = "FROM items AS first WHERE first.digest = items.digest"
         self._db.execute(
-            "UPDATE items SET reason='duplicate', detail='the same pixels as ' || first.name FROM "
-            "(SELECT digest, name, MIN(ordinal) AS ordinal FROM items WHERE digest IS NOT NULL GROUP BY digest) first "
-            "WHERE items.digest = first.digest AND items.ordinal > first.ordinal AND items.reason IS NULL"
+            "UPDATE items SET reason='duplicate', "
+            f"detail=(SELECT 'the same pixels as ' || name {same} ORDER BY ordinal LIMIT 1) "
+            f"WHERE reason IS NULL AND ordinal > (SELECT MIN(ordinal) {same})"
         )
 
     def duplicates(self) -> int:
@@ -139,18 +140,18 @@ class Journal:
     def kept(self, split: str | None = None) -> int:
         return self._count("reason IS NULL" + ("" if split is None else " AND split = ?"), *([split] if split else []))
 
-    def samples(self, split: str, start: int, count: int) -> list[Item]:
-        """Samples of a split in the order in which they are written: by digest, so in no order of their source."""
+    def samples(self, split: str, size: int) -> Iterator[list[str]]:
+        """A split's samples, ``size`` at a time, for ``read_item``: ordered by digest, so in no order of the source."""
         self._db.execute("CREATE INDEX IF NOT EXISTS by_split ON items (split, digest, ordinal)")
         rows = self._db.execute(
-            "SELECT item FROM items WHERE split = ? AND reason IS NULL ORDER BY digest, ordinal LIMIT ? OFFSET ?",
-            (split, count, start),
+            "SELECT item FROM items WHERE split = ? AND reason IS NULL ORDER BY digest, ordinal", (split,)
         )
-        return [_loads(text) for (text,) in rows]
+        while batch := rows.fetchmany(size):
+            yield [text for (text,) in batch]
 
-    def distinct(self, column: str) -> set[object]:
-        """Values of a column over the kept candidates."""
-        return {value for (value,) in self._db.execute(f"SELECT DISTINCT {column} FROM items WHERE reason IS NULL")}
+    def channels(self) -> set[int]:
+        """What numbers of channels the kept candidates have."""
+        return {value for (value,) in self._db.execute("SELECT DISTINCT channels FROM items WHERE reason IS NULL")}
 
     def sizes(self) -> list[tuple[int, int]]:
         """Distinct (height, width) of the kept candidates."""
@@ -161,9 +162,8 @@ class Journal:
         query = "SELECT name, reason, COALESCE(detail, '') FROM items WHERE reason IS NOT NULL ORDER BY ordinal"
         yield from self._db.execute(query)
 
-    def counts(self, column: str) -> dict[str, int]:
-        """How many candidates there are of each value of a column that has one."""
-        query = f"SELECT {column}, COUNT(*) FROM items WHERE {column} IS NOT NULL GROUP BY {column} ORDER BY {column}"
+    def dropped_by_reason(self) -> dict[str, int]:
+        query = "SELECT reason, COUNT(*) FROM items WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"
         return dict(self._db.execute(query))
 
     def labels(self) -> dict[str, int]:
@@ -193,13 +193,16 @@ def fingerprint(candidates: Iterable[Item | Skipped]) -> str:
 
 
 def _identity(candidate: Item | Skipped) -> bytes:
-    return (candidate.name if isinstance(candidate, Skipped) else _dumps(candidate)).encode(errors="surrogateescape")
+    return (candidate.name if isinstance(candidate, Skipped) else _write_item(candidate)).encode(
+        errors="surrogateescape"
+    )
 
 
-def _dumps(item: Item) -> str:
+def _write_item(item: Item) -> str:
     return json.dumps([item.name, item.image, item.label, item.split, item.caption, item.version])
 
 
-def _loads(text: str) -> Item:
+def read_item(text: str) -> Item:
+    """A candidate as the journal holds it."""
     name, image, label, split, caption, version = json.loads(text)
     return Item(name, Extent(*image), label, split, Extent(*caption) if caption else None, version)

@@ -19,7 +19,7 @@ def write_report(manifest: Manifest, journal: Journal) -> None:
         "options": manifest.provenance["options"],
         "candidates": journal.kept() + len(dropped),
         "kept": journal.kept(),
-        "dropped_by_reason": journal.counts("reason"),
+        "dropped_by_reason": journal.dropped_by_reason(),
         "duplicates_kept": journal.duplicates(),
         "splits": {name: split.samples for name, split in manifest.splits.items()},
         "images_by_class": journal.labels(),

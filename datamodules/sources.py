@@ -12,6 +12,7 @@ from typing import IO, Literal, NamedTuple, Protocol
 import numpy as np
 
 from datamodules import named
+from datamodules.assets import assets, fetch
 from datamodules.images import read_image
 from datamodules.tars import TarSample, TarScan, class_names
 
@@ -103,17 +104,17 @@ def open_source(source: str | os.PathLike[str], scratch: Path) -> Source:
         FileNotFoundError: there is no such folder, file or data set.
     """
     text = os.fspath(source)
-    if text in named.CLASSES and not Path(text).exists():
-        from datamodules.assets import fetch
-
-        return NamedSource(text, fetch(text))
     if Path(text).is_dir():
         return FolderSource(Path(text))
+    known = [name for name, asset in assets().items() if asset.kind == "data"]
+    if text in known and not Path(text).exists():
+        folder = fetch(text)
+        return NamedSource(text, folder) if text in named.CLASSES else FolderSource(folder)
     tars = expand_urls(text)
     if tars:
         return TarSource(text, tars, scratch)
     raise FileNotFoundError(
-        f"{text}: no such folder or tar, and no data set of that name ({', '.join(named.CLASSES)} are known)"
+        f"{text}: no such folder or tar, and no data set of that name ({', '.join(known)} are known)"
     )
 
 
@@ -165,10 +166,10 @@ class FolderSource:
             seen.add((status.st_dev, status.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(folder).relative_to(self.root)
-            label = inside.parts[0] if inside.parts else None
+            label = _printable(inside.parts[0]) if inside.parts else None
             captions = {file for file in files if file.endswith(".txt")}
             for file in sorted(files):
-                name = (inside / file).as_posix()
+                name = _printable((inside / file).as_posix())
                 if file.startswith("."):
                     continue
                 if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
@@ -273,6 +274,11 @@ class NamedSource:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _printable(name: str) -> str:
+    """A file name as text, even where it is not."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _version(path: str) -> str:

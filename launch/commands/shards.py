@@ -25,7 +25,7 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
         "source",
         metavar="SOURCE",
         help="a folder of images at any depth (its first folders are the classes; a .txt beside an image is its "
-        "caption), tars (path, 'glob*.tar', '{000..009}.tar', URL), or mnist, fashion_mnist, cifar10",
+        "caption), tars (path, 'glob*.tar', '{000..009}.tar', URL), or a data set by name (`gesso fetch --list`)",
     )
     parser.add_argument("out", metavar="OUT", help="a new folder for the shards")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="default: leave images as large as they are")
