@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -106,9 +107,12 @@ def _build(arguments: argparse.Namespace) -> int:
         classes=not arguments.no_classes,
         captions=not arguments.no_captions,
     )
-    manifest = build(
-        arguments.source, arguments.out, options, workers=_workers(arguments), overwrite=arguments.overwrite
-    )
+    workers = _workers(arguments)
+    try:
+        manifest = build(arguments.source, arguments.out, options, workers=workers, overwrite=arguments.overwrite)
+    except KeyboardInterrupt:
+        print(f"gesso: {arguments.out}: run the same command again to go on from here", file=sys.stderr)
+        raise
     print((manifest.root / "report.txt").read_text(), end="")
     _next(arguments.out)
     return 0
