@@ -25,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import datamodules.shards  # noqa: F401 - the command line finds ShardData by its name
 from launch.callbacks.checkpoints import Checkpoints
-from launch.callbacks.clock import Clock, clock_of, run_folder
+from launch.callbacks.clock import Clock, clock_of, find, run_folder
 from launch.callbacks.ema import EMA
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.interruption import Interrupted, Interruption
@@ -141,8 +141,22 @@ def main(verb: str, argv: list[str]) -> int:
         check_checkpoint(model, read_checkpoint(checkpoint))
     if verb == "fit":
         return fit(cli, checkpoint, command=shlex.join(["gesso", verb, *argv]), resumed=bool(own.resume))
-    getattr(cli.trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    evaluate(cli, verb, checkpoint)
     return 0
+
+
+def evaluate(cli: GessoCLI, verb: str, checkpoint: Path | None) -> None:
+    """Runs the validation or test loop, with the averaged weights, and prints what it measured."""
+    trainer: Any = cli.trainer
+    if checkpoint:
+        # Lightning restores callbacks' states for training only.
+        averages = read_checkpoint(checkpoint)["callbacks"].get(EMA.__qualname__)
+        ema = find(trainer, EMA)
+        if averages and ema:
+            ema.load_state_dict(averages)
+    getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    for name, value in sorted(trainer.callback_metrics.items()):
+        rank_zero_only(print)(f"{name:32} {value.item():.6g}")
 
 
 def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> int:
@@ -152,7 +166,8 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     run = run_folder(trainer)
     open_folder(cli, run, command=command, resumed=resumed)
     data: Any = cli.datamodule
-    evaluation = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))
+    evaluation = find(trainer, Evaluation)
+    assert evaluation is not None
     # Lightning counts batches; every interval of ours counts images.
     trainer.val_check_interval = math.ceil(evaluation.every_kimg * 1000 / data.global_batch_size)
     trainer.check_val_every_n_epoch = None

@@ -70,9 +70,7 @@ class Clock(L.Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         # Evaluation is not training: its time counts neither in images/s nor in the run's seconds.
         self._tick = time.perf_counter()
-        held_out = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if trainer.training or trainer.validating:
-            record(trainer, held_out)
+        record(trainer, {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
 
     def due(self, interval: Every, module: ImageFamily) -> bool:
         """Whether ``interval`` came round in the step that has just ended."""

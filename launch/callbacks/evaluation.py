@@ -72,6 +72,8 @@ class Evaluation(L.Callback):
             )
         record(trainer, {**self.latest, "evaluation/samples": self.num_samples})
 
+    on_test_epoch_end = on_validation_epoch_end
+
     def _prepare(self, trainer: Any, module: ImageFamily) -> GenerationMetrics:
         network = evaluation.extractor(self.extractor, module.device)
         statistics = evaluation.reference(

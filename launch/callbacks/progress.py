@@ -81,7 +81,7 @@ class Progress(ProgressBar):
         clock = clock_of(trainer)
         self._last_line = time.monotonic()
         rate = clock.images_per_second
-        left = (clock.total_images - module.images_seen) / rate if rate else 0.0
+        left = max(0, clock.total_images - module.images_seen) / rate if rate else 0.0
         seen = f"{module.images_seen / 1000:.1f}/{clock.total_images / 1000:.1f} kimg"
         print(
             seen,
