@@ -65,28 +65,28 @@ def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[
     The id is drawn and written into run.json before training begins, so that a run killed at any moment goes on
     in W&B where it was.
     """
-    mode = wandb_mode(mode)
-    if mode == "disabled":
+    known = wandb_mode(mode)
+    if known == "disabled":
         return None
     # W&B's own lines would break the progress bar; what it has to say is in run.json and the report.
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     identity = run.info().get("wandb_id") or wandb.sdk.lib.runid.generate_id()
-    rank_zero_only(run.update)(wandb_id=identity, wandb_mode=mode)
+    rank_zero_only(run.update)(wandb_id=identity, wandb_mode=known)
     return WandbLogger(
         name=run.path.name,
         project=project,
         id=identity,
         save_dir=str(run.path),
-        offline=mode == "offline",
+        offline=known == "offline",
         resume="allow",
         config=dict(config),
-        settings=wandb.Settings(silent=True, mode=mode),
+        settings=wandb.Settings(silent=True, mode=known),
     )
 
 
-def wandb_mode(mode: WandbMode) -> WandbMode:
+def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
     """What ``auto`` means here: WANDB_MODE if set, online with a key, else offline."""
     if mode != "auto":
         return mode
