@@ -263,3 +263,27 @@ def test_checkpoints_of_others_are_refused(shards: Path, tmp_path: Path, capsys:
     assert "holds a VAE, the config asks for a DCGAN" in bad(capsys, "fit", *tiny, f"--checkpoint={run}")
     os.environ.pop("GESSO_RUN", None)
     assert "another architecture of VAE" in bad(capsys, "fit", "--resume", str(run), "--model.width=16")
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_what_one_measures(shards: Path, tmp_path: Path) -> None:
+    run = fit(*arguments("mnist-dcgan", shards, tmp_path), "--run.kimg=0.8")
+    printed = []
+    for devices in (1, 2):
+        measured = subprocess.run(
+            [
+                *(sys.executable, "-m", "launch.cli", "validate", "--config", str(run / "config.yaml")),
+                *("--checkpoint", str(run), f"--trainer.devices={devices}", "--evaluation.metrics=[fid,kid,is]"),
+                *("--evaluation.num_samples=51", "--evaluation.reference_samples=60"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.append({line.split()[0]: float(line.split()[1]) for line in measured.stdout.splitlines()})
+    one, two = printed
+    assert one.keys() == two.keys() >= {"fid/mobilenet_v2", "kid/mobilenet_v2", "is/mobilenet_v2", "val/real_logits"}
+    for name in one.keys() - {"val/real_logits"}:
+        assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    # Lightning averages batches, which are cut otherwise on two ranks.
+    assert two["val/real_logits"] == pytest.approx(one["val/real_logits"], rel=0.05)
