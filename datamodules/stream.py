@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from datamodules.buffers import Buffers
 from datamodules.images import BadImage
 from datamodules.manifest import Manifest
 from datamodules.order import SampleOrder, uniforms
@@ -28,6 +29,8 @@ from datamodules.transforms import DRAWS, Augment
 
 #: So many samples in a row that cannot be decoded are no accident.
 _MAX_BROKEN_IN_A_ROW = 100
+
+_buffers = Buffers()
 
 
 class Batch(TypedDict):
@@ -147,16 +150,16 @@ class ShardStream(IterableDataset[Batch]):
         samples = self.order.locate(positions)
         reader.prepare(samples)
         side = self.augment.size
-        # numpy asks for huge pages, which makes fresh memory four times cheaper than torch's own.
-        images = np.empty((len(positions), side, side, self.channels), np.uint8)
+        images = _buffers.empty((len(positions), side, side, self.channels), torch.uint8)
+        rows = images.numpy()
         draws = uniforms(self.seed, positions, DRAWS).tolist()
         for row, position in enumerate(positions.tolist()):
-            samples[row] = self._render(reader, position, int(samples[row]), images[row], draws[row])
+            samples[row] = self._render(reader, position, int(samples[row]), rows[row], draws[row])
         whole = samples >= 0
         if not whole.all():
-            images, samples = images[whole], samples[whole]
+            images, samples = images[torch.from_numpy(whole)], samples[whole]
         batch: Batch = {
-            "image": torch.from_numpy(images),
+            "image": images,
             "label": torch.from_numpy(reader.index["label"][samples].astype(np.int64)),
             "index": torch.from_numpy(samples),
             "position": end,

@@ -192,7 +192,7 @@ def test_to_float(channels: int) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 8, 8, channels), dtype=np.uint8))
     images[0, 0, 0], images[0, 0, 1] = 0, 255
     floats = to_float(images)
-    assert torch.equal(floats, images.permute(0, 3, 1, 2).to(torch.float64).div(127.5).float() - 1)
+    assert torch.equal(floats, (images.permute(0, 3, 1, 2).to(torch.float64) / 127.5 - 1).float())
     assert floats.is_contiguous(memory_format=torch.channels_last)
     assert (floats.min(), floats.max()) == (-1, 1)
 
