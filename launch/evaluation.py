@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+
 from datamodules.assets import cache_folder, fetch
 from datamodules.shards import ShardData
-from filelock import FileLock
-
 from launch.pictures import to_uint8
 from lightning_modules.base import ImageFamily
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
@@ -55,25 +54,24 @@ def reference(
         flag = torch.tensor(int(known), device=device)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
         known = bool(flag.item())
-    if not known:
-        images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number)
-        statistics = reference_statistics(
-            images,
-            network,
-            num_samples=number,
-            cap=REFERENCE_FEATURES,
-            sync=world_size > 1,
-            origin={"data": manifest.name, "split": split, "size": f"{data.size}", "channels": f"{data.channels}"},
-        )
-        if rank == 0:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{file}.lock"):
-                partial = file.with_suffix(f".{os.getpid()}.partial")
-                statistics.save(partial)
-                partial.replace(file)
-        if world_size > 1:
-            torch.distributed.barrier()
-    return FeatureStatistics.load(file)
+    if known:
+        return FeatureStatistics.load(file)
+    images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number)
+    statistics = reference_statistics(
+        images,
+        network,
+        num_samples=number,
+        cap=REFERENCE_FEATURES,
+        sync=world_size > 1,
+        origin={"data": manifest.name, "split": split, "size": f"{data.size}", "channels": f"{data.channels}"},
+    )
+    if rank == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        statistics.save(partial)
+        partial.replace(file)
+    # Every rank has them all: a node with a cache folder of its own needs no file.
+    return statistics
 
 
 @torch.no_grad()

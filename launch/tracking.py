@@ -98,6 +98,14 @@ def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
+def finish_wandb(*, failed: bool) -> None:
+    """Closes this process's W&B run, if there is one: everything is on disk, and the next training gets its own."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish(exit_code=int(failed))
+
+
 def record_pictures(trainer: Any, pictures: Mapping[str, Path]) -> None:
     """Sends PNG files to W&B under their names."""
     for logger in trainer.loggers:

@@ -36,7 +36,7 @@ from launch.recipes import resolve_recipe
 from launch.report import write_report
 from launch.runs import RunFolder, find_checkpoint, git_state, new_run_path, open_run, versions
 from launch.strategies import ddp
-from launch.tracking import MetricsCSV, WandbMode, wandb_logger
+from launch.tracking import MetricsCSV, WandbMode, finish_wandb, wandb_logger
 from lightning_modules import FAMILIES
 from lightning_modules.base import ImageFamily, check_checkpoint
 
@@ -223,6 +223,7 @@ def close_folder(trainer: Any, state: str, error: str | None = None) -> None:
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         clock_of(trainer).write(trainer, trainer.lightning_module, state=state, error=error)
+        finish_wandb(failed=state == "failed")
         say(f"report: {write_report(run_folder(trainer).path)}")
     except OSError as problem:
         # A full disk that ended training must not be hidden by the report that no longer fits.
