@@ -94,8 +94,10 @@ class Augment:
             box = self.box(height, width, draws)
         else:
             box = self.box(*size, draws)
-            image = decode_image(data, channels, reduce=self._reduction(box))
-            box = self._rescale(box, size, image.shape[:2])
+            reduce = self._reduction(box)
+            image = decode_image(data, channels, reduce=reduce, bottom=box.top + box.height)
+            if image.shape[1] == -(-size[1] // reduce):
+                box = self._reduce(box, size, reduce)
         resize(image[box.top : box.top + box.height, box.left : box.left + box.width], out)
         if self.flip and draws[_FLIP] < 0.5:
             cv2.flip(out, 1, out)
@@ -132,14 +134,12 @@ class Augment:
         spare = min(box.height, box.width) / self.size
         return 8 if spare >= 8 else 4 if spare >= 4 else 2 if spare >= 2 else 1
 
-    def _rescale(self, box: Box, source: tuple[int, int], decoded: tuple[int, ...]) -> Box:
-        """A box of the source in the pixels of the decoded image, to the nearest."""
-        if source == decoded:
+    def _reduce(self, box: Box, size: tuple[int, int], reduce: int) -> Box:
+        """A box of an image of this size in the pixels of the reduced image, to the nearest, no smaller than needed."""
+        if reduce == 1:
             return box
-        (top, height), (left, width) = (
-            _rescale_side(start, length, whole, new, self.size)
-            for start, length, whole, new in zip(box[:2], box[2:], source, decoded, strict=True)
-        )
+        top, height = _reduce_side(box.top, box.height, -(-size[0] // reduce), reduce, self.size)
+        left, width = _reduce_side(box.left, box.width, -(-size[1] // reduce), reduce, self.size)
         return Box(top, left, height, width)
 
 
@@ -158,10 +158,10 @@ def _place(h: int, w: int, height: int, width: int, draws: Sequence[float]) -> B
     return Box(int(draws[_TOP] * (height - h + 1)), int(draws[_LEFT] * (width - w + 1)), h, w)
 
 
-def _rescale_side(start: int, length: int, whole: int, new: int, least: int) -> tuple[int, int]:
-    """One side of ``_rescale``: start and length, no shorter than ``least``, inside 0 to ``new``."""
-    length = min(max(round(length * new / whole), least), new)
-    return min(round(start * new / whole), new - length), length
+def _reduce_side(start: int, length: int, whole: int, reduce: int, least: int) -> tuple[int, int]:
+    """One side of ``Augment._reduce``: start and length, within ``whole`` pixels."""
+    length = min(max(round(length / reduce), least), whole)
+    return min(round(start / reduce), whole - length), length
 
 
 def _jitter(out: np.ndarray, factors: Sequence[float]) -> None:

@@ -64,6 +64,29 @@ def test_scaled_decoding_is_a_reduction_by_areas(photo: Image.Image, channels: i
     assert error.mean() < 1.5
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"progressive": True}, {"optimize": True}])
+def test_rows_above_the_bottom_are_as_in_the_whole_image(
+    photo: Image.Image, subsampling: int, options: dict[str, Any]
+) -> None:
+    data = encode(photo, "JPEG", quality=90, subsampling=subsampling, **options)
+    for reduce in (1, 2, 4, 8):
+        whole = decode_image(data, 3, reduce=reduce)
+        for bottom in (1, 7, 16, 33, 100, 149, 150):
+            rows = -(-bottom // reduce) + 1  # one more, since a box is rounded
+            part = decode_image(data, 3, reduce=reduce, bottom=bottom)
+            assert part.shape[1:] == whole.shape[1:]
+            assert np.array_equal(part[:rows], whole[:rows])
+            if bottom < 100 and not options.get("progressive"):
+                assert len(part) < len(whole)
+
+
+def test_a_truncated_jpeg_is_found_even_below_the_bottom(photo: Image.Image) -> None:
+    data = encode(photo, "JPEG", quality=90)
+    with pytest.raises(BadImage, match="truncated"):
+        decode_image(data[: len(data) * 3 // 4], 3, bottom=10)
+
+
 def odd_files(photo: Image.Image) -> dict[str, tuple[bytes, int]]:
     """Files that need care, and the channels to ask for."""
     gray16 = Image.fromarray(np.linspace(0, 65535, 6400).reshape(80, 80).astype(np.uint16))
