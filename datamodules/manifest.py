@@ -22,6 +22,7 @@ import numpy as np
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
+SCHEMES = ("file", "http", "https", "pipe")
 
 #: One row per sample, in the order of the shards. Offsets count bytes from the start of the sample's own shard.
 #: ``label`` is -1 where there is none; ``caption_length`` is 0 where there is none.
@@ -144,9 +145,17 @@ class Manifest:
         """Absolute path or URL of a name in the manifest.
 
         Raises:
-            ValueError: a relative name that would leave the manifest's folder.
+            ValueError: a relative name that would leave the manifest's folder, or a URL of another scheme.
         """
-        if url.startswith("pipe:") or urlparse(url).scheme or os.path.isabs(url):
+        scheme = urlparse(url).scheme
+        if scheme:
+            # Exactly these: webdataset's opener knows other names, and spellings, of ways to run a command.
+            if scheme not in SCHEMES or not url.startswith(f"{scheme}:"):
+                raise ValueError(
+                    f"{self.root / MANIFEST_NAME}: cannot read {url!r}; shards are files, or {', '.join(SCHEMES)} URLs"
+                )
+            return url
+        if os.path.isabs(url):
             return url
         path = (self.root / url).resolve()
         if not path.is_relative_to(self.root.resolve()):

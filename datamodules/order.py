@@ -99,14 +99,15 @@ class _ShuffledShards(NamedTuple):
 
 
 class SequentialOrder:
-    """The samples as they lie in the shards; for evaluation."""
+    """The samples as they lie in the shards, or ``limit`` of them evenly spaced; for evaluation."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, limit: int | None = None) -> None:
         self.samples = samples
+        self._limit = limit or samples
 
     def locate(self, positions: np.ndarray) -> np.ndarray:
         """See ``SampleOrder``."""
-        return positions % self.samples
+        return positions % self._limit * self.samples // self._limit
 
 
 class BalancedOrder:

@@ -107,6 +107,11 @@ class ShardData(L.LightningDataModule):
         return len(self.manifest.classes)
 
     @property
+    def unlabelled(self) -> int:
+        """Number of training images without a label."""
+        return int((self.manifest.index("train")["label"] < 0).sum()) if "train" in self.manifest.splits else 0
+
+    @property
     def size(self) -> int:
         """Side of the square images, in pixels."""
         if self._size is not None:
@@ -152,6 +157,8 @@ class ShardData(L.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return  # validation and test may look at any data
         if state_dict["fingerprint"] != self.manifest.fingerprints["train"]:
             raise ValueError(
                 f"{self.path}: not the data set that the checkpoint was trained on ({state_dict['samples']} training "
@@ -171,22 +178,23 @@ class ShardData(L.LightningDataModule):
     def reference_batches(
         self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
     ) -> Iterator[Tensor]:
-        """The first ``limit`` images of a split (None: all) once, centred, in the order of the shards.
+        """``limit`` images of a split, evenly spaced (None: all), once, centred, in the order of the shards.
 
         Yields:
             this rank's images, uint8 [at most batch_size, C, size, size] in [0, 255].
         """
         samples = self.manifest.split(split).samples
+        limit = min(limit or samples, samples)
         stream = ShardStream(
             self.manifest,
             split,
-            order=SequentialOrder(samples),
+            order=SequentialOrder(samples, limit),
             batch_size=batch_size * world_size,
             augment=Augment(self.size),
             channels=self.channels,
             rank=rank,
             world_size=world_size,
-            stop=min(limit or samples, samples),
+            stop=limit,
             threads=self.workers,
             allow_pipe=self.allow_pipe,
         )
@@ -203,6 +211,8 @@ class ShardData(L.LightningDataModule):
 
     def _held_out(self, split: str, samples: int | None = None) -> DataLoader[Batch]:
         samples = self.manifest.split(split).samples if samples is None else samples
+        if self.trainer is not None and samples < self.trainer.world_size:
+            samples = 0  # a rank with no batch would wait for ever for the others' averages
         return self._loader(split, SequentialOrder(samples), Augment(self.size), start=0, stop=samples)
 
     def _loader(

@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explain(error: Exception) -> str:
     """An error in one line. One that no code of ours put into words says that it is a defect."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    own_words = isinstance(error, OSError) and len(error.args) == 2 and error.filename is None
+    message = " ".join(str(error.args[1] if own_words else error).split()) or type(error).__name__
     if isinstance(error, ValueError | OSError | RuntimeError | ImportError):
         return message
     return f"unexpected {type(error).__name__}: {message} (run again with --debug and report it)"

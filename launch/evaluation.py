@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from datamodules.assets import cache_folder, fetch
 from datamodules.shards import ShardData
@@ -35,13 +37,15 @@ def reference(
     network: FeatureExtractor,
     *,
     limit: int | None = None,
+    progress: bool = False,
     rank: int = 0,
     world_size: int = 1,
 ) -> FeatureStatistics:
     """Statistics of a split's images at the size the data module gives; computed once, by all ranks, then cached.
 
     Args:
-        limit: only the first so many images (shards hold them in random order); None: all.
+        limit: only so many images, evenly spaced over the shards; None: all.
+        progress: show a bar.
     """
     manifest = data.manifest
     number = min(limit or manifest.split(split).samples, manifest.split(split).samples)
@@ -57,8 +61,9 @@ def reference(
     if known:
         return FeatureStatistics.load(file)
     images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number)
+    steps = -(-number // (64 * world_size))
     statistics = reference_statistics(
-        images,
+        track(images, f"{network.name} of {split}", steps, console=Console(stderr=True), disable=not progress),
         network,
         num_samples=number,
         cap=REFERENCE_FEATURES,

@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
+import secrets
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,10 +63,20 @@ class RunFolder:
 
     def update(self, **fields: Any) -> None:
         """Merges ``fields`` into run.json, atomically."""
-        self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / "run.json.partial"
-        partial.write_text(json.dumps({**self.info(), **fields}, indent=1))
-        partial.replace(self.path / "run.json")
+        with naming(self.path / "run.json"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps({**self.info(), **fields}, indent=1))
+            partial.replace(self.path / "run.json")
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Makes an OSError inside (a full disk names no file) say what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {file} ({error.strerror or error})") from error
 
 
 def open_run(path: str | os.PathLike[str]) -> RunFolder:
@@ -103,11 +116,8 @@ def new_run_path(root: str, name: str) -> Path:
     if chosen := os.environ.get("GESSO_RUN"):
         return Path(chosen)
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-    stem = Path(root) / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = stem, 1
-    while path.exists():
-        number += 1
-        path = stem.with_name(f"{stem.name}-{number}")
+    # Jobs of an array start in the same second.
+    path = Path(root) / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     os.environ["GESSO_RUN"] = str(path)
     return path
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from launch.runs import RunFolder
+from launch.runs import RunFolder, naming
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
@@ -49,7 +49,7 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         new = not self.file.exists()
         now = f"{time.time():.3f}"
-        with self.file.open("a", newline="") as stream:
+        with naming(self.file), self.file.open("a", newline="") as stream:
             writer = csv.writer(stream)
             if new:
                 writer.writerow(["images_seen", "seconds", "name", "value"])
@@ -79,7 +79,6 @@ def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[
         project=project,
         id=identity,
         save_dir=str(run.path),
-        offline=known == "offline",
         resume="allow",
         config=dict(config),
         settings=wandb.Settings(silent=True, mode=known),
@@ -91,7 +90,7 @@ def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
     if mode != "auto":
         return mode
     if chosen := os.environ.get("WANDB_MODE"):
-        return "disabled" if chosen in ("disabled", "dryrun") else "offline" if chosen == "offline" else "online"
+        return "disabled" if chosen == "disabled" else "offline" if chosen in ("offline", "dryrun") else "online"
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 

@@ -34,7 +34,7 @@ from launch.callbacks.progress import Progress
 from launch.loading import read_checkpoint
 from launch.recipes import resolve_recipe
 from launch.report import write_report
-from launch.runs import RunFolder, find_checkpoint, git_state, new_run_path, open_run, versions
+from launch.runs import RunFolder, find_checkpoint, git_state, naming, new_run_path, open_run, versions
 from launch.strategies import ddp
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, wandb_logger
 from lightning_modules import FAMILIES
@@ -124,11 +124,21 @@ def main(verb: str, argv: list[str]) -> int:
     parser.add_argument("--resume")
     parser.add_argument("--checkpoint")
     own, rest = parser.parse_known_args(argv)
-    arguments = with_recipes(rest)
+    inherited = os.environ.get("GESSO_RUN")
+    try:
+        return _main(verb, argv, own, with_recipes(rest))
+    finally:
+        # The ranks that this process started have it by now; the next training here is another run.
+        if inherited is None:
+            os.environ.pop("GESSO_RUN", None)
+
+
+def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[str]) -> int:
     checkpoint: Path | None = None
     if own.resume:
         run = open_run(own.resume)
-        checkpoint = find_checkpoint(run.path)
+        # Killed before it could save anything: it begins again.
+        checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
         os.environ["GESSO_RUN"] = str(run.path)
         arguments = ["--config", str(run.config), *arguments]
     if own.checkpoint:
@@ -136,7 +146,9 @@ def main(verb: str, argv: list[str]) -> int:
     cli = build(arguments)
     data: Any = cli.datamodule
     model: Any = cli.model
-    model.check_data(channels=data.channels, resolution=data.size, num_classes=data.num_classes)
+    model.check_data(
+        channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
+    )
     if checkpoint:
         check_checkpoint(model, read_checkpoint(checkpoint))
     if verb == "fit":
@@ -172,7 +184,8 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     trainer.val_check_interval = math.ceil(evaluation.every_kimg * 1000 / data.global_batch_size)
     trainer.check_val_every_n_epoch = None
     options = cli.config_init.run
-    wandb = wandb_logger(run, options.project, options.wandb, yaml.safe_load(run.config.read_text()))
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False))
+    wandb = wandb_logger(run, options.project, options.wandb, config)
     trainer.loggers = [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
     try:
@@ -180,7 +193,8 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     except Interrupted as interrupted:
         close_folder(trainer, "interrupted")
         say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
-        return 128 + interrupted.signal_number
+        # Lightning kills the first rank, busy with the report, when another one ends with an error.
+        return 128 + interrupted.signal_number if trainer.is_global_zero else 0
     except BaseException as error:
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -198,7 +212,13 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
     """Writes config.yaml and the run's identity before anything can go wrong."""
     for folder in (run.path, run.samples, run.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
-    cli.parser.save(cli.config, run.config, skip_unset=False, overwrite=True, multifile=False)
+    config = cli.config.clone()
+    # A run is resumed from any folder.
+    config.data.init_args.path = os.path.abspath(config.data.init_args.path)
+    with naming(run.config):
+        partial = run.config.with_suffix(".yaml.partial")
+        cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
+        partial.replace(run.config)
     before = run.info()
     run.update(
         name=run.path.name,

@@ -129,8 +129,8 @@ class ImageFamily(L.LightningModule):
         """Networks that ``compile`` may compile: torch.compile refuses double backward."""
         return tuple(self.optimizers_by_network())
 
-    def check_data(self, *, channels: int, resolution: int | None, num_classes: int) -> None:
-        """Raises a ValueError when images of this kind don't fit the networks."""
+    def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
+        """Raises a ValueError when images of this kind (``unlabelled``: how many lack a label) don't fit."""
         for name, has in (("channels", channels), ("resolution", resolution)):
             wants = self.hparams.get(name)
             if wants is not None and has is not None and has != wants:
@@ -143,6 +143,11 @@ class ImageFamily(L.LightningModule):
             raise ValueError(
                 f"the data has {num_classes or 'no'} classes, {type(self).__name__} was built for {wants}: "
                 f"set --model.init_args.num_classes {num_classes}"
+            )
+        if wants and unlabelled:
+            raise ValueError(
+                f"{unlabelled:,} training images have no label, which a conditional {type(self).__name__} needs: "
+                "put them into class folders and build again, or set --model.init_args.num_classes 0"
             )
 
     # ---- one network's update ---------------------------------------------------------------------------------------
@@ -201,8 +206,11 @@ class ImageFamily(L.LightningModule):
         return block() if block else contextlib.nullcontext()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # Lightning calls this after unscaling (16-mixed), the one place where clipping is right in every precision.
         if self.gradient_clip_norm is not None:
+            # Lightning has unscaled by now (16-mixed), but leaves that to a fused optimizer's step: too late to clip.
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                scaler.unscale_(optimizer)
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_norm)
 
@@ -284,6 +292,11 @@ class ImageFamily(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_checkpoint(self, checkpoint)
+        # Lightning would restore the learning rates as well: what the config says now is what holds.
+        fresh = self.optimizers_by_network().values()
+        for saved, optimizer in zip(checkpoint.get("optimizer_states", []), fresh, strict=False):
+            for group, ours in zip(saved["param_groups"], optimizer.state_dict()["param_groups"], strict=True):
+                group.update({option: value for option, value in ours.items() if option != "params"})
         self.images_seen = checkpoint["gesso"]["images_seen"]
         self.steps_done = checkpoint["gesso"]["steps_done"]
 

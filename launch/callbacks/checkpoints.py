@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from launch.callbacks.clock import Every, clock_of, run_folder
+from launch.callbacks.clock import Every, clock_of, find, run_folder
+from launch.callbacks.evaluation import Evaluation
 
 
 class Checkpoints(Checkpoint):
@@ -20,7 +22,8 @@ class Checkpoints(Checkpoint):
     Args:
         every_kimg: interval in thousands of images.
         keep_last: how many of the periodic ones stay.
-        monitor: metric that decides the best, e.g. ``fid/mobilenet_v2``; None keeps no best.
+        monitor: metric that decides the best: ``fid`` (of the evaluation's extractor) or a full name such as
+            ``fid/mobilenet_v2``, ``val/kl``; None keeps no best.
         mode: whether less (``min``) or more (``max``) is better.
     """
 
@@ -38,6 +41,19 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor
         self.mode = mode
         self.best: float | None = None
+        self._saved_at = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        evaluation = find(trainer, Evaluation)
+        if self.monitor is None or evaluation is None:
+            return
+        if "/" not in self.monitor:
+            self.monitor = f"{self.monitor}/{evaluation.extractor}"
+        if not self.monitor.startswith("val/") and self.monitor not in evaluation.names():
+            raise ValueError(
+                f"checkpoints.monitor is {self.monitor}, which is never measured; the evaluation measures "
+                f"{', '.join(evaluation.names()) or 'nothing'}: name one of these, or null"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -49,9 +65,14 @@ class Checkpoints(Checkpoint):
         if clock_of(trainer).due(self.every, pl_module) or trainer.should_stop:
             self.save_last(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        # Somebody else may have stopped training, at a validation.
+        if pl_module.images_seen != self._saved_at:
+            self.save_last(trainer)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
-        if value is None or trainer.sanity_checking or trainer.state.fn != "fit":
+        if value is None or not math.isfinite(value) or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
         if better:
@@ -61,7 +82,9 @@ class Checkpoints(Checkpoint):
     def save_last(self, trainer: L.Trainer) -> Path:
         """Saves now, points ``last.ckpt`` at it and removes the oldest beyond ``keep_last``."""
         folder = run_folder(trainer).checkpoints
-        path = folder / f"{trainer.lightning_module.images_seen:012d}.ckpt"
+        module: Any = trainer.lightning_module
+        self._saved_at = module.images_seen
+        path = folder / f"{module.images_seen:012d}.ckpt"
         self._save(trainer, path)
         if trainer.is_global_zero:
             link = folder / "last.ckpt.partial"

@@ -36,6 +36,8 @@ class Clock(L.Callback):
     """
 
     def __init__(self, kimg: float, log_every_kimg: float) -> None:
+        if kimg <= 0:
+            raise ValueError(f"run.kimg is {kimg}; train for more than 0 thousand images")
         self.total_images = round(kimg * 1000)
         self.log_every = Every(log_every_kimg)
         self.seconds = 0.0

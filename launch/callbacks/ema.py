@@ -107,6 +107,8 @@ def averaged(trainer: L.Trainer, module: ImageFamily) -> Iterator[None]:
     ema = find(trainer, EMA)
     training = module.training
     module.eval()
-    with torch.no_grad(), ema.in_place(module) if ema else contextlib.nullcontext():
-        yield
-    module.train(training)
+    try:
+        with torch.no_grad(), ema.in_place(module) if ema else contextlib.nullcontext():
+            yield
+    finally:
+        module.train(training)

@@ -41,8 +41,10 @@ class Evaluation(L.Callback):
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
-        if every_kimg <= 0 or num_samples < 2:
-            raise ValueError("evaluation.every_kimg must be more than 0, evaluation.num_samples 2 or more")
+        if every_kimg <= 0 or num_samples < 10 or (reference_samples or 10) < 10:
+            raise ValueError(
+                "evaluation.every_kimg must be more than 0, evaluation.num_samples and reference_samples 10 or more"
+            )
         self.every_kimg = every_kimg
         self.metrics = tuple(metrics)
         self.extractor = extractor
@@ -51,8 +53,18 @@ class Evaluation(L.Callback):
         self.reference_samples = reference_samples
         self.batch_size = batch_size
         self.seed = seed
-        self.latest: dict[str, float] = {}
         self._scorer: GenerationMetrics | None = None
+
+    def names(self) -> list[str]:
+        """The names under which the metrics are logged."""
+        results = {"kid": ["kid", "kid_std"], "is": ["is", "is_std"]}
+        results["prdc"] = ["precision", "recall", "density", "coverage"]
+        return [f"{name}/{self.extractor}" for metric in self.metrics for name in results.get(metric, [metric])]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
+        if self.metrics:
+            self._scorer = self._prepare(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not self.metrics or trainer.sanity_checking:
@@ -60,7 +72,7 @@ class Evaluation(L.Callback):
         bar = find(trainer, Progress)
         scorer = self._scorer = self._scorer or self._prepare(trainer, pl_module)
         with trainer.precision_plugin.val_step_context():
-            self.latest = evaluation.score(
+            scores = evaluation.score(
                 pl_module,
                 scorer,
                 num_samples=self.num_samples,
@@ -70,7 +82,7 @@ class Evaluation(L.Callback):
                 world_size=trainer.world_size,
                 progress=lambda images: bar.evaluated(images, self.num_samples) if bar else None,
             )
-        record(trainer, {**self.latest, "evaluation/samples": self.num_samples})
+        record(trainer, {**scores, "evaluation/samples": self.num_samples})
 
     on_test_epoch_end = on_validation_epoch_end
 
@@ -81,6 +93,7 @@ class Evaluation(L.Callback):
             self.reference_split,
             network,
             limit=self.reference_samples,
+            progress=trainer.is_global_zero,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )

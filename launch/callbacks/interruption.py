@@ -25,7 +25,7 @@ class Interruption(Checkpoint):
     """The handler only sets a flag; all ranks agree on it at the end of a step, save, and leave together.
 
     Saving inside a handler deadlocks: each rank is somewhere else, one in a barrier, another in an all-reduce.
-    A second Ctrl-C interrupts at once. (A ``Checkpoint`` callback, so that Lightning calls it after all others.)
+    A second signal interrupts at once. (A ``Checkpoint`` callback, so that Lightning calls it after all others.)
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -38,7 +38,7 @@ class Interruption(Checkpoint):
         self._previous = {number: signal.signal(number, self._note) for number in self.signals}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._received:
+        if self._received:
             raise KeyboardInterrupt
         self._received = number
 
@@ -49,6 +49,9 @@ class Interruption(Checkpoint):
         if checkpoints is not None:
             checkpoints.save_last(trainer)
         raise Interrupted(self._received or signal.SIGTERM)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         for number, handler in self._previous.items():

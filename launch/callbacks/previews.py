@@ -27,13 +27,19 @@ class Previews(L.Callback):
         self.every = Every(every_kimg)
         self.seed = seed
         self._images: Tensor | None = None
+        self._written_at = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if clock_of(trainer).due(self.every, pl_module) or trainer.should_stop:
             self.write(trainer, pl_module)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if pl_module.images_seen != self._written_at:
+            self.write(trainer, pl_module)
+
     def write(self, trainer: L.Trainer, module: ImageFamily) -> None:
         """Every rank generates, since a sharded network needs them all; the first one writes."""
+        self._written_at = module.images_seen
         if self._images is None:
             self._images = self._held_out(trainer)
         with averaged(trainer, module):

@@ -100,6 +100,9 @@ class Progress(ProgressBar):
         facts += [f"FID ({name[4:]}) {value:.2f}" for name, value in metrics if name.startswith("fid/")]
         return "  ".join(facts)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         if self._bar is not None:
             self._bar.stop()

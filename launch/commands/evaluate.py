@@ -45,6 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     real = (source / MANIFEST_NAME).is_file() or source.name == MANIFEST_NAME
     result = _real(arguments) if real else _generated(arguments)
     print(json.dumps(result, indent=1))
+    run = Path(result["path"]).parent.parent
+    if not real and (run / "run.json").is_file():
+        what = [arguments.extractor, *sorted(arguments.metrics), result["samples"], f"seed{arguments.seed}"]
+        what += ["raw"] if arguments.raw else []
+        file = run / "evaluations" / f"{result['images_seen']:012d}-{'-'.join(map(str, what))}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(result, indent=1))
     return 0
 
 
@@ -66,13 +73,7 @@ def _generated(arguments: argparse.Namespace) -> dict[str, Any]:
             seed=arguments.seed,
             progress=advance,
         )
-    result = {**scores, **origin, **_beside(arguments, data, number)}
-    folder = Path(origin["path"]).parent.parent / "evaluations"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{origin['images_seen']:012d}-{arguments.extractor}-{number}.json").write_text(
-        json.dumps(result, indent=1)
-    )
-    return result
+    return {**scores, **origin, **_beside(arguments, data, number)}
 
 
 def _real(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +105,9 @@ def _metrics(arguments: argparse.Namespace, data: Any, number: int, device: Any)
     from lightning_modules.metrics.generation import GenerationMetrics
 
     network = evaluation.extractor(arguments.extractor, device)
-    statistics = evaluation.reference(data, arguments.reference, network, limit=arguments.reference_samples)
+    statistics = evaluation.reference(
+        data, arguments.reference, network, limit=arguments.reference_samples, progress=True
+    )
     return GenerationMetrics(network, statistics, arguments.metrics, num_samples=number).to(device)
 
 

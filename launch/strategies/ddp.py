@@ -48,10 +48,13 @@ class MultiNetworkDDP(DDPStrategy):
             for gradient, mean in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
                 gradient.copy_(mean)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().training_step(*args, **kwargs)
+        # At once, before a moving average takes the buffers up: every rank evaluates the same model.
         assert self.model is not None
         for tensors in buckets(list(self.model.buffers())):
             broadcast_together(tensors)
+        return output
 
     @contextlib.contextmanager
     def block_backward_sync(self) -> Iterator[None]:
