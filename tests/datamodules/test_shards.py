@@ -184,7 +184,8 @@ def test_reference_batches(
             assert batch.shape[1:] == (3, 4, 4)
             assert len(batch) <= 6
             found += number_of(batch.permute(0, 2, 3, 1))
-    assert sorted(found) == list(range(expected))
+    # Evenly spaced over all 67: the shards of a foreign set may hold one class after the other.
+    assert sorted(found) == [number * 67 // expected for number in range(expected)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
