@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from lightning_modules import FAMILIES, family
@@ -117,6 +118,40 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
 
     train(Spy(**SMALL, gradient_clip_norm=0.5), batches(2), tmp_path)
     assert norms == pytest.approx([0.5, 0.5], rel=1e-3)
+
+
+def test_gradients_are_clipped_after_unscaling(tmp_path: Path) -> None:
+    # A fused Adam unscales in its own step, which is after the clip: the clip must not see scaled gradients.
+    norms: dict[float, list[float]] = {}
+    for scale in (1.0, 1024.0):
+
+        class Spy(VAE):
+            def on_before_optimizer_step(self, optimizer: Any) -> None:
+                super().on_before_optimizer_step(optimizer)
+                gradients = torch.cat([p.grad.flatten() for p in self.parameters()])
+                norms.setdefault(scale, []).append(torch.linalg.vector_norm(gradients).item())  # noqa: B023
+
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        plugin = MixedPrecision("bf16-mixed", "cpu")
+        plugin.scaler = scaler
+        torch.manual_seed(0)
+        train(Spy(**SMALL, gradient_clip_norm=1e6), batches(1), tmp_path, plugins=[plugin])
+    assert norms[1024.0] == pytest.approx(norms[1.0], rel=1e-3)
+
+
+def test_a_resumed_run_takes_the_configs_learning_rate() -> None:
+    saved, changed = DCGAN(**SMALL, generator_lr=1e-3), DCGAN(**SMALL, generator_lr=0.5, beta1=0.9)
+    optimizers = saved.optimizers_by_network().values()
+    checkpoint: dict[str, Any] = {
+        "state_dict": saved.state_dict(),
+        "optimizer_states": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    saved.on_save_checkpoint(checkpoint)
+    changed.on_load_checkpoint(checkpoint)
+    generator, discriminator = (state["param_groups"][0] for state in checkpoint["optimizer_states"])
+    assert (generator["lr"], generator["betas"]) == (0.5, (0.9, 0.999))
+    assert discriminator["lr"] == 2e-4
+    assert generator["params"] == list(range(len(generator["params"])))
 
 
 def test_only_the_updated_network_changes(tmp_path: Path) -> None:
