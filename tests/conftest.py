@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 
 # A test must never talk to a W&B server, whatever key the machine has.
 os.environ["WANDB_MODE"] = "offline"
+
+# A shell makes its background jobs deaf to Ctrl-C, and with them every process that a test starts to interrupt it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
