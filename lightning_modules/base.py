@@ -69,7 +69,7 @@ class ImageFamily(L.LightningModule):
         micro_batches: in how many parts a rank's batch goes through the networks (gradient accumulation).
         gradient_clip_norm: each network's gradient is scaled down to this L2 norm; None: never.
         channels_last: memory format of the networks and images; faster for plain convolutional networks.
-        compile: ``torch.compile`` the networks that allow it (see ``compilable``).
+        compile: ``torch.compile`` the networks that allow it (all but the ``penalised``).
     """
 
     def __init__(
@@ -125,9 +125,12 @@ class ImageFamily(L.LightningModule):
         """Losses worth knowing on images never trained on; their means are logged under ``val/``."""
         return {}
 
-    def compilable(self) -> tuple[str, ...]:
-        """Networks that ``compile`` may compile: torch.compile refuses double backward."""
-        return tuple(self.optimizers_by_network())
+    def penalised(self) -> tuple[str, ...]:
+        """Networks through which gradients of gradients run (R1, WGAN-GP, path length).
+
+        torch.compile and ZeRO 3 cannot differentiate twice: these networks are spared both.
+        """
+        return ()
 
     def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
         """Raises a ValueError when images of this kind (``unlabelled``: how many lack a label) don't fit."""
@@ -199,6 +202,11 @@ class ImageFamily(L.LightningModule):
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
+
+    def edited(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        """Inside, the weights of the network ``name`` are whole and may be changed by hand, alike on every rank."""
+        edited = getattr(self.trainer.strategy, "edited", None)
+        return edited(name) if edited else contextlib.nullcontext()
 
     def _no_reduction(self) -> contextlib.AbstractContextManager[Any]:
         """Gradients of all but the last micro-batch stay on their rank."""
@@ -279,7 +287,7 @@ class ImageFamily(L.LightningModule):
         for name in self._network_names:
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
-            for name in self.compilable():
+            for name in set(self._network_names) - set(self.penalised()):
                 getattr(self, name).compile()
         return list(optimizers.values())
 
@@ -297,6 +305,11 @@ class ImageFamily(L.LightningModule):
         for saved, optimizer in zip(checkpoint.get("optimizer_states", []), fresh, strict=False):
             for group, ours in zip(saved["param_groups"], optimizer.state_dict()["param_groups"], strict=True):
                 group.update({option: value for option, value in ours.items() if option != "params"})
+            for state in saved["state"].values():
+                for key, value in state.items():
+                    # Fused optimizers want moments that lie in memory like their weights; ZeRO saved them row by row.
+                    if isinstance(value, Tensor) and value.dim() == 4:
+                        state[key] = value.contiguous(memory_format=self.memory_format)
         self.images_seen = checkpoint["gesso"]["images_seen"]
         self.steps_done = checkpoint["gesso"]["steps_done"]
 

@@ -112,9 +112,8 @@ class DCGAN(LatentFamily):
     def generating_networks(self) -> tuple[str, ...]:
         return ("generator",)
 
-    def compilable(self) -> tuple[str, ...]:
-        penalised = self.hparams["loss"] == "wgan_gp" or self.hparams["r1_gamma"] > 0
-        return ("generator",) if penalised else ("generator", "discriminator")
+    def penalised(self) -> tuple[str, ...]:
+        return ("discriminator",) if self.hparams["loss"] == "wgan_gp" or self.hparams["r1_gamma"] > 0 else ()
 
     def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         return self.generator(latents, labels).float()
@@ -122,7 +121,8 @@ class DCGAN(LatentFamily):
     def step(self, batch: Batch) -> None:
         self.update("discriminator", self.discriminator_losses, batch)
         if self.hparams["loss"] == "wgan":
-            clip_weights_(self.discriminator, self.hparams["weight_clip"])
+            with self.edited("discriminator"):
+                clip_weights_(self.discriminator, self.hparams["weight_clip"])
         if (self.steps_done + 1) % self.hparams["n_critic"] == 0:
             self.update("generator", self.generator_losses, batch)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from launch.callbacks.clock import find
+from launch.strategies.fragments import local, part, whole
 from lightning_modules.base import ImageFamily
 
 
@@ -28,20 +29,25 @@ class EMA(L.Callback):
     def __init__(self, half_life_kimg: float = 10.0, ramp_up: float = 0.05) -> None:
         self.half_life_kimg = half_life_kimg
         self.ramp_up = ramp_up
+        #: By name in the module; of a partitioned parameter (ZeRO 3) only this rank's slice.
         self.average: dict[str, Tensor] = {}
+        self._live: dict[str, Tensor] = {}
         self._swapped = False
         self._validation = contextlib.ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average}
+        return {"average": {name: whole(self._live.get(name, mean), mean) for name, mean in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = state_dict["average"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        state = averaged_state(pl_module)
+        self._live = live_state(pl_module)
         # Keeps what a checkpoint brought; the shapes were checked with the module's own.
-        self.average = {name: self.average.get(name, tensor).to(tensor, copy=True) for name, tensor in state.items()}
+        self.average = {
+            name: part(tensor, self.average[name]) if name in self.average else local(tensor).clone()
+            for name, tensor in self._live.items()
+        }
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -50,7 +56,7 @@ class EMA(L.Callback):
         if self.ramp_up > 0:
             half_life = min(half_life, pl_module.images_seen * self.ramp_up)
         beta = 0.5 ** (images / max(half_life, 1e-8))
-        state = averaged_state(pl_module)
+        state = local_state(pl_module)
         means = [name for name in state if follows_mean(name, state[name])]
         torch._foreach_lerp_([self.average[name] for name in means], [state[name] for name in means], 1 - beta)
         for name in state.keys() - set(means):
@@ -67,33 +73,48 @@ class EMA(L.Callback):
     @contextlib.contextmanager
     def in_place(self, module: ImageFamily) -> Iterator[None]:
         """Inside, the module's generating networks hold the average; re-entrant."""
-        if self._swapped or not self.average:
+        if self._swapped:
             yield
             return
         self._swap(module)
         self._swapped = True
         try:
-            yield
+            with whole_weights(module):
+                yield
         finally:
             self._swap(module)
             self._swapped = False
 
     @torch.no_grad()
     def _swap(self, module: ImageFamily) -> None:
+        rest = getattr(module.trainer.strategy, "rest", None) if module._trainer is not None else None
+        if rest:
+            rest()
         # Exchanges values, not tensors: optimizers and engines hold on to the tensors themselves.
-        for name, tensor in averaged_state(module).items():
+        for name, tensor in local_state(module).items() if self.average else ():
             kept = tensor.clone()
             tensor.copy_(self.average[name])
             self.average[name].copy_(kept)
 
 
-def averaged_state(module: ImageFamily) -> dict[str, Tensor]:
+def live_state(module: ImageFamily) -> dict[str, Tensor]:
     """Parameters and buffers of the generating networks, by their names in the module; the live tensors."""
     return {
         f"{network}.{name}": tensor
         for network in module.generating_networks()
-        for name, tensor in getattr(module, network).state_dict(keep_vars=False).items()
+        for name, tensor in getattr(module, network).state_dict(keep_vars=True).items()
     }
+
+
+def local_state(module: ImageFamily) -> dict[str, Tensor]:
+    """Like ``live_state``; of partitioned parameters the slices that this rank holds."""
+    return {name: local(tensor) for name, tensor in live_state(module).items()}
+
+
+def whole_weights(module: ImageFamily) -> contextlib.AbstractContextManager[Any]:
+    """Inside, every rank holds all weights of every network and may run them by itself."""
+    gathered = getattr(module.trainer.strategy, "whole", None) if module._trainer is not None else None
+    return gathered() if gathered else contextlib.nullcontext()
 
 
 def follows_mean(name: str, tensor: Tensor) -> bool:

@@ -56,6 +56,15 @@ class MultiNetworkDDP(DDPStrategy):
             broadcast_together(tensors)
         return output
 
+    def teardown(self) -> None:
+        super().teardown()
+        # Lightning leaves the group to the interpreter's end, where gloo's threads may abort the process.
+        if dist.is_initialized():
+            self._destroy_process_group()
+
+    def _destroy_process_group(self) -> None:
+        dist.destroy_process_group()
+
     @contextlib.contextmanager
     def block_backward_sync(self) -> Iterator[None]:
         """Backwards in here add up locally; the next one outside averages the sum."""

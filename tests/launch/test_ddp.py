@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch.multiprocessing.spawn import ProcessExitedException
 
 from launch.strategies.ddp import MultiNetworkDDP, buckets
 from lightning_modules.base import ImageFamily
@@ -86,14 +85,7 @@ def test_two_ranks_train_like_one(make: Any, micro_batches: int, tmp_path: Path)
     two.load_state_dict(one.state_dict())
     before = copy.deepcopy(one.state_dict())
     train(one, tmp_path, devices=1)
-    # Under load gloo's threads now and then abort a rank at its exit, with all work done: then once more.
-    for attempt in range(3):
-        try:
-            train(two, tmp_path, devices=2, strategy=MultiNetworkDDP(start_method="spawn"))
-            break
-        except ProcessExitedException:
-            if attempt == 2:
-                raise
+    train(two, tmp_path, devices=2, strategy=MultiNetworkDDP(start_method="spawn"))
     moved = 0.0
     for name, value in one.state_dict().items():
         moved = max(moved, (value - before[name]).abs().max().item())
