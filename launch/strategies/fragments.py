@@ -29,7 +29,7 @@ class Fragment:
 
     def of(self, flat: Tensor) -> Tensor:
         """This piece in a tensor that is laid out like ``flat``: the master itself, or one of its moments."""
-        return flat.view(-1).narrow(0, self.start, self.length)
+        return flat.detach().view(-1).narrow(0, self.start, self.length)
 
     def cut(self, whole: Tensor) -> Tensor:
         """This piece of a whole tensor of the parameter's shape."""
@@ -97,7 +97,7 @@ def local(tensor: Tensor) -> Tensor:
     return getattr(tensor, "ds_tensor", tensor).detach()
 
 
-def whole(tensor: Tensor, piece: Tensor) -> Tensor:
+def whole(tensor: Any, piece: Tensor) -> Tensor:
     """The whole of what ``piece`` is this rank's part of; ``tensor`` says how it was cut. Every rank must call it."""
     if not hasattr(tensor, "ds_tensor"):
         return piece

@@ -80,6 +80,9 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             for name, optimizer in zip(module._network_names, self.optimizers, strict=True)
         }
         for name, optimizer in zip(module._network_names, self.optimizers, strict=True):
+            for key, parameter in getattr(module, name).named_parameters():
+                if parameter.dim() == 0:
+                    raise ValueError(f"{name}.{key} is a scalar, which ZeRO cannot shard: give it the shape [1]")
             # DeepSpeed flattens weights in their logical order; convolutions still run in the images' own format.
             getattr(module, name).to(memory_format=torch.contiguous_format)
             stage = 2 if name in penalised else self.stage
@@ -132,6 +135,9 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         engine = self._training_engine()
         engine.set_gradient_accumulation_boundary(self._reduce)
+        if engine.zero_optimization():
+            # What the engine's own forward, which is not used here, does first: ZeRO 3 counts micro-batches by it.
+            engine.optimizer.clear_backward_seen_flag()
         engine.backward(closure_loss)
         if not self._reduce:
             # Tells the engine that a micro-batch is over; on a boundary, ``optimizer_step`` does.
@@ -148,9 +154,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         assert len(training) == 1, "a backward outside ImageFamily.update"
         return training[0]
 
-    def optimizer_step(
-        self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
-    ) -> Any:
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
         closure()
         self.engines[self._name_of(optimizer)].step()
 
@@ -228,12 +232,16 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         result: dict[int, dict[str, Any]] = {number: {} for number in range(count)} if example else {}
         for key, value in example.items():
             if is_moment(value, flats[0]):
-                wholes = self._gather(name, lambda piece, key=key: piece.of(states[piece.flat][key]))
-                for number, whole in enumerate(wholes):
+
+                def moment(piece: Fragment, key: str = key) -> Tensor:
+                    return piece.of(states[piece.flat][key])
+
+                for number, whole in enumerate(self._gather(name, moment)):
                     result[number][key] = whole
             else:
                 for number in result:
-                    result[number][key] = value
+                    # Each its own: a fused optimizer counts in place, once for every parameter.
+                    result[number][key] = value.clone() if isinstance(value, Tensor) else value
         return {"state": result, "param_groups": self._param_groups(name, optimizer)}
 
     def _param_groups(self, name: str, optimizer: Any) -> list[dict[str, Any]]:
@@ -246,9 +254,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         return groups
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        for name, optimizer, saved in zip(
-            self.engines, self.optimizers, checkpoint["optimizer_states"], strict=True
-        ):
+        for name, optimizer, saved in zip(self.engines, self.optimizers, checkpoint["optimizer_states"], strict=True):
             if self._sharded(name):
                 self._load_sharded(name, saved)
             else:

@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
         self.key = nn.Conv2d(channels, channels // 8, 1, bias=False)
         self.value = nn.Conv2d(channels, channels // 2, 1, bias=False)
         self.output = nn.Conv2d(channels // 2, channels, 1, bias=False)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.zeros(1))
         self.double_backward = double_backward
 
     def forward(self, x: Tensor) -> Tensor:

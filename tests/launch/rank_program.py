@@ -1,12 +1,14 @@
-"""What each rank of test_zero.py runs: `torchrun rank_program.py OUT JOB...`, a job being a JSON object.
+"""What each rank of test_zero.py runs: `LOCAL_RANK=r rank_program.py OUT JOB...`, a job being a JSON object.
 
-A job: ``name``, ``family``, ``strategy``, ``until`` (steps), maybe ``resume`` (a checkpoint), ``save`` (another),
-``micro_batches``, ``clip``. Writes OUT/<name>.pt: each step's losses, weights, averages, optimizer states.
+A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``devices``, ``resume`` (a checkpoint) and
+options of the family. Writes OUT/<name>.pt: a checkpoint with each step's losses and a few generated images.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,8 +86,9 @@ def run(job: dict[str, Any], out: Path) -> None:
         devices=job.get("devices", 2),
         strategy=job["strategy"],
         precision=job.get("precision", "32-true"),
-        max_epochs=1,
-        callbacks=[losses, ema, Keep(out / job["name"], job.get("save"))],
+        # The checkpoint was saved at its epoch's end.
+        max_epochs=2 if resume else 1,
+        callbacks=[losses, ema, Keep(out / job["name"])],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -96,6 +99,7 @@ def run(job: dict[str, Any], out: Path) -> None:
     if trainer.is_global_zero:
         state = torch.load(out / f"{job['name']}.ckpt", weights_only=True)
         state["losses"] = losses.steps
+        state["images"] = torch.load(out / f"{job['name']}.images.pt")
         torch.save(state, out / f"{job['name']}.pt")
     assert not dist.is_initialized()
 
@@ -103,8 +107,8 @@ def run(job: dict[str, Any], out: Path) -> None:
 class Keep(L.Callback):
     """Saves while the engines still live; and looks at evaluation's weights on the way."""
 
-    def __init__(self, path: Path, save: str | None) -> None:
-        self.path, self.save = path, save
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         with averaged(trainer, pl_module):
@@ -117,12 +121,16 @@ class Keep(L.Callback):
 
 
 def main() -> None:
-    import faulthandler; faulthandler.dump_traceback_later(45, exit=True)
+    # A hang tells where it is.
+    faulthandler.dump_traceback_later(300, exit=True)
     out = Path(sys.argv[1])
     ddp.register()
     zero.register()
     for text in sys.argv[2:]:
-        run(json.loads(text), out)
+        job = json.loads(text)
+        if int(os.environ["LOCAL_RANK"]) < job.get("devices", 2):
+            os.environ["MASTER_PORT"] = str(job["port"])
+            run(job, out)
 
 
 if __name__ == "__main__":
