@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from launch.commands import evaluate, fetch, generate, recipes, report, shards
+from launch.commands import checkpoint, evaluate, fetch, generate, recipes, report, shards
 
 #: Verbs that LightningCLI parses: their options are those of the recipe.
 TRAINING = {
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb, what in TRAINING.items():
         verbs.add_parser(verb, help=what, add_help=False).set_defaults(verb=verb)
-    for command in (generate, evaluate, shards, fetch, recipes, report):
+    for command in (generate, evaluate, checkpoint, shards, fetch, recipes, report):
         command.add_parser(verbs)
     return top
 

@@ -23,7 +23,7 @@ def demo() -> int:
         print(f"  {int(row['images_seen']) / 1000:6.0f} kimg  {fid:8.1f}  {bar}")
     print(f"\ngrid        {max(run.glob('samples/[0-9]*.png'))}")
     print(f"report      {run / 'report.html'}")
-    print(f"checkpoint  {run / 'checkpoints' / 'last.ckpt'}")
+    print(f"checkpoint  {run / 'checkpoints' / 'last'}")
     print(f"\nmore of it: .venv/bin/gesso generate {run} --num 100")
     return 0
 

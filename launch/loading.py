@@ -9,48 +9,49 @@ from typing import Any
 import torch
 
 from launch.callbacks.ema import EMA
+from launch.checkpoints import layout
+from launch.checkpoints.export import SUFFIX, rebuild
 from launch.runs import find_checkpoint
 from lightning_modules import family
 from lightning_modules.base import ImageFamily
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content; no pickle in it is executed.
-
-    Raises:
-        ValueError: it is no gesso checkpoint, or damaged.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(checkpoint, dict) or "gesso" not in checkpoint:
-        raise ValueError(f"{path}: not a gesso checkpoint; `gesso fit` writes them under runs/NAME/checkpoints/")
-    return checkpoint
-
-
 def load_family(
     path: str | os.PathLike[str], *, average: bool = True, device: str | torch.device = "cpu"
 ) -> tuple[ImageFamily, dict[str, Any]]:
-    """The family in a run (its last checkpoint) or in a checkpoint file, in eval mode.
+    """The family in a run (its last checkpoint) in a checkpoint or in an exported file, in eval mode.
 
     Args:
-        path: run folder or checkpoint.
+        path: run folder, checkpoint, or what ``gesso checkpoint export`` wrote.
         average: with the EMA weights, where there are any, instead of the raw ones.
 
     Returns:
         The module, and where it comes from: ``path``, ``images_seen``, ``average``.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none, or it is damaged.
     """
-    file = find_checkpoint(path)
-    checkpoint = read_checkpoint(file)
-    hyper_parameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    module = family(checkpoint["gesso"]["family"])(**hyper_parameters)
-    averages = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average", {}) if average else {}
-    module.load_state_dict({**checkpoint["state_dict"], **averages})
-    module.images_seen = checkpoint["gesso"]["images_seen"]
+    file = Path(path)
+    if file.suffix == SUFFIX:
+        module, averaged = rebuild(file)
+    else:
+        file = find_checkpoint(path)
+        module, averaged = _restore(layout.read(file), average=average)
     module.requires_grad_(False)
     module.eval().to(device)
-    return module, {"path": str(file), "images_seen": module.images_seen, "average": bool(averages)}
+    return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}
+
+
+def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily, bool]:
+    try:
+        hyper_parameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+        module = family(checkpoint["gesso"]["family"])(**hyper_parameters)
+        averages = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average", {}) if average else {}
+        module.load_state_dict({**checkpoint["state_dict"], **averages})
+        module.images_seen = checkpoint["gesso"]["images_seen"]
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"not a gesso checkpoint ({type(error).__name__}: {error})") from error
+    return module, bool(averages)
 
 
 def best_device(name: str = "auto") -> torch.device:

@@ -7,7 +7,7 @@
         run.json         identity, versions, git state, progress, state
         metrics.csv      images_seen,seconds,name,value
         samples/         grids, named by kimg
-        checkpoints/     <kimg>.ckpt, last.ckpt, best.ckpt
+        checkpoints/     <images>/ for each, and the links last and best
         report.html
 """
 
@@ -20,6 +20,7 @@ import platform
 import re
 import secrets
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from launch.checkpoints.files import STATE, is_complete
+
 PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdataset", "wandb", "torchmetrics", "numpy")
+
+#: Checkpoints are booked from a thread of their own.
+_UPDATING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def last_checkpoint(self) -> Path:
-        return self.checkpoints / "last.ckpt"
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint, by the link ``last`` if it stands; None before there is one."""
+        numbered = sorted(self.checkpoints.glob("[0-9]*[0-9]"), reverse=True)
+        return next(filter(is_complete, [self.checkpoints / "last", *numbered]), None)
 
     def info(self) -> dict[str, Any]:
         """What run.json holds; {} before there is one."""
@@ -64,7 +72,7 @@ class RunFolder:
     def update(self, **fields: Any) -> None:
         """Merges ``fields`` into run.json, atomically."""
         partial = self.path / "run.json.partial"
-        with naming(self.path / "run.json"):
+        with _UPDATING, naming(self.path / "run.json"):
             self.path.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps({**self.info(), **fields}, indent=1))
             partial.replace(self.path / "run.json")
@@ -92,18 +100,18 @@ def open_run(path: str | os.PathLike[str]) -> RunFolder:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint that ``path`` means: a file itself, or a run's last one.
+    """The checkpoint that ``path`` means: a checkpoint itself, or a run's last one.
 
     Raises:
         FileNotFoundError: there is none.
     """
     given = Path(path)
-    if given.is_file():
-        return given
     if not given.exists():
         raise FileNotFoundError(f"{given}: no such run or checkpoint")
+    if given.is_file() or is_complete(given) or (given / STATE).exists():
+        return given
     last = open_run(given).last_checkpoint
-    if not last.is_file():
+    if last is None:
         raise FileNotFoundError(f"{given}: this run has no checkpoint yet")
     return last
 

@@ -32,14 +32,16 @@ from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.interruption import Interrupted, Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
-from launch.loading import best_device, read_checkpoint
+from launch.checkpoints import files, layout
+from launch.loading import best_device
 from launch.recipes import resolve_recipe
 from launch.report import write_report
 from launch.runs import RunFolder, find_checkpoint, git_state, naming, new_run_path, open_run, versions
 from launch.strategies import ddp, zero
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, wandb_logger
 from lightning_modules import FAMILIES
-from lightning_modules.base import ImageFamily, check_checkpoint
+from lightning_modules.base import ImageFamily
+from lightning_modules.saved import check_checkpoint
 
 
 @dataclass
@@ -141,20 +143,23 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
     checkpoint: Path | None = None
     if own.resume:
         run = open_run(own.resume)
+        files.recover(run.checkpoints)
         # Killed before it could save anything: it begins again.
-        checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
+        checkpoint = run.last_checkpoint
         os.environ["GESSO_RUN"] = str(run.path)
         arguments = ["--config", str(run.config), *arguments]
     if own.checkpoint:
         checkpoint = find_checkpoint(own.checkpoint)
+    # A damaged checkpoint is known before anything long begins.
+    saved = layout.read(checkpoint) if checkpoint else None
     cli = build(arguments)
     data: Any = cli.datamodule
     model: Any = cli.model
     model.check_data(
         channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
     )
-    if checkpoint:
-        check_checkpoint(model, read_checkpoint(checkpoint))
+    if saved:
+        check_checkpoint(model, saved)
     if verb == "fit":
         return fit(cli, checkpoint, command=shlex.join(["gesso", verb, *argv]), resumed=bool(own.resume))
     evaluate(cli, verb, checkpoint)
@@ -166,7 +171,7 @@ def evaluate(cli: GessoCLI, verb: str, checkpoint: Path | None) -> None:
     trainer: Any = cli.trainer
     if checkpoint:
         # Lightning restores callbacks' states for training only.
-        averages = read_checkpoint(checkpoint)["callbacks"].get(EMA.__qualname__)
+        averages = layout.read(checkpoint)["callbacks"].get(EMA.__qualname__)
         ema = find(trainer, EMA)
         if averages and ema:
             ema.load_state_dict(averages)
@@ -203,7 +208,7 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         close_folder(trainer, state, error=one_line(f"{type(error).__name__}: {error}"))
-        if run.last_checkpoint.exists():
+        if run.last_checkpoint:
             say(f"the last checkpoint is whole; go on with: {resume}")
         raise
     close_folder(trainer, "finished")

@@ -17,15 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lightning_modules.saved import check_checkpoint, named_state, numbered_state, parameter_names
 
 #: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
 Batch = Mapping[str, Any]
@@ -225,9 +229,13 @@ class ImageFamily(L.LightningModule):
     # ---- the training step: clock and randomness --------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state.
+        # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state,
+        # which could not be carried over to another number of ranks.
         self._step_seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
-        torch.manual_seed(mix_seed(self._step_seed, self.global_rank))
+        seed = mix_seed(self._step_seed, self.global_rank)
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what other people's code draws from
+        torch.manual_seed(seed)
         self._updates = 0
         self.step(batch)
         self.images_seen += len(batch["image"]) * self.trainer.world_size
@@ -284,6 +292,8 @@ class ImageFamily(L.LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = self.optimizers_by_network()
         self._network_names = list(optimizers)
+        # As they are counted now: under ZeRO an optimizer's groups will hold flat partitions.
+        self._parameter_names = {name: parameter_names(getattr(self, name), o) for name, o in optimizers.items()}
         for name in self._network_names:
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
@@ -297,19 +307,23 @@ class ImageFamily(L.LightningModule):
             "images_seen": self.images_seen,
             "steps_done": self.steps_done,
         }
+        if states := checkpoint.get("optimizer_states"):
+            checkpoint["optimizer_states"] = {
+                name: named_state(state, self._parameter_names[name])
+                for name, state in zip(self._network_names, states, strict=True)
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_checkpoint(self, checkpoint)
-        # Lightning would restore the learning rates as well: what the config says now is what holds.
-        fresh = self.optimizers_by_network().values()
-        for saved, optimizer in zip(checkpoint.get("optimizer_states", []), fresh, strict=False):
-            for group, ours in zip(saved["param_groups"], optimizer.state_dict()["param_groups"], strict=True):
-                group.update({option: value for option, value in ours.items() if option != "params"})
-            for state in saved["state"].values():
-                for key, value in state.items():
-                    # Fused optimizers want moments that lie in memory like their weights; ZeRO saved them row by row.
-                    if isinstance(value, Tensor) and value.dim() == 4:
-                        state[key] = value.contiguous(memory_format=self.memory_format)
+        optimizers = self.optimizers_by_network()
+        if saved := checkpoint.get("optimizer_states"):
+            # Lightning would restore the learning rates as well: what the config says now is what holds.
+            checkpoint["optimizer_states"] = [
+                numbered_state(
+                    saved[name], optimizer, parameter_names(getattr(self, name), optimizer), self.memory_format
+                )
+                for name, optimizer in optimizers.items()
+            ]
         self.images_seen = checkpoint["gesso"]["images_seen"]
         self.steps_done = checkpoint["gesso"]["steps_done"]
 
@@ -328,26 +342,3 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
         return value[start : start + size] if sliceable else value
 
     return [{key: cut(value, start) for key, value in batch.items()} for start in range(0, count, size)]
-
-
-def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -> None:
-    """Raises a ValueError, in one line, when a checkpoint is another family's or another architecture's."""
-    family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__
-    if family is None:
-        raise ValueError("not a gesso checkpoint (it names no family)")
-    if family != own:
-        raise ValueError(f"the checkpoint holds a {family}, the config asks for a {own}: use the run's own config.yaml")
-    theirs, ours = checkpoint["state_dict"], module.state_dict()
-    for name in sorted(theirs.keys() | ours.keys()):
-        shapes = [tuple(state[name].shape) if name in state else None for state in (theirs, ours)]
-        if shapes[0] != shapes[1]:
-            saved = checkpoint.get("hyper_parameters", {})
-            changed = [
-                f"{key}: {saved[key]} -> {value}"
-                for key, value in module.hparams.items()
-                if key in saved and saved[key] != value
-            ]
-            raise ValueError(
-                f"the checkpoint holds another architecture of {own} ({name} is {shapes[0]} there, {shapes[1]} here"
-                f"{'; changed: ' + ', '.join(changed) if changed else ''}): use the run's own config.yaml"
-            )

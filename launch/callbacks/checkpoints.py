@@ -1,9 +1,8 @@
-"""Checkpoints by images seen: the last few, and the best by a metric."""
+"""Checkpoints by images seen: the last few, the best by a metric, and some for good."""
 
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +11,21 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.clock import Every, clock_of, find, run_folder
 from launch.callbacks.evaluation import Evaluation
+from launch.checkpoints import files
+from launch.checkpoints.background import BackgroundIO
+from launch.runs import RunFolder
 
 
 class Checkpoints(Checkpoint):
-    """Saves into the run's ``checkpoints/``: ``<images>.ckpt``, a link ``last.ckpt``, and ``best.ckpt``.
+    """Saves into the run's ``checkpoints/``: a folder for each, by images seen, and the links ``last`` and ``best``.
 
-    A checkpoint is complete or absent: it is written aside and renamed.
+    A checkpoint is complete or absent, the same for every strategy and number of ranks (``launch.checkpoints.layout``).
+    Training goes on while it is written.
 
     Args:
         every_kimg: interval in thousands of images.
-        keep_last: how many of the periodic ones stay.
+        keep_last: how many of the newest stay; the best one does too.
+        keep_every_kimg: the first one in every so many thousand images stays for good; None: none does.
         monitor: metric that decides the best: ``fid`` (of the evaluation's extractor) or a full name such as
             ``fid/mobilenet_v2``, ``val/kl``; None keeps no best.
         mode: whether less (``min``) or more (``max``) is better.
@@ -31,6 +35,7 @@ class Checkpoints(Checkpoint):
         self,
         every_kimg: float = 200.0,
         keep_last: int = 2,
+        keep_every_kimg: float | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
@@ -38,12 +43,28 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"checkpoints.keep_last is {keep_last}; keep 1 or more")
         self.every = Every(every_kimg)
         self.keep_last = keep_last
+        self.keep_every = Every(keep_every_kimg) if keep_every_kimg is not None else None
         self.monitor = monitor
         self.mode = mode
+        self.io = BackgroundIO()
+        #: The best value of ``monitor`` so far; kept in run.json, since a checkpoint may be older than the validation.
         self.best: float | None = None
         self._saved_at = -1
 
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        # Before Lightning restores: it reads and writes checkpoints through this.
+        trainer.strategy.checkpoint_io = self.io
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            for left in run_folder(trainer).checkpoints.glob("*.partial"):
+                files.discard(left)
+        self._find_monitor(trainer)
+        # Rank 0's word: the others may see the folder through another node's eyes.
+        best = trainer.strategy.broadcast(run_folder(trainer).info().get("best") or {})
+        self.best = best.get("value") if best.get("metric") == self.monitor else None
+
+    def _find_monitor(self, trainer: L.Trainer) -> None:
         evaluation = find(trainer, Evaluation)
         if self.monitor is None or evaluation is None:
             return
@@ -55,56 +76,69 @@ class Checkpoints(Checkpoint):
                 f"{', '.join(evaluation.names()) or 'nothing'}: name one of these, or null"
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        run = run_folder(trainer)
+        info = run.info()
+        checkpoint["run"] = {
+            "name": run.path.name,
+            "wandb_id": info.get("wandb_id"),
+            "strategy": type(trainer.strategy).__name__,
+            "world_size": trainer.world_size,
+            "precision": trainer.precision,
+            "versions": info.get("versions"),
+            "config": run.config.read_text() if run.config.is_file() else None,
+        }
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.io.check()
         if clock_of(trainer).due(self.every, pl_module) or trainer.should_stop:
-            self.save_last(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Somebody else may have stopped training, at a validation.
-        if pl_module.images_seen != self._saved_at:
-            self.save_last(trainer)
+        self.save(trainer)
+        self.io.wait()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         if value is None or not math.isfinite(value) or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
-        if better:
+        if self.best is None or (value < self.best if self.mode == "min" else value > self.best):
             self.best = float(value)
-            self._save(trainer, run_folder(trainer).checkpoints / "best.ckpt")
+            self.save(trainer, best=self.best)
 
-    def save_last(self, trainer: L.Trainer) -> Path:
-        """Saves now, points ``last.ckpt`` at it and removes the oldest beyond ``keep_last``."""
-        folder = run_folder(trainer).checkpoints
+    def save(self, trainer: L.Trainer, *, best: float | None = None) -> None:
+        """Saves how training stands, if that is not done yet, and deletes what need not be kept.
+
+        Args:
+            best: the value of ``monitor``, when it is better than ever before.
+        """
+        run = run_folder(trainer)
         module: Any = trainer.lightning_module
-        self._saved_at = module.images_seen
-        path = folder / f"{module.images_seen:012d}.ckpt"
-        self._save(trainer, path)
+        path = run.checkpoints / f"{module.images_seen:012d}"
+        if module.images_seen != self._saved_at:
+            self._saved_at = module.images_seen
+            trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
-            link = folder / "last.ckpt.partial"
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.name)
-            link.replace(folder / "last.ckpt")
-            for old in sorted(folder.glob("[0-9]*.ckpt"))[: -self.keep_last]:
-                if old != path:
-                    old.unlink()
-        return path
+            self.io.then(lambda: self._book(run, path, best))
 
-    def _save(self, trainer: L.Trainer, path: Path) -> None:
-        partial = path.with_name(path.name + ".partial")
-        try:
-            trainer.save_checkpoint(partial, weights_only=False)
-            if trainer.is_global_zero:
-                os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OSError(
-                error.errno, f"could not save {path} ({error.strerror or error}); earlier checkpoints are untouched"
-            ) from error
-        trainer.strategy.barrier("checkpoint")
+    def _book(self, run: RunFolder, path: Path, best: float | None) -> None:
+        files.link(run.checkpoints / "last", path)
+        if best is not None:
+            files.link(run.checkpoints / "best", path)
+            run.update(best={"metric": self.monitor, "value": best, "checkpoint": path.name})
+        for old in self._superfluous(run.checkpoints):
+            files.remove(old)
+
+    def _superfluous(self, folder: Path) -> list[Path]:
+        saved = sorted(path for path in folder.glob("[0-9]*") if path.name.isdecimal())
+        kept = {(folder / name).resolve().name for name in ("last", "best")}
+        kept |= {path.name for path in saved[-self.keep_last :]}
+        if self.keep_every:
+            counts = [0, *(int(path.name) for path in saved)]
+            kept |= {
+                path.name
+                for path, before, count in zip(saved, counts, counts[1:], strict=False)
+                if self.keep_every.due(before, count)
+            }
+        return [path for path in saved if path.name not in kept]

@@ -47,7 +47,8 @@ class Interruption(Checkpoint):
             return
         checkpoints = find(trainer, Checkpoints)
         if checkpoints is not None:
-            checkpoints.save_last(trainer)
+            checkpoints.save(trainer)
+            checkpoints.io.wait()
         raise Interrupted(self._received or signal.SIGTERM)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:

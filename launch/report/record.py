@@ -131,7 +131,7 @@ def read_record(run: Path) -> Record:
         series=read_metrics(folder.metrics) if folder.metrics.is_file() else {},
         pictures=find_pictures(folder.samples),
         evaluations=read_evaluations(run / "evaluations"),
-        resumable=folder.last_checkpoint.is_file(),
+        resumable=folder.last_checkpoint is not None,
     )
 
 

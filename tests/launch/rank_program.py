@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 
 from launch.callbacks.ema import EMA, averaged
+from launch.checkpoints import layout
+from launch.checkpoints.background import BackgroundIO
 from launch.strategies import ddp, zero
 from lightning_modules.base import ImageFamily
 from lightning_modules.dcgan import DCGAN
@@ -79,7 +81,7 @@ def run(job: dict[str, Any], out: Path) -> None:
     options = {key: job[key] for key in ("micro_batches", "gradient_clip_norm", "gradient_checkpointing") if key in job}
     module = make(job["family"], **options)
     resume = job.get("resume")
-    first = torch.load(resume, weights_only=True)["gesso"]["steps_done"] if resume else 0
+    first = layout.read(Path(resume))["gesso"]["steps_done"] if resume else 0
     losses, ema = Losses(), EMA(half_life_kimg=0.02)
     trainer = L.Trainer(
         accelerator="cpu",
@@ -97,7 +99,7 @@ def run(job: dict[str, Any], out: Path) -> None:
     )
     trainer.fit(module, Rows(first, job["until"]), ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
-        state = torch.load(out / f"{job['name']}.ckpt", weights_only=True)
+        state = layout.read(out / job["name"])
         state["losses"] = losses.steps
         state["images"] = torch.load(out / f"{job['name']}.images.pt")
         torch.save(state, out / f"{job['name']}.pt")
@@ -109,13 +111,18 @@ class Keep(L.Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.io = BackgroundIO()
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        trainer.strategy.checkpoint_io = self.io
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         with averaged(trainer, pl_module):
             # Ranks may generate as often as they like by themselves: 1 batch here, 2 there.
             for _ in range(1 + trainer.global_rank):
                 images = pl_module.generate(torch.arange(4), seed=0)
-        trainer.save_checkpoint(f"{self.path}.ckpt")
+        trainer.save_checkpoint(self.path)
+        self.io.wait()
         if trainer.is_global_zero:
             torch.save(images, f"{self.path}.images.pt")
 

@@ -11,12 +11,16 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from safetensors import SafetensorError
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock, Every
 from launch.callbacks.ema import EMA, averaged, local_state
 from launch.callbacks.interruption import Interrupted, Interruption
+from launch.checkpoints import layout
 from launch.loading import load_family
+from launch.runs import RunFolder
 from lightning_modules.dcgan import DCGAN
 
 BATCH = 8
@@ -127,9 +131,9 @@ def test_the_last_checkpoints_stay_and_the_average_is_what_loads(tmp_path: Path)
     ema = EMA(half_life_kimg=0.05)
     train(tmp_path, 0.1, ema, Checkpoints(every_kimg=0.02, keep_last=2))
     kept = sorted(file.name for file in (tmp_path / "checkpoints").iterdir())
-    assert kept == ["000000000080.ckpt", "000000000104.ckpt", "last.ckpt"]
-    assert (tmp_path / "checkpoints" / "last.ckpt").resolve().name == "000000000104.ckpt"
-    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert kept == ["000000000080", "000000000104", "last"]
+    assert (tmp_path / "checkpoints" / "last").resolve().name == "000000000104"
+    last = tmp_path / "checkpoints" / "last"
     module, origin = load_family(last)
     assert (origin["images_seen"], origin["average"]) == (104, True)
     assert all(torch.equal(tensor, ema.average[name]) for name, tensor in local_state(module).items())
@@ -147,31 +151,38 @@ def test_a_signal_ends_training_after_a_whole_step_that_is_saved(tmp_path: Path)
     with pytest.raises(Interrupted, match="SIGINT"):
         train(tmp_path, 1.0, CtrlC(), EMA(), Checkpoints(), Interruption())
     assert signal.getsignal(signal.SIGINT) is before
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = layout.read(tmp_path / "checkpoints" / "last")
     assert checkpoint["gesso"]["images_seen"] == checkpoint["Images"]["position"] == 4 * BATCH
 
 
 def test_a_full_disk_costs_nothing_that_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, 0.04, EMA(), Checkpoints())
-    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    saved = tmp_path / "checkpoints" / "last"
+    before = layout.read(saved)
 
-    def full(self: Any, path: Path, *_: Any, **__: Any) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def full(tensors: Any, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(L.Trainer, "save_checkpoint", full)
+    monkeypatch.setattr(layout, "save_file", full)
     with pytest.raises(OSError, match=r"could not save .*No space left on device.*earlier checkpoints are untouched"):
-        train(tmp_path, 0.08, EMA(), Checkpoints(), checkpoint=tmp_path / "checkpoints" / "last.ckpt")
-    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+        train(tmp_path, 0.08, EMA(), Checkpoints(), checkpoint=saved)
+    assert layout.read(saved)["gesso"] == before["gesso"]
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
-def test_a_pickle_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (tmp_path / "owned",))
+def test_some_checkpoints_stay_for_good_and_the_best_one_too(tmp_path: Path) -> None:
+    class Score(L.Callback):
+        """Plays the evaluation: a metric that is best at 48 images."""
 
-    torch.save({"gesso": {"family": "DCGAN"}, "state_dict": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
-        load_family(tmp_path / "evil.ckpt")
-    assert not (tmp_path / "owned").exists()
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            trainer.callback_metrics["val/loss"] = torch.tensor(abs(pl_module.images_seen - 48.0))
+            trainer.state.fn = TrainerFn.FITTING
+            checkpoints.on_validation_end(trainer, pl_module)
+
+    checkpoints = Checkpoints(every_kimg=0.016, keep_last=1, keep_every_kimg=0.05, monitor="val/loss")
+    train(tmp_path, 0.128, EMA(), checkpoints, Score())
+    kept = sorted(file.name for file in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["000000000048", "000000000064", "000000000112", "000000000128", "best", "last"]
+    assert (tmp_path / "checkpoints" / "best").resolve().name == "000000000048"
+    assert RunFolder(tmp_path).info()["best"] == {"metric": "val/loss", "value": 0.0, "checkpoint": "000000000048"}

@@ -20,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
+from launch.checkpoints import layout
 from launch.cli import main
 
 TINY = {
@@ -87,7 +88,7 @@ def assert_equal(ours: Any, theirs: Any, where: str = "") -> None:
 
 def training_state(run: Path) -> dict[str, Any]:
     """What must be equal: all of a checkpoint but Lightning's loop counters and the seconds spent."""
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = layout.read(run / "checkpoints" / "last")
     names = ("state_dict", "optimizer_states", "gesso", "ShardData", "hyper_parameters")
     return {**{name: checkpoint[name] for name in names}, "ema": checkpoint["callbacks"]["EMA"]}
 
@@ -164,7 +165,7 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
         grid = Image.open(run / "samples" / f"{name}.png")
         assert min(grid.size) > 200
         assert np.asarray(grid).std() > 5
-    assert {"best.ckpt", "last.ckpt"} <= {file.name for file in (run / "checkpoints").iterdir()}
+    assert {"best", "last"} <= {file.name for file in (run / "checkpoints").iterdir()}
     page = (run / "report.html").read_text()
     assert "finished" in page
     assert "fid" in page.lower()
@@ -183,6 +184,18 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     assert_close_pictures(first, sorted((tmp_path / "again").iterdir()))
     assert main(["generate", str(run), "--num", "16", "--grid", str(tmp_path / "grid.png")]) == 0
     assert main(["generate", str(run), "--num", "5", "--interpolate", str(tmp_path / "path.png")]) == 0
+    assert main(["checkpoint", "verify", str(run)]) == 0
+    assert "whole; 4 files" in capsys.readouterr().out
+    assert main(["checkpoint", "show", str(run)]) == 0
+    shown = capsys.readouterr().out
+    for fact in ("family       DCGAN", "3,200 in 200 steps", f"W&B id       {info['wandb_id']}", "learning rate"):
+        assert fact in shown
+    exported = tmp_path / "model.safetensors"
+    assert main(["checkpoint", "export", str(run), str(exported)]) == 0
+    assert yaml.safe_load(exported.with_suffix(".yaml").read_text())["model"]["class_path"] == "DCGAN"
+    exported_grid = tmp_path / "exported.png"
+    assert main(["generate", str(exported), "--num", "16", "--grid", str(exported_grid)]) == 0
+    assert exported_grid.read_bytes() == (tmp_path / "grid.png").read_bytes()
     assert main(["generate", str(run), "--label", "10"]) == 2
     assert "--label 10: the model has 10 classes" in capsys.readouterr().err
 
@@ -255,7 +268,7 @@ def test_bad_input_is_one_line(shards: Path, tmp_path: Path, capsys: pytest.Capt
     assert "10 classes, DCGAN was built for 7" in bad(capsys, "fit", *tiny, "--model.num_classes=7")
     assert "no run here" in bad(capsys, "fit", "--resume", str(tmp_path))
     assert "no such run or checkpoint" in bad(capsys, "generate", str(nowhere))
-    assert "not a readable checkpoint" in bad(capsys, "generate", str(shards / "manifest.json"))
+    assert "not a gesso checkpoint" in bad(capsys, "generate", str(shards / "manifest.json"))
     assert not (tmp_path / "runs").exists()
 
 

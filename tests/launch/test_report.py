@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
+from launch.checkpoints.layout import write
 from launch.commands import report as command
 from launch.pictures import save_png
 from launch.report import write_report
@@ -78,8 +79,7 @@ def write_metrics(run: Path, rows: list[Row]) -> None:
 def run(tmp_path: Path) -> Path:
     """A finished run with every part that a report can show."""
     run = tmp_path / "my run"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").touch()
+    write(run / "checkpoints" / "000000200000", {})
     info: dict[str, Any] = {
         "name": "digits",
         "family": "DCGAN",

@@ -1,0 +1,77 @@
+"""The networks that make the picture, out of a checkpoint: one safetensors file, and the config that rebuilds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from launch.checkpoints.files import aside
+from lightning_modules import family
+from lightning_modules.base import ImageFamily
+
+SUFFIX = ".safetensors"
+
+
+def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
+    """Writes the weights of ``module``'s generating networks to ``out``, and its config beside it.
+
+    Args:
+        module: a family as ``launch.loading.load_family`` returns it.
+        out: a name that ends with ``.safetensors``.
+        origin: where the weights come from; goes into the file's metadata.
+
+    Returns:
+        The config's file: ``out`` with ``.yaml``; its ``model`` section is one of a recipe.
+
+    Raises:
+        ValueError: ``out`` has another ending.
+    """
+    if out.suffix != SUFFIX:
+        raise ValueError(f"{out}: name the file to write with the ending {SUFFIX}")
+    weights = {
+        f"{network}.{name}": tensor.contiguous()
+        for network in module.generating_networks()
+        for name, tensor in getattr(module, network).state_dict().items()
+    }
+    options = {key: value for key, value in module.hparams.items() if not key.startswith("_")}
+    config = {"model": {"class_path": type(module).__name__, "init_args": options}}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, aside(out), metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
+    text = out.with_suffix(".yaml")
+    text.write_text(yaml.safe_dump(config, sort_keys=False))
+    aside(out).replace(out)
+    return text
+
+
+def rebuild(file: Path) -> tuple[ImageFamily, bool]:
+    """The family that ``export`` wrote to ``file``; networks that were not exported hold random weights.
+
+    Returns:
+        The module, and whether its weights are the average.
+
+    Raises:
+        ValueError: the file or its config is missing, damaged or of another architecture.
+    """
+    config = file.with_suffix(".yaml")
+    if not file.is_file() or not config.is_file():
+        raise ValueError(f"{file}: missing, or the config {config.name} does not lie beside it")
+    try:
+        model = yaml.safe_load(config.read_text())["model"]
+        module = family(model["class_path"])(**model["init_args"])
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{config}: not the config of an exported model ({error})") from error
+    try:
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata() or {}
+        absent, unknown = module.load_state_dict(load_file(file), strict=False)
+        module.images_seen = int(about["images_seen"])
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"{file}: not the weights of this config ({' '.join(str(error).split())[:200]})") from error
+    needed = tuple(f"{network}." for network in module.generating_networks())
+    if wrong := [*unknown, *(name for name in absent if name.startswith(needed))]:
+        raise ValueError(f"{file}: not the weights of this config ({wrong[0]})")
+    return module, about.get("weights") == "average"

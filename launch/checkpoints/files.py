@@ -1,0 +1,109 @@
+"""A checkpoint's files: whether all are there and whole, and how they come and go without ever being half there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+MARKER = "complete.json"
+STATE = "state.json"
+FORMAT = 1
+FILE_NAME = re.compile(r"[a-z]+\.(json|safetensors)")
+
+
+def verify(path: Path) -> dict[str, dict[str, Any]]:
+    """Compares every file with the sizes and checksums in the marker, and returns these.
+
+    Raises:
+        ValueError: no checkpoint, an incomplete or a damaged one; one line that names the file.
+    """
+    files = _marker(path)
+    for name, expected in files.items():
+        file = path / name
+        if not FILE_NAME.fullmatch(name) or file.is_symlink() or not file.is_file():
+            raise ValueError(f"{path}: {name!r} is missing or no plain file: this checkpoint is damaged")
+        if file.stat().st_size != expected["bytes"]:
+            raise ValueError(f"{file}: {file.stat().st_size} bytes instead of {expected['bytes']}: it is damaged")
+        if sha256(file) != expected["sha256"]:
+            raise ValueError(f"{file}: the SHA-256 differs from {MARKER}'s: it is damaged")
+    return files
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint was written to its end at ``path``; whether it is still whole, ``verify`` says."""
+    return (path / MARKER).is_file()
+
+
+def _marker(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_dir():
+        raise ValueError(f"{path}: not a gesso checkpoint, which is a folder; `gesso fit` writes them")
+    if not is_complete(path):
+        raise ValueError(f"{path}: not a complete checkpoint ({MARKER} is missing)")
+    try:
+        marker = json.loads((path / MARKER).read_text())
+        if marker["format"] != FORMAT:
+            raise ValueError(f"format {marker['format']}, this version reads {FORMAT}")
+        files = {
+            str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in marker["files"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path / MARKER}: not readable ({type(error).__name__}: {error})") from error
+    if STATE not in files:
+        raise ValueError(f"{path / MARKER}: does not name {STATE}")
+    return files
+
+
+def aside(path: Path) -> Path:
+    """Where ``path`` is written before it is renamed, and where it goes before it is deleted."""
+    return path.with_name(path.name + ".partial")
+
+
+def remove(path: Path) -> None:
+    """Deletes a checkpoint; killed in the middle, it is absent, not half there."""
+    if path.is_dir():
+        rubbish = path.with_name(path.name + ".removed.partial")
+        discard(rubbish)
+        path.rename(rubbish)
+        discard(rubbish)
+
+
+def recover(folder: Path) -> None:
+    """Renames what was complete but not yet in its place when the writer was killed."""
+    for partial in folder.glob("*[0-9].partial"):
+        # Another rank may do the same at this moment.
+        with contextlib.suppress(OSError):
+            if is_complete(partial) and not (place := partial.with_suffix("")).exists():
+                partial.rename(place)
+
+
+def discard(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def link(name: Path, target: Path) -> None:
+    """Points the link ``name`` at its neighbour ``target``, atomically."""
+    partial = aside(name)
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target.name)
+    partial.replace(name)
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Waits until a file or folder is on the disk itself: a rename must not outlive what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

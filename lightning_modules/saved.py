@@ -1,0 +1,70 @@
+"""What a family puts into a checkpoint and takes from one, whatever strategy saved it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+State = dict[str, Any]
+
+
+def parameter_names(network: Module, optimizer: Optimizer) -> list[str]:
+    """Names of the network's parameters in the order in which the optimizer counts them."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def named_state(state: Mapping[str, Any], names: list[str]) -> State:
+    """An optimizer's state dict with parameters by name: it outlives a change of their order."""
+    groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[number]: entry for number, entry in state["state"].items()}, "param_groups": groups}
+
+
+def numbered_state(
+    saved: Mapping[str, Any], optimizer: Optimizer, names: list[str], memory_format: torch.memory_format
+) -> State:
+    """The inverse of ``named_state``, for a fresh ``optimizer``, whose options (learning rates ...) hold."""
+    groups = [
+        {**theirs, **ours}
+        for theirs, ours in zip(saved["param_groups"], optimizer.state_dict()["param_groups"], strict=True)
+    ]
+    entries = {
+        names.index(name): {key: _laid_out(value, memory_format) for key, value in entry.items()}
+        for name, entry in saved["state"].items()
+    }
+    return {"state": entries, "param_groups": groups}
+
+
+def _laid_out(value: Any, memory_format: torch.memory_format) -> Any:
+    # Fused optimizers want moments that lie in memory like their weights; a checkpoint holds them row by row.
+    image_like = isinstance(value, Tensor) and value.dim() == 4
+    return value.contiguous(memory_format=memory_format) if image_like else value
+
+
+def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Raises a ValueError, in one line, when a checkpoint is another family's or another architecture's."""
+    family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__
+    if family is None:
+        raise ValueError("not a gesso checkpoint (it names no family)")
+    if family != own:
+        raise ValueError(f"the checkpoint holds a {family}, the config asks for a {own}: use the run's own config.yaml")
+    theirs, ours = checkpoint["state_dict"], module.state_dict()
+    for name in sorted(theirs.keys() | ours.keys()):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            saved = checkpoint.get("hyper_parameters", {})
+            changed = [
+                f"{key}: {saved[key]} -> {value}"
+                for key, value in module.hparams.items()
+                if key in saved and saved[key] != value
+            ]
+            raise ValueError(
+                f"the checkpoint holds another architecture of {own} ({name} is {shapes[0]} there, {shapes[1]} here"
+                f"{'; changed: ' + ', '.join(changed) if changed else ''}): use the run's own config.yaml"
+            )
