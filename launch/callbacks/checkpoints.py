@@ -96,8 +96,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Somebody else may have stopped training, at a validation.
-        self.save(trainer)
-        self.io.wait()
+        self.save_and_wait(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
@@ -121,6 +120,12 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             self.io.then(lambda: self._book(run, path, best))
+
+    def save_and_wait(self, trainer: L.Trainer) -> None:
+        """Like ``save``, and returns, on every rank, when all is on the disk."""
+        self.save(trainer)
+        self.io.wait()
+        trainer.strategy.barrier("checkpoint")
 
     def _book(self, run: RunFolder, path: Path, best: float | None) -> None:
         files.link(run.checkpoints / "last", path)

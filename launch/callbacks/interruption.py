@@ -47,8 +47,7 @@ class Interruption(Checkpoint):
             return
         checkpoints = find(trainer, Checkpoints)
         if checkpoints is not None:
-            checkpoints.save(trainer)
-            checkpoints.io.wait()
+            checkpoints.save_and_wait(trainer)
         raise Interrupted(self._received or signal.SIGTERM)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:

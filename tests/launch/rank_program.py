@@ -123,6 +123,7 @@ class Keep(L.Callback):
                 images = pl_module.generate(torch.arange(4), seed=0)
         trainer.save_checkpoint(self.path)
         self.io.wait()
+        trainer.strategy.barrier()
         if trainer.is_global_zero:
             torch.save(images, f"{self.path}.images.pt")
 
