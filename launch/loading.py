@@ -52,8 +52,3 @@ def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily,
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"not a gesso checkpoint ({type(error).__name__}: {error})") from error
     return module, bool(averages)
-
-
-def best_device(name: str = "auto") -> torch.device:
-    """``auto``: a GPU where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -33,11 +32,12 @@ from launch.callbacks.interruption import Interrupted, Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
 from launch.checkpoints import files, layout
-from launch.loading import best_device
+from launch.hardware import affordable_precision, is_out_of_memory, out_of_memory
 from launch.recipes import resolve_recipe
 from launch.report import write_report
 from launch.runs import RunFolder, find_checkpoint, git_state, naming, new_run_path, open_run, versions
 from launch.strategies import ddp, zero
+from launch.strategies.supervision import RankLost
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, wandb_logger
 from lightning_modules import FAMILIES
 from lightning_modules.base import ImageFamily
@@ -55,6 +55,8 @@ class RunOptions:
         root: folder of the run folders.
         project: W&B project.
         wandb: ``auto`` is online where there is a key, else offline.
+        nonfinite_limit: training stops when a network's losses or gradients were not finite in so many updates in a
+            row; until then such updates are skipped and counted.
     """
 
     kimg: float = 1000.0
@@ -63,6 +65,7 @@ class RunOptions:
     root: str = "runs"
     project: str = "gesso"
     wandb: WandbMode = "auto"
+    nonfinite_limit: int = 20
 
 
 class GessoCLI(LightningCLI):
@@ -185,6 +188,8 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     trainer: Any = cli.trainer
     module: Any = cli.model
     run = run_folder(trainer)
+    if cli.config_init.run.nonfinite_limit < 1:
+        raise ValueError(f"run.nonfinite_limit is {cli.config_init.run.nonfinite_limit}; it must be 1 or more")
     open_folder(cli, run, command=command, resumed=resumed)
     data: Any = cli.datamodule
     evaluation = find(trainer, Evaluation)
@@ -193,9 +198,11 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     trainer.val_check_interval = math.ceil(evaluation.every_kimg * 1000 / data.global_batch_size)
     trainer.check_val_every_n_epoch = None
     options = cli.config_init.run
+    module.nonfinite_limit = options.nonfinite_limit
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False))
     wandb = wandb_logger(run, options.project, options.wandb, config)
     trainer.loggers = [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
+    trainer.strategy.last_words = lambda reason: rank_zero_only(run.update)(state="failed", error=reason)
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
     try:
         trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -204,16 +211,31 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
         # Lightning kills the first rank, busy with the report, when another one ends with an error.
         return 128 + interrupted.signal_number if trainer.is_global_zero else 0
-    except BaseException as error:
+    except BaseException as problem:
+        error = explained(problem, trainer, module, data.global_batch_size // trainer.world_size)
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         close_folder(trainer, state, error=one_line(f"{type(error).__name__}: {error}"))
         if run.last_checkpoint:
             say(f"the last checkpoint is whole; go on with: {resume}")
-        raise
+        if error is problem:
+            raise
+        raise error from problem
     close_folder(trainer, "finished")
     say(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
     return 0
+
+
+def explained(problem: BaseException, trainer: Any, module: Any, batch_size: int) -> BaseException:
+    """``problem``, or what lies behind it: a lost rank, or memory that did not suffice."""
+    if is_out_of_memory(problem):
+        return out_of_memory(trainer, module, batch_size)
+    supervision = getattr(trainer.strategy, "supervision", None)
+    if supervision is None:
+        return problem
+    lost = supervision.verdict(problem)
+    supervision.stop()
+    return RankLost(lost) if lost else problem
 
 
 @rank_zero_only
@@ -270,15 +292,6 @@ def with_recipes(argv: list[str]) -> list[str]:
         elif argument == "--config" and position + 1 < len(arguments):
             arguments[position + 1] = str(resolve_recipe(arguments[position + 1]))
     return arguments
-
-
-def affordable_precision(precision: Any, accelerator: Any) -> Any:
-    """``precision``, but fp32 for bf16 on a CPU that has no instructions for it: 30 times slower was seen there."""
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and best_device().type == "cpu")
-    if precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        say("this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed")
-        return "32-true"
-    return precision
 
 
 def parser_error(message: str) -> str:

@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_modules.saved import check_checkpoint, named_state, numbered_state, parameter_names
+from lightning_modules.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
 
 #: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
 Batch = Mapping[str, Any]
@@ -95,6 +97,14 @@ class ImageFamily(L.LightningModule):
         self.compile_networks = compile
         self.images_seen = 0
         self.steps_done = 0
+        #: The network that is being updated.
+        self.updating = ""
+        #: How many updates in a row may be skipped, since losses or gradients are not finite, before training stops.
+        self.nonfinite_limit = 20
+        self.skips = Skips()
+        #: 1 if the last update was skipped, 0 if not; a strategy that steps by itself sets it.
+        self.skipped = torch.zeros(())
+        self._bad_step = torch.zeros(())
         self._averages: dict[str, tuple[Tensor, int]] = {}
         self._step_seed = 0
         self._updates = 0
@@ -162,6 +172,7 @@ class ImageFamily(L.LightningModule):
     def update(self, name: str, losses: Callable[[Batch], Losses], batch: Batch) -> None:
         """Updates the network ``name`` once: forward, backward, unscale, clip, step, zero.
 
+        If a loss or a gradient is not finite on any rank, all of them leave the network as it is, and count that.
         Every other trained network is frozen meanwhile: no gradient is computed for it, on any strategy.
         (Lightning's ``toggle_optimizer`` cannot serve: under ZeRO an optimizer's groups hold flat partitions.)
 
@@ -170,6 +181,7 @@ class ImageFamily(L.LightningModule):
             losses: maps a batch to its losses; called once for each micro-batch.
             batch: this rank's batch.
         """
+        self.updating = name
         optimizer = self._optimizer(name)
         parts = split_batch(batch, self.micro_batches)
         with self._only(name):
@@ -177,10 +189,12 @@ class ImageFamily(L.LightningModule):
                 self._noise = NoiseRows(self._step_seed, self._updates, number, len(parts))
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
-                    self.manual_backward(values["loss"] / len(parts))
+                    self.manual_backward(poisoned(values["loss"]) / len(parts))
                 self._average({f"{name}/{key}": value for key, value in values.items()})
             optimizer.step()
             optimizer.zero_grad()
+        self.skips.note(name, self.skipped)
+        self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
         # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.
         torch.clear_autocast_cache()
         self._updates += 1
@@ -209,13 +223,16 @@ class ImageFamily(L.LightningModule):
 
     def edited(self, name: str) -> contextlib.AbstractContextManager[Any]:
         """Inside, the weights of the network ``name`` are whole and may be changed by hand, alike on every rank."""
-        edited = getattr(self.trainer.strategy, "edited", None)
-        return edited(name) if edited else contextlib.nullcontext()
+        return self._by_strategy("edited", name)
 
     def _no_reduction(self) -> contextlib.AbstractContextManager[Any]:
         """Gradients of all but the last micro-batch stay on their rank."""
-        block = getattr(self.trainer.strategy, "block_backward_sync", None)
-        return block() if block else contextlib.nullcontext()
+        return self._by_strategy("block_backward_sync")
+
+    def _by_strategy(self, context: str, *arguments: Any) -> contextlib.AbstractContextManager[Any]:
+        # Lightning's strategy for a single device has no such contexts, and needs none.
+        enter = getattr(self.trainer.strategy, context, None)
+        return enter(*arguments) if enter else contextlib.nullcontext()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.gradient_clip_norm is not None:
@@ -223,8 +240,9 @@ class ImageFamily(L.LightningModule):
             scaler = getattr(self.trainer.precision_plugin, "scaler", None)
             if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
                 scaler.unscale_(optimizer)
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_norm)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.skipped = is_nonfinite(parameters, clip_norm=self.gradient_clip_norm)
+        skip_if(self.skipped, optimizer)
 
     # ---- the training step: clock and randomness --------------------------------------------------------------------
 
@@ -237,9 +255,14 @@ class ImageFamily(L.LightningModule):
         np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what other people's code draws from
         torch.manual_seed(seed)
         self._updates = 0
+        self._bad_step = torch.zeros((), device=self.device)
+        guard = BufferGuard(buffer for name in self._network_names for buffer in getattr(self, name).buffers())
         self.step(batch)
+        guard.undo_if(self._bad_step)
         self.images_seen += len(batch["image"]) * self.trainer.world_size
         self.steps_done += 1
+        if self.steps_done % self.nonfinite_limit == 0:
+            self.skips.check(self.nonfinite_limit, step=self.steps_done, images=self.images_seen)
 
     def randn(self, count: int, *shape: int) -> Tensor:
         """Standard normal noise [count, *shape] for this rank's part of the global batch.
@@ -258,7 +281,8 @@ class ImageFamily(L.LightningModule):
         generator = torch.Generator(self.device).manual_seed(mix_seed(rows.seed, rows.update, rows.draws))
         rows.draws += 1
         ranks = self.trainer.world_size
-        noise = draw((count * rows.parts * ranks, *shape), generator=generator, device=self.device)
+        size = (count * rows.parts * ranks, *shape)
+        noise = draw(size, generator=generator, device=self.device, dtype=torch.float32)
         return noise[self.global_rank :: ranks][rows.part * count : (rows.part + 1) * count]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -289,6 +313,11 @@ class ImageFamily(L.LightningModule):
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.precision == "16-mixed":
+            self.trainer.strategy.precision_plugin = LossScalePerNetwork(self, plugin.device)
+
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = self.optimizers_by_network()
         self._network_names = list(optimizers)
@@ -306,6 +335,7 @@ class ImageFamily(L.LightningModule):
             "family": type(self).__name__,
             "images_seen": self.images_seen,
             "steps_done": self.steps_done,
+            "skipped_updates": self.skips.totals(),
         }
         if states := checkpoint.get("optimizer_states"):
             checkpoint["optimizer_states"] = {
@@ -326,6 +356,7 @@ class ImageFamily(L.LightningModule):
             ]
         self.images_seen = checkpoint["gesso"]["images_seen"]
         self.steps_done = checkpoint["gesso"]["steps_done"]
+        self.skips.load(checkpoint["gesso"]["skipped_updates"])
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

@@ -87,7 +87,8 @@ class Clock(L.Callback):
         self.images_per_second = (module.images_seen - images) / max(self.seconds - seconds, 1e-9)
         self._logged = (self.seconds, module.images_seen)
         losses = {f"loss/{name}": value for name, value in module.take_averages().items()}
-        record(trainer, {**losses, "images_per_second": self.images_per_second})
+        skipped = {f"skipped_updates/{name}": float(n) for name, n in module.skips.totals().items() if n}
+        record(trainer, {**losses, **skipped, "images_per_second": self.images_per_second})
         self.write(trainer, module)
 
     @rank_zero_only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from launch.callbacks.clock import find
-from launch.strategies.fragments import local, part, whole
+from launch.strategies.shards import Shards
 from lightning_modules.base import ImageFamily
 
 
@@ -29,25 +29,42 @@ class EMA(L.Callback):
     def __init__(self, half_life_kimg: float = 10.0, ramp_up: float = 0.05) -> None:
         self.half_life_kimg = half_life_kimg
         self.ramp_up = ramp_up
-        #: By name in the module; of a partitioned parameter (ZeRO 3) only this rank's slice.
+        #: fp32, by name in the module; of a network that ZeRO shards only this rank's slices, flat.
         self.average: dict[str, Tensor] = {}
-        self._live: dict[str, Tensor] = {}
-        self._swapped = False
+        self._shards: dict[str, Shards] = {}
+        self._in_place = False
         self._validation = contextlib.ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": {name: whole(self._live.get(name, mean), mean) for name, mean in self.average.items()}}
+        wholes = {
+            name: whole
+            for shards in self._shards.values()
+            for name, whole in shards.whole(self._slices(shards)).items()
+        }
+        return {"average": {name: wholes.get(name, mean) for name, mean in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = state_dict["average"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._live = live_state(pl_module)
+        networks = pl_module.generating_networks()
+        sharded: dict[str, Shards] = getattr(trainer.strategy, "shards", {})
+        self._shards = {name: shards for name, shards in sharded.items() if name in networks}
+        followed = self._followed(pl_module)
         # Keeps what a checkpoint brought; the shapes were checked with the module's own.
-        self.average = {
-            name: part(tensor, self.average[name]) if name in self.average else local(tensor).clone()
-            for name, tensor in self._live.items()
-        }
+        brought, self.average = self.average, {name: in_fp32(tensor).clone() for name, tensor in followed.items()}
+        slicing = {name: shards for shards in self._shards.values() for name in shards.parameters}
+        for name in brought.keys() & followed.keys():
+            mean = slicing[name].cut(name, brought[name]) if name in slicing else brought[name]
+            self.average[name].copy_(mean)
+
+    def _followed(self, module: ImageFamily) -> dict[str, Tensor]:
+        """What is averaged, live: fp32 masters where an engine keeps them, else the weights themselves."""
+        masters = {name: piece for shards in self._shards.values() for name, piece in shards.masters().items()}
+        return {name: masters.get(name, tensor.detach()) for name, tensor in live_state(module).items()}
+
+    def _slices(self, shards: Shards) -> dict[str, Tensor]:
+        return {name: self.average[name] for name in shards.parameters}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -56,9 +73,9 @@ class EMA(L.Callback):
         if self.ramp_up > 0:
             half_life = min(half_life, pl_module.images_seen * self.ramp_up)
         beta = 0.5 ** (images / max(half_life, 1e-8))
-        state = local_state(pl_module)
+        state = self._followed(pl_module)
         means = [name for name in state if follows_mean(name, state[name])]
-        torch._foreach_lerp_([self.average[name] for name in means], [state[name] for name in means], 1 - beta)
+        torch._foreach_lerp_([self.average[n] for n in means], [in_fp32(state[n]) for n in means], 1 - beta)
         for name in state.keys() - set(means):
             self.average[name].copy_(state[name])
 
@@ -71,30 +88,34 @@ class EMA(L.Callback):
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
     @contextlib.contextmanager
+    @torch.no_grad()
     def in_place(self, module: ImageFamily) -> Iterator[None]:
         """Inside, the module's generating networks hold the average; re-entrant."""
-        if self._swapped:
-            yield
+        if self._in_place or not self.average:
+            with whole_weights(module):
+                yield
             return
-        self._swap(module)
-        self._swapped = True
+        sharded = {name for shards in self._shards.values() for name in shards.parameters}
+        live = {name: tensor for name, tensor in live_state(module).items() if name not in sharded}
+        kept = {name: tensor.clone() for name, tensor in live.items()}
+        self._put(live, self.average, lambda shards: self._slices(shards))
+        self._in_place = True
         try:
             with whole_weights(module):
                 yield
         finally:
-            self._swap(module)
-            self._swapped = False
+            self._put(live, kept, lambda shards: shards.masters())
+            self._in_place = False
 
     @torch.no_grad()
-    def _swap(self, module: ImageFamily) -> None:
-        rest = getattr(module.trainer.strategy, "rest", None) if module._trainer is not None else None
-        if rest:
-            rest()
-        # Exchanges values, not tensors: optimizers and engines hold on to the tensors themselves.
-        for name, tensor in local_state(module).items() if self.average else ():
-            kept = tensor.clone()
-            tensor.copy_(self.average[name])
-            self.average[name].copy_(kept)
+    def _put(
+        self, live: dict[str, Tensor], values: dict[str, Tensor], slices: Callable[[Shards], dict[str, Tensor]]
+    ) -> None:
+        # Values, not tensors: optimizers and engines hold on to the tensors themselves.
+        for name, tensor in live.items():
+            tensor.copy_(values[name])
+        for shards in self._shards.values():
+            shards.show(slices(shards))
 
 
 def live_state(module: ImageFamily) -> dict[str, Tensor]:
@@ -106,9 +127,9 @@ def live_state(module: ImageFamily) -> dict[str, Tensor]:
     }
 
 
-def local_state(module: ImageFamily) -> dict[str, Tensor]:
-    """Like ``live_state``; of partitioned parameters the slices that this rank holds."""
-    return {name: local(tensor) for name, tensor in live_state(module).items()}
+def in_fp32(tensor: Tensor) -> Tensor:
+    """Floating-point numbers in fp32: the small steps of an average would vanish in bf16."""
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
 def whole_weights(module: ImageFamily) -> contextlib.AbstractContextManager[Any]:
@@ -129,7 +150,7 @@ def averaged(trainer: L.Trainer, module: ImageFamily) -> Iterator[None]:
     training = module.training
     module.eval()
     try:
-        with torch.no_grad(), ema.in_place(module) if ema else contextlib.nullcontext():
+        with torch.no_grad(), ema.in_place(module) if ema else whole_weights(module):
             yield
     finally:
         module.train(training)

@@ -147,7 +147,7 @@ def _beside(arguments: argparse.Namespace, data: Any, number: int) -> dict[str, 
 
 
 def _device(arguments: argparse.Namespace) -> Any:
-    from launch.loading import best_device
+    from launch.hardware import best_device
 
     return best_device(arguments.device)
 

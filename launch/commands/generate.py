@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from rich.progress import track
 
-    from launch.loading import best_device, load_family
+    from launch.hardware import best_device
+    from launch.loading import load_family
     from launch.pictures import image_grid, save_png, to_uint8
     from lightning_modules.latent import LatentFamily
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Module
+
+from launch.strategies.supervision import SupervisedLauncher, Supervision
 
 #: Gradients travel in buckets of about this many bytes: large enough for bandwidth, small enough for memory.
 BUCKET_BYTES = 64 * 2**20
@@ -27,6 +30,21 @@ class MultiNetworkDDP(DDPStrategy):
     """
 
     _reduce = True
+    #: Watches the other ranks on this machine, where gesso has started them.
+    supervision: Supervision | None = None
+    #: Called with the reason before a rank that hangs is ended.
+    last_words: Callable[[str], None] = staticmethod(lambda reason: None)
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = SupervisedLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def setup_environment(self) -> None:
+        if isinstance(self._launcher, SupervisedLauncher):
+            self.supervision = self._launcher.supervision(lambda reason: self.last_words(reason))
+        if self.supervision is not None:
+            self.supervision.start()
+        super().setup_environment()
 
     def configure_ddp(self) -> None:
         assert self.model is not None
@@ -57,6 +75,8 @@ class MultiNetworkDDP(DDPStrategy):
         return output
 
     def teardown(self) -> None:
+        if self.supervision is not None and sys.exc_info()[0] is None:
+            self.supervision.stop()
         super().teardown()
         # Lightning leaves the group to the interpreter's end, where gloo's threads may abort the process.
         if dist.is_initialized():

@@ -7,11 +7,10 @@ tensors are gathered for a checkpoint and cut up after one, and the checkpoint k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
@@ -67,51 +66,3 @@ def _of_partitioned_parameters(engine: Any) -> Iterator[Fragment]:
             if length > 0:
                 yield Fragment(parameter, flat, position, offset, length)
             position += size
-
-
-def gather(
-    parameters: Iterable[Parameter],
-    pieces: list[Fragment],
-    of: Callable[[Fragment], Tensor],
-    *,
-    device: torch.device,
-) -> list[Tensor]:
-    """Whole fp32 tensors on the CPU, one a parameter, out of the ranks' pieces; every rank must call it alike."""
-    by_parameter: dict[int, list[Fragment]] = {}
-    for piece in pieces:
-        by_parameter.setdefault(id(piece.parameter), []).append(piece)
-    wholes = []
-    for parameter in parameters:
-        shape = getattr(parameter, "ds_shape", parameter.shape)
-        whole = torch.zeros(shape, dtype=torch.float32, device=device)
-        for piece in by_parameter.get(id(parameter), []):
-            piece.cut(whole).copy_(of(piece))
-        # Each element stands on one rank, and is zero on all others.
-        dist.all_reduce(whole)
-        wholes.append(whole.cpu())
-    return wholes
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a parameter or buffer: its slice under ZeRO 3, else all of it."""
-    return getattr(tensor, "ds_tensor", tensor).detach()
-
-
-def whole(tensor: Any, piece: Tensor) -> Tensor:
-    """The whole of what ``piece`` is this rank's part of; ``tensor`` says how it was cut. Every rank must call it."""
-    if not hasattr(tensor, "ds_tensor"):
-        return piece
-    pieces = [torch.empty_like(piece) for _ in range(dist.get_world_size())]
-    dist.all_gather(pieces, piece)
-    return torch.cat([p.view(-1) for p in pieces])[: tensor.ds_numel].view(tensor.ds_shape)
-
-
-def part(tensor: Tensor, value: Tensor) -> Tensor:
-    """This rank's part, in a tensor of its own, of a whole ``value``: the inverse of ``whole``."""
-    if not hasattr(tensor, "ds_tensor"):
-        return value.to(tensor, copy=True)
-    piece = torch.zeros_like(tensor.ds_tensor)
-    size = piece.numel()
-    mine = value.reshape(-1)[dist.get_rank() * size :][:size]
-    piece.view(-1)[: mine.numel()].copy_(mine)
-    return piece

@@ -17,6 +17,7 @@ from lightning_modules.networks.layers import (
     check_attention_resolution,
     checkpointed,
     init_dcgan_,
+    like_weights,
     required_labels,
     stage_channels,
 )
@@ -84,7 +85,7 @@ class DCGANGenerator(nn.Module):
         """
         labels = required_labels(labels, self.num_classes)
         # Read as NHWC, which is the same to weights drawn alike, and so in channels-last memory without a copy.
-        x = self.project(z).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        x = self.project(like_weights(z, self)).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
         x = F.relu(self.norm(x) if labels is None else self.norm(x, labels), inplace=True)
         for block in self.blocks:
             x = checkpointed(block, x, labels, enabled=self.gradient_checkpointing)
@@ -159,7 +160,7 @@ class DCGANDiscriminator(nn.Module):
             ValueError: a conditional network got no labels.
         """
         labels = required_labels(labels, self.num_classes)
-        x = images
+        x = like_weights(images, self)
         for block in self.blocks:
             x = checkpointed(block, x, enabled=self.gradient_checkpointing)
         # The head in the parameters' own precision: a bfloat16 logit near 100 could only move in steps of a half.

@@ -177,6 +177,11 @@ def add_spectral_norm_(network: nn.Module) -> None:
             parametrizations.spectral_norm(module)
 
 
+def like_weights(x: Tensor, network: nn.Module) -> Tensor:
+    """``x`` in the dtype of the network's weights (bf16-true): images and latents are fp32 everywhere else."""
+    return x.to(next(network.parameters()).dtype)
+
+
 def checkpointed(module: nn.Module, *inputs: Any, enabled: bool) -> Any:
     """``module(*inputs)``; when ``enabled``, activations are recomputed in the backward pass instead of kept.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.networks.layers import DownBlock, UpBlock, checkpointed, stage_channels
+from lightning_modules.networks.layers import DownBlock, UpBlock, checkpointed, like_weights, stage_channels
 
 
 class VAEEncoder(nn.Module):
@@ -50,7 +50,7 @@ class VAEEncoder(nn.Module):
             Mean and log variance (natural logarithm), float32 ``[N, latent_dim]`` each. The log variance is clamped
             to [-30, 20], so that its exponential can be used as it is.
         """
-        x = images
+        x = like_weights(images, self)
         for block in self.blocks:
             x = checkpointed(block, x, enabled=self.gradient_checkpointing)
         # In the parameters' own precision: the KL divergence is sensitive to the log variance.
@@ -93,7 +93,7 @@ class VAEDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Mean images ``[N, channels, resolution, resolution]``, float32 in [-1, 1], of ``z`` ``[N, latent_dim]``."""
-        x = F.relu(self.project(z)).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        x = F.relu(self.project(like_weights(z, self))).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
         for block in self.blocks:
             x = checkpointed(block, x, enabled=self.gradient_checkpointing)
         return torch.tanh(self.to_image(x).float())

@@ -1,7 +1,8 @@
 """What each rank of test_zero.py runs: `LOCAL_RANK=r rank_program.py OUT JOB...`, a job being a JSON object.
 
-A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``devices``, ``resume`` (a checkpoint) and
-options of the family. Writes OUT/<name>.pt: a checkpoint with each step's losses and a few generated images.
+A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``devices``, ``resume`` (a checkpoint),
+``precision``, ``bad_steps`` (whose images are infinite on the last rank) and options of the family. Writes
+OUT/<name>.pt: a checkpoint with each step's losses and a few generated images.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins import MixedPrecision
 
 from launch.callbacks.ema import EMA, averaged
 from launch.checkpoints import layout
@@ -33,9 +35,9 @@ SMALL = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
 class Rows(L.LightningDataModule):
     """The same global batches for any number of ranks, from any step on."""
 
-    def __init__(self, first: int, until: int) -> None:
+    def __init__(self, first: int, until: int, bad_steps: list[int]) -> None:
         super().__init__()
-        self.first, self.until = first, until
+        self.first, self.until, self.bad_steps = first, until, bad_steps
 
     def train_dataloader(self) -> Any:
         return self
@@ -45,6 +47,9 @@ class Rows(L.LightningDataModule):
         for step in range(self.first, self.until):
             generator = torch.Generator().manual_seed(step)
             images = torch.rand(GLOBAL_BATCH, 1, 32, 32, generator=generator) * 2 - 1
+            if step in self.bad_steps:
+                # On the last rank only; the others must hear of it.
+                images[ranks - 1] = torch.inf
             yield {"image": images[rank::ranks], "position": (step + 1) * GLOBAL_BATCH}
 
 
@@ -83,11 +88,15 @@ def run(job: dict[str, Any], out: Path) -> None:
     resume = job.get("resume")
     first = layout.read(Path(resume))["gesso"]["steps_done"] if resume else 0
     losses, ema = Losses(), EMA(half_life_kimg=0.02)
+    precision = job.get("precision", "32-true")
+    # Lightning would take bf16-mixed on a CPU unless the plugin itself is given.
+    fp16 = precision == "16-mixed"
     trainer = L.Trainer(
         accelerator="cpu",
         devices=job.get("devices", 2),
         strategy=job["strategy"],
-        precision=job.get("precision", "32-true"),
+        precision=None if fp16 else precision,
+        plugins=[MixedPrecision("16-mixed", "cpu")] if fp16 else None,
         # The checkpoint was saved at its epoch's end.
         max_epochs=2 if resume else 1,
         callbacks=[losses, ema, Keep(out / job["name"])],
@@ -97,7 +106,7 @@ def run(job: dict[str, Any], out: Path) -> None:
         enable_progress_bar=False,
         default_root_dir=out,
     )
-    trainer.fit(module, Rows(first, job["until"]), ckpt_path=resume, weights_only=True)
+    trainer.fit(module, Rows(first, job["until"], job.get("bad_steps", [])), ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         state = layout.read(out / job["name"])
         state["losses"] = losses.steps

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock, Every
-from launch.callbacks.ema import EMA, averaged, local_state
+from launch.callbacks.ema import EMA, averaged, live_state
 from launch.callbacks.interruption import Interrupted, Interruption
 from launch.checkpoints import layout
 from launch.loading import load_family
@@ -96,7 +96,7 @@ def test_ema_is_the_geometric_mean_of_the_trajectory(tmp_path: Path) -> None:
             self.on_train_batch_end(trainer, pl_module)
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            trajectory.append({name: tensor.clone() for name, tensor in local_state(pl_module).items()})
+            trajectory.append({name: tensor.clone() for name, tensor in live_state(pl_module).items()})
 
     ema = EMA(half_life_kimg=half_life, ramp_up=0.0)
     train(tmp_path, 0.08, ema, Record(), Checkpoints())
@@ -117,14 +117,14 @@ def test_the_average_is_in_place_only_inside_the_context(tmp_path: Path) -> None
     trainer = train(tmp_path, 0.04, ema, Checkpoints())
     module: Any = trainer.lightning_module
     module.train()
-    raw = {name: tensor.clone() for name, tensor in local_state(module).items()}
+    raw = {name: tensor.clone() for name, tensor in live_state(module).items()}
     average = {name: tensor.clone() for name, tensor in ema.average.items()}
     assert any(not torch.equal(raw[name], average[name]) for name in raw)
     with averaged(trainer, module), averaged(trainer, module):
         assert not module.training
-        assert all(torch.equal(tensor, average[name]) for name, tensor in local_state(module).items())
+        assert all(torch.equal(tensor, average[name]) for name, tensor in live_state(module).items())
     assert module.training
-    assert all(torch.equal(tensor, raw[name]) for name, tensor in local_state(module).items())
+    assert all(torch.equal(tensor, raw[name]) for name, tensor in live_state(module).items())
 
 
 def test_the_last_checkpoints_stay_and_the_average_is_what_loads(tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_the_last_checkpoints_stay_and_the_average_is_what_loads(tmp_path: Path)
     last = tmp_path / "checkpoints" / "last"
     module, origin = load_family(last)
     assert (origin["images_seen"], origin["average"]) == (104, True)
-    assert all(torch.equal(tensor, ema.average[name]) for name, tensor in local_state(module).items())
+    assert all(torch.equal(tensor, ema.average[name]) for name, tensor in live_state(module).items())
     raw, _ = load_family(last, average=False)
-    assert any(not torch.equal(tensor, ema.average[name]) for name, tensor in local_state(raw).items())
+    assert any(not torch.equal(tensor, ema.average[name]) for name, tensor in live_state(raw).items())
 
 
 def test_a_signal_ends_training_after_a_whole_step_that_is_saved(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from launch.train import affordable_precision
+from launch.hardware import affordable_precision
 
 
 @pytest.mark.parametrize("has", [True, False])

@@ -114,6 +114,60 @@ def test_options_mean_the_same_under_zero(family: str, options: dict[str, Any], 
         assert_same_training(results[name], results["ddp"])
 
 
+@pytest.mark.parametrize("family", ["vae", "spectral"])
+def test_all_ranks_skip_what_is_not_finite_on_one(family: str, tmp_path: Path) -> None:
+    strategies = ("ddp", "zero1", "zero2", "zero3")
+    jobs = [{"name": name, "family": family, "strategy": name, "until": 8, "bad_steps": [3, 6]} for name in strategies]
+    results = run(tmp_path, *jobs)
+    good = [step for step in range(8) if step not in (3, 6)]
+    for name in strategies:
+        skipped = results[name]["gesso"]["skipped_updates"]
+        assert skipped == ({"autoencoder": 2} if family == "vae" else {"discriminator": 2, "generator": 0})
+        # A loss that is NaN equals nothing; its step changed nothing either.
+        results[name]["losses"] = [results[name]["losses"][step] for step in good]
+        assert all(tensor.isfinite().all() for tensor in results[name]["state_dict"].values())
+        assert_same_training(results[name], results["ddp"])
+    for state in results["ddp"]["optimizer_states"].values():
+        assert {int(entry["step"]) for entry in state["state"].values()} <= {6, 8}
+
+
+def test_fp16_scales_each_networks_loss_alike_on_every_strategy(tmp_path: Path) -> None:
+    strategies = ("ddp", "zero1", "zero2", "zero3")
+    jobs = [
+        {"name": name, "family": "spectral", "strategy": name, "until": 6, "precision": "16-mixed", "bad_steps": [2]}
+        for name in strategies
+    ]
+    results = run(tmp_path, *jobs)
+    for name in strategies:
+        scales = {network: state["scale"] for network, state in results[name]["LossScalePerNetwork"].items()}
+        assert scales == {"discriminator": 2.0**15, "generator": 2.0**16}
+        for step, (found, wanted) in enumerate(zip(results[name]["losses"], results["ddp"]["losses"], strict=True)):
+            if step != 2:
+                assert found == pytest.approx(wanted, rel=2e-2, abs=2e-3)
+
+
+def test_bf16_weights_have_fp32_masters_that_the_average_follows_and_a_checkpoint_keeps(tmp_path: Path) -> None:
+    stages = ("zero1", "zero2", "zero3")
+    job = {"family": "vae", "precision": "bf16-true"}
+    results = run(
+        tmp_path,
+        *({**job, "name": name, "strategy": name, "until": 10} for name in stages),
+        *({**job, "name": f"{name}-half", "strategy": name, "until": 5} for name in stages),
+        *(
+            {**job, "name": f"{n}-again", "strategy": n, "until": 10, "resume": str(tmp_path / f"{n}-half")}
+            for n in stages
+        ),
+    )
+    for name in stages:
+        weights, average = results[name]["state_dict"], results[name]["callbacks"]["EMA"]["average"]
+        for state in (weights, average):
+            assert all(tensor.dtype == torch.float32 for tensor in state.values())
+            assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in state.values())
+        again = results[f"{name}-again"]
+        assert_close(again["state_dict"], weights)
+        assert_close(again["callbacks"]["EMA"]["average"], average)
+
+
 @pytest.mark.parametrize("saved_by", ["ddp", "zero1", "zero2", "zero3"])
 def test_a_checkpoint_resumes_under_any_strategy_on_any_number_of_ranks(saved_by: str, tmp_path: Path) -> None:
     job = {"family": "wgan_gp"}

@@ -141,7 +141,7 @@ def test_gradients_are_clipped_after_unscaling(tmp_path: Path) -> None:
 
 def test_a_resumed_run_takes_the_configs_learning_rate() -> None:
     saved, changed = DCGAN(**SMALL, generator_lr=1e-3), DCGAN(**SMALL, generator_lr=0.5, beta1=0.9)
-    optimizers = saved.optimizers_by_network().values()
+    optimizers = saved.configure_optimizers()
     checkpoint: dict[str, Any] = {
         "state_dict": saved.state_dict(),
         "optimizer_states": [optimizer.state_dict() for optimizer in optimizers],

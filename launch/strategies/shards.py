@@ -1,0 +1,139 @@
+"""What one rank holds of a network under ZeRO, and how it becomes whole tensors and comes from them.
+
+Checkpoints, averages and evaluation go through here, so that none of them knows ranks or stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from launch.strategies.fragments import Fragment, fragments
+
+
+class Shards:
+    """This rank's slices of a network's fp32 masters and optimizer states (ZeRO stages 1 to 3).
+
+    Args:
+        engine: DeepSpeed's engine of the network.
+        groups: the parameters of each of the optimizer's groups, as it was given them.
+        names: name of each of them in the module.
+    """
+
+    def __init__(self, engine: Any, groups: list[list[Parameter]], names: list[str]) -> None:
+        self.engine = engine
+        self.groups = groups
+        self.parameters = dict(zip(names, (p for group in groups for p in group), strict=True))
+        pieces = {id(piece.parameter): piece for piece in fragments(engine)}
+        #: By name; a parameter of which this rank holds nothing has none.
+        self.pieces = {name: pieces[id(p)] for name, p in self.parameters.items() if id(p) in pieces}
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether the weights themselves are cut up (stage 3)."""
+        return self.engine.zero_optimization_stage() == 3
+
+    # ---- slices and whole tensors ------------------------------------------------------------------------------------
+
+    def masters(self) -> dict[str, Tensor]:
+        """Live slices of the fp32 weights that the optimizer steps: flat, by name; empty where there is none."""
+        return {name: self._slice(name, lambda piece: piece.flat) for name in self.parameters}
+
+    def _slice(self, name: str, flat: Callable[[Fragment], Tensor]) -> Tensor:
+        piece = self.pieces.get(name)
+        return piece.of(flat(piece)) if piece else torch.empty(0, device=self.engine.device)
+
+    def whole(self, slices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole fp32 tensors out of the ranks' slices; every rank must call it alike."""
+        return {name: self._whole(name, piece) for name, piece in slices.items()}
+
+    def _whole(self, name: str, value: Tensor) -> Tensor:
+        parameter = self.parameters[name]
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        whole = torch.zeros(shape, dtype=torch.float32, device=self.engine.device)
+        if piece := self.pieces.get(name):
+            piece.cut(whole).copy_(value)
+        # Each element stands on one rank, and is zero on all others.
+        dist.all_reduce(whole)
+        return whole
+
+    def cut(self, name: str, whole: Tensor) -> Tensor:
+        """This rank's slice of a whole tensor, in fp32 and in memory of its own."""
+        piece = self.pieces.get(name)
+        cut = piece.cut(whole) if piece else whole.new_empty(0)
+        return cut.to(self.engine.device, torch.float32, copy=True)
+
+    # ---- weights -----------------------------------------------------------------------------------------------------
+
+    def show(self, slices: Mapping[str, Tensor]) -> None:
+        """Makes the network's weights those of the ranks' slices; the masters stay what they are."""
+        if self.partitioned:
+            self.rest()
+            for name, value in slices.items():
+                self.parameters[name].ds_tensor.view(-1)[: value.numel()].copy_(value)  # type: ignore[attr-defined]
+        else:
+            for name, value in slices.items():
+                self.parameters[name].detach().copy_(self._whole(name, value))
+
+    def rest(self) -> None:
+        """Takes partitioned weights back to their slices, so that these alone say what the weights are."""
+        if self.partitioned:
+            self.engine.optimizer.parameter_offload.partition_all_parameters()
+
+    def take_over(self, wholes: Mapping[str, Tensor] | None = None) -> None:
+        """Makes the masters equal to ``wholes``, or to the weights, which must be whole then."""
+        for name, piece in self.pieces.items():
+            source = piece.parameter.detach() if wholes is None else wholes[name]
+            piece.of(piece.flat).copy_(piece.cut(source))
+
+    # ---- optimizer states, as a single process would have them -------------------------------------------------------
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer's state dict with whole tensors on the CPU; every rank must call it alike."""
+        states = self.engine.optimizer.optimizer.state
+        stepped = [states[piece.flat] for piece in self.pieces.values() if piece.flat in states]
+        example: dict[str, Any] = stepped[0] if stepped else {}
+        result: dict[int, dict[str, Any]] = {number: {} for number in range(len(self.parameters))} if example else {}
+        for key, value in example.items():
+            if isinstance(value, Tensor) and value.dim() > 0:
+
+                def moment(piece: Fragment, key: str = key) -> Tensor:
+                    return states[piece.flat][key]
+
+                for number, name in enumerate(self.parameters):
+                    result[number][key] = self._whole(name, self._slice(name, moment)).cpu()
+            else:
+                for entry in result.values():
+                    # Each its own: a fused optimizer counts in place, once for every parameter.
+                    entry[key] = value.clone() if isinstance(value, Tensor) else value
+        return {"state": result, "param_groups": self._param_groups(optimizer)}
+
+    def _param_groups(self, optimizer: Any) -> list[dict[str, Any]]:
+        groups, first = [], 0
+        inner = getattr(optimizer, "_optimizer", optimizer)
+        for group, parameters in zip(inner.param_groups, self.groups, strict=True):
+            options = {key: value for key, value in group.items() if key in inner.defaults}
+            groups.append({**options, "params": list(range(first, first + len(parameters)))})
+            first += len(parameters)
+        return groups
+
+    def load_optimizer_state(self, saved: Mapping[str, Any]) -> None:
+        """The inverse of ``optimizer_state``."""
+        inner = self.engine.optimizer.optimizer
+        for number, name in enumerate(self.parameters):
+            if (piece := self.pieces.get(name)) is None:
+                continue
+            state = inner.state[piece.flat]
+            for key, value in saved["state"].get(number, {}).items():
+                if isinstance(value, Tensor) and value.dim() > 0:
+                    piece.of(state.setdefault(key, torch.zeros_like(piece.flat))).copy_(piece.cut(value))
+                else:
+                    state[key] = value.clone() if isinstance(value, Tensor) else value
+        for group, theirs in zip(inner.param_groups, saved["param_groups"], strict=True):
+            group.update({key: value for key, value in theirs.items() if key != "params"})

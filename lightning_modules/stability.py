@@ -1,0 +1,142 @@
+"""Losses and gradients that are not finite: skip the step, count it, know when to stop; and loss scales for fp16.
+
+Nothing here waits for a GPU: flags and counters stay on the device until somebody reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class NonFiniteError(RuntimeError):
+    """A network's losses or gradients were not finite in too many steps in a row."""
+
+
+def poisoned(loss: Tensor) -> Tensor:
+    """``loss`` itself if it is finite; else NaN: then every gradient is, on every rank once they are averaged."""
+    return loss * torch.where(torch.isfinite(loss), 1.0, torch.nan)
+
+
+def is_nonfinite(parameters: list[Tensor], *, clip_norm: float | None = None) -> Tensor:
+    """Whether any gradient is not finite: 1 or 0, on the device; clips them to ``clip_norm`` on the way."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    return (~torch.isfinite(norm)).float()
+
+
+class Skips:
+    """How often each network's step was skipped: in all, and in a row."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(self, name: str, skipped: Tensor) -> None:
+        """Books one update of the network ``name``; ``skipped`` is 1 or 0."""
+        total, in_a_row = self._counts.get(name, (torch.zeros_like(skipped), torch.zeros_like(skipped)))
+        self._counts[name] = (total.to(skipped) + skipped, (in_a_row.to(skipped) + 1) * skipped)
+
+    def totals(self) -> dict[str, int]:
+        """Skipped steps since training began, by network; waits for the device."""
+        return {name: int(total.item()) for name, (total, _) in self._counts.items()}
+
+    def load(self, totals: dict[str, int]) -> None:
+        """Goes on counting from what ``totals`` returned."""
+        self._counts = {name: (torch.tensor(float(total)), torch.tensor(0.0)) for name, total in totals.items()}
+
+    def check(self, limit: int, *, step: int, images: int) -> None:
+        """Waits for the device.
+
+        Raises:
+            NonFiniteError: a network's last ``limit`` or more steps were all skipped; names it.
+        """
+        for name, (_, in_a_row) in self._counts.items():
+            count = int(in_a_row.item())
+            if count >= limit:
+                raise NonFiniteError(
+                    f"{name}: loss or gradients were not finite in the last {count} of its updates, up to step "
+                    f"{step:,} ({images:,} images); none of these changed a weight. Lower its learning rate, clip its "
+                    "gradient (gradient_clip_norm), or train in bf16-mixed or 32-true"
+                )
+
+
+class BufferGuard:
+    """Keeps a bad step's statistics out of batch norm's buffers, without waiting for the device."""
+
+    def __init__(self, buffers: Iterable[Tensor]) -> None:
+        self.buffers = [buffer for buffer in buffers if buffer.is_floating_point() and buffer.numel()]
+        self._before = self._flat()
+
+    def _flat(self) -> Tensor | None:
+        return torch.cat([buffer.detach().reshape(-1) for buffer in self.buffers]) if self.buffers else None
+
+    def undo_if(self, bad: Tensor) -> None:
+        """Puts back what the buffers held at the beginning if ``bad`` is 1."""
+        now = self._flat()
+        if now is None or self._before is None:
+            return
+        kept = torch.where(bad.to(now.device) > 0, self._before, now)
+        pieces = kept.split([buffer.numel() for buffer in self.buffers])
+        values = [piece.view(buffer.shape) for piece, buffer in zip(pieces, self.buffers, strict=True)]
+        torch._foreach_copy_(self.buffers, values)
+
+
+def skip_if(bad: Tensor, optimizer: Optimizer) -> None:
+    """Makes the optimizer's coming step do nothing if ``bad`` is 1."""
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        # A fused optimizer looks at the flag on the device.
+        optimizer.found_inf = bad  # type: ignore[attr-defined]
+    elif bad.item():
+        # Any other one leaves out parameters without gradients.
+        optimizer.zero_grad(set_to_none=True)
+
+
+class LossScalePerNetwork(MixedPrecision):
+    """16-mixed with a loss scale for each network: a discriminator's overflow must not shrink the generator's.
+
+    Args:
+        module: the family; its ``updating`` names the network whose turn it is.
+        device: ``cuda`` or ``cpu``.
+    """
+
+    def __init__(self, module: Any, device: str) -> None:
+        self._module = module
+        self.scalers: dict[str, torch.amp.GradScaler] = {}
+        super().__init__("16-mixed", device)
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler:
+        name = self._module.updating
+        if name not in self.scalers:
+            self.scalers[name] = torch.amp.GradScaler(device=self.device)
+        return self.scalers[name]
+
+    @scaler.setter
+    def scaler(self, value: Any) -> None:
+        """Lightning's own one, for all networks together, is not used."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: scaler.state_dict() for name, scaler in self.scalers.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, state in state_dict.items():
+            self.scalers[name] = torch.amp.GradScaler(device=self.device)
+            self.scalers[name].load_state_dict(state)
+
+
+def advance(scaler: torch.amp.GradScaler, *, overflow: bool) -> None:
+    """What ``GradScaler.update`` does, for who found the overflow by other means (an engine of DeepSpeed's)."""
+    state = scaler.state_dict()
+    state["_growth_tracker"] = 0 if overflow else state["_growth_tracker"] + 1
+    if overflow:
+        state["scale"] *= state["backoff_factor"]
+    elif state["_growth_tracker"] == state["growth_interval"]:
+        state["scale"] *= state["growth_factor"]
+        state["_growth_tracker"] = 0
+    scaler.load_state_dict(state)
