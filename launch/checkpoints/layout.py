@@ -58,11 +58,15 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
             _save_tensors(content, partial / f"{name}.safetensors")
         (partial / STATE).write_text(json.dumps(state, indent=1))
         files = sorted(partial.iterdir())
-        # The marker vouches for what has reached the disk.
-        sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
-        (partial / MARKER).write_text(json.dumps({"format": FORMAT, "files": sums}, indent=1))
-        for file in (*files, partial / MARKER, partial):
+        for file in files:
             flush(file)
+        sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+        # The marker vouches for what has reached the disk; it is itself there at once or not at all.
+        marker = aside(partial / MARKER)
+        marker.write_text(json.dumps({"format": FORMAT, "files": sums}, indent=1))
+        flush(marker)
+        marker.rename(partial / MARKER)
+        flush(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

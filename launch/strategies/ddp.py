@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Module
 
 from launch.strategies.supervision import SupervisedLauncher, Supervision
+from lightning_modules.networks.batch_norm import synchronise_
 
 #: Gradients travel in buckets of about this many bytes: large enough for bandwidth, small enough for memory.
 BUCKET_BYTES = 64 * 2**20
@@ -45,6 +47,12 @@ class MultiNetworkDDP(DDPStrategy):
         if self.supervision is not None:
             self.supervision.start()
         super().setup_environment()
+
+    def setup(self, trainer: Any) -> None:
+        if self._layer_sync is not None:
+            # trainer.sync_batchnorm: true; torch's own layer knows neither the CPU, nor labels, nor penalties.
+            self._layer_sync = BatchNormSync()
+        super().setup(trainer)
 
     def configure_ddp(self) -> None:
         assert self.model is not None
@@ -93,6 +101,17 @@ class MultiNetworkDDP(DDPStrategy):
             yield
         finally:
             self._reduce = True
+
+
+class BatchNormSync(LayerSync):
+    """Lightning's way to batch norm over all ranks."""
+
+    def apply(self, model: Module) -> Module:
+        synchronise_(model)
+        return model
+
+    def revert(self, model: Module) -> Module:
+        return model
 
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.batch_norm import batch_norm
 from lightning_modules.networks.layers import (
     DownBlock,
     Normalization,
     UpBlock,
     add_spectral_norm_,
-    batch_norm,
     check_attention_resolution,
     checkpointed,
     init_dcgan_,

@@ -16,6 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+from lightning_modules.networks.batch_norm import ConditionalBatchNorm2d, batch_norm
+
 Normalization = Literal["batch", "layer", "none"]
 
 RESOLUTIONS = (32, 64, 128, 256)
@@ -54,28 +56,6 @@ class SelfAttention(nn.Module):
         return x + self.gamma.to(x.dtype) * self.output(attended)
 
 
-class ConditionalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose scale and shift depend on the class (de Vries et al. 2017, arXiv:1707.00683).
-
-    Args:
-        features: C.
-        num_classes: rows of ``scale`` and ``shift``, both ``[num_classes, C]``.
-    """
-
-    def __init__(self, features: int, num_classes: int) -> None:
-        super().__init__(features, affine=False)
-        self.scale = nn.Parameter(torch.ones(num_classes, features))
-        self.shift = nn.Parameter(torch.zeros(num_classes, features))
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
-        """Normalises ``x`` ``[N, C, H, W]`` with the parameters of ``labels`` (int64 ``[N]``)."""
-        x = super().forward(x)
-        # Parameters in x's precision: under autocast the result would else be float32, twice the memory to move.
-        scale = F.embedding(labels, self.scale).to(x.dtype)[:, :, None, None]
-        shift = F.embedding(labels, self.shift).to(x.dtype)[:, :, None, None]
-        return torch.addcmul(shift, x, scale)
-
-
 class UpBlock(nn.Module):
     """Doubles the side: transposed convolution 4x4, (conditional) batch norm, ReLU, optional self-attention."""
 
@@ -110,11 +90,6 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, in, H, W] -> [N, out, H/2, W/2]``."""
         return self.attention(F.leaky_relu(self.norm(self.convolution(x)), 0.2, inplace=True))
-
-
-def batch_norm(features: int, num_classes: int) -> nn.BatchNorm2d:
-    """Batch norm, conditional on the class when there are classes."""
-    return ConditionalBatchNorm2d(features, num_classes) if num_classes else nn.BatchNorm2d(features)
 
 
 def stage_channels(resolution: int, width: int) -> list[int]:
@@ -230,7 +205,7 @@ def _tokens(maps: Tensor) -> Tensor:
 def _normalization(kind: Normalization, features: int) -> nn.Module:
     match kind:
         case "batch":
-            return nn.BatchNorm2d(features)
+            return batch_norm(features)
         case "layer":
             # Layer norm over C, H and W with one scale a channel; its kernel reads channels-last maps in place.
             return nn.GroupNorm(1, features)

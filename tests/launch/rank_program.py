@@ -1,7 +1,7 @@
 """What each rank of test_zero.py runs: `LOCAL_RANK=r rank_program.py OUT JOB...`, a job being a JSON object.
 
 A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``devices``, ``resume`` (a checkpoint),
-``precision``, ``bad_steps`` (whose images are infinite on the last rank) and options of the family. Writes
+``precision``, ``sync_batchnorm``, ``bad_steps`` (infinite images on the last rank) and options of the family. Writes
 OUT/<name>.pt: a checkpoint with each step's losses and a few generated images.
 """
 
@@ -50,7 +50,8 @@ class Rows(L.LightningDataModule):
             if step in self.bad_steps:
                 # On the last rank only; the others must hear of it.
                 images[ranks - 1] = torch.inf
-            yield {"image": images[rank::ranks], "position": (step + 1) * GLOBAL_BATCH}
+            labels = torch.arange(GLOBAL_BATCH) // 2 % 2
+            yield {"image": images[rank::ranks], "label": labels[rank::ranks], "position": (step + 1) * GLOBAL_BATCH}
 
 
 class Losses(L.Callback):
@@ -61,7 +62,7 @@ class Losses(L.Callback):
         self.steps.append(pl_module.take_averages())
 
 
-def make(family: str, **options: Any) -> ImageFamily:
+def make(family: str, *, synchronised: bool = False, **options: Any) -> ImageFamily:
     torch.manual_seed(0)
     layer = {**SMALL, **options, "normalization": "layer", "discriminator_lr": 2e-4}
     if family == "wgan_gp":
@@ -70,12 +71,15 @@ def make(family: str, **options: Any) -> ImageFamily:
         module = DCGAN(**layer, loss="wgan", weight_clip=0.02)
     elif family == "r1":
         module = DCGAN(**layer, loss="vanilla", r1_gamma=1.0, r1_interval=2)
+    elif family == "conditional":
+        classes = {"normalization": "batch", "num_classes": 2}
+        module = DCGAN(**{**layer, **classes}, loss="vanilla", r1_gamma=1.0, r1_interval=2)
     elif family == "spectral":
         module = DCGAN(**{**layer, "normalization": "none"}, loss="hinge", spectral_norm=True, attention_resolution=16)
     else:
         module = VAE(**SMALL, **options)
     # Batch norm's statistics are each rank's own, and would differ between one rank and two.
-    for part in list(module.modules()):
+    for part in list(module.modules()) if not synchronised else ():
         for name, child in part.named_children():
             if isinstance(child, torch.nn.BatchNorm2d):
                 setattr(part, name, torch.nn.GroupNorm(1, child.num_features))
@@ -84,7 +88,8 @@ def make(family: str, **options: Any) -> ImageFamily:
 
 def run(job: dict[str, Any], out: Path) -> None:
     options = {key: job[key] for key in ("micro_batches", "gradient_clip_norm", "gradient_checkpointing") if key in job}
-    module = make(job["family"], **options)
+    synchronised = job.get("sync_batchnorm", False)
+    module = make(job["family"], synchronised=synchronised, **options)
     resume = job.get("resume")
     first = layout.read(Path(resume))["gesso"]["steps_done"] if resume else 0
     losses, ema = Losses(), EMA(half_life_kimg=0.02)
@@ -97,6 +102,7 @@ def run(job: dict[str, Any], out: Path) -> None:
         strategy=job["strategy"],
         precision=None if fp16 else precision,
         plugins=[MixedPrecision("16-mixed", "cpu")] if fp16 else None,
+        sync_batchnorm=synchronised,
         # The checkpoint was saved at its epoch's end.
         max_epochs=2 if resume else 1,
         callbacks=[losses, ema, Keep(out / job["name"])],

@@ -113,6 +113,28 @@ def test_killed_between_two_renames_the_new_one_is_found(saved: Path) -> None:
     assert not incomplete.with_suffix("").exists()
 
 
+def test_killed_while_the_marker_is_written_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    write_text = Path.write_text
+
+    def half(self: Path, text: str) -> int:
+        if "complete" not in self.name:
+            return write_text(self, text)
+        write_text(self, text[: len(text) // 2])
+        # A killed process cleans nothing up.
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        raise Killed
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(Killed):
+        layout.write(tmp_path / "000000000200", TREE)
+    files.recover(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000200.partial"]
+    assert not files.is_complete(tmp_path / "000000000200.partial")
+
+
 def test_training_may_change_its_tensors_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,19 @@ def test_bf16_weights_have_fp32_masters_that_the_average_follows_and_a_checkpoin
         assert_close(again["callbacks"]["EMA"]["average"], average)
 
 
+@pytest.mark.parametrize("family", ["vae", "conditional"])
+def test_synchronised_batch_norm_makes_two_ranks_one(family: str, tmp_path: Path) -> None:
+    job = {"family": family, "until": 10, "sync_batchnorm": True}
+    strategies = ("ddp", "zero2") if family == "conditional" else ("ddp", "zero3")
+    results = run(
+        tmp_path,
+        *({**job, "name": name, "strategy": name} for name in strategies),
+        {**job, "name": "one rank", "strategy": "ddp", "devices": 1},
+    )
+    for name in strategies:
+        assert_same_training(results[name], results["one rank"])
+
+
 @pytest.mark.parametrize("saved_by", ["ddp", "zero1", "zero2", "zero3"])
 def test_a_checkpoint_resumes_under_any_strategy_on_any_number_of_ranks(saved_by: str, tmp_path: Path) -> None:
     job = {"family": "wgan_gp"}

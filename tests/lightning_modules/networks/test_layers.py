@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.batch_norm import ConditionalBatchNorm2d
 from lightning_modules.networks.layers import (
-    ConditionalBatchNorm2d,
     DownBlock,
     SelfAttention,
     UpBlock,
