@@ -321,6 +321,8 @@ def quiet() -> None:
     # Between Lightning 2.6 and newer releases of its dependencies; nothing that a user could mend.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
+    # Between DeepSpeed 0.19 and torch 2.14.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*instantiate_classes.*was deprecated.*")
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from launch.strategies.ddp import MultiNetworkDDP
+from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
 from launch.strategies.shards import Shards
 from lightning_modules.stability import LossScalePerNetwork, advance
 
@@ -96,7 +96,9 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             self.shards[name] = Shards(engine, groups, [f"{name}.{key}" for key in module._parameter_names[name]])
 
     def _engine_config(self, stage: int, *, clip: float | None, bf16: bool) -> dict[str, Any]:
-        zero: dict[str, Any] = {"stage": stage}
+        # DeepSpeed's default buffers, 2 GB each, outweigh these networks.
+        numbers = BUCKET_BYTES // 4
+        zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": numbers, "allgather_bucket_size": numbers}
         if stage == 3:
             # Nothing stays whole behind our back: evaluation exchanges weights in place.
             zero["stage3_param_persistence_threshold"] = 0

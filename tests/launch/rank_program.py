@@ -145,7 +145,7 @@ class Keep(L.Callback):
 
 def main() -> None:
     # A hang tells where it is.
-    faulthandler.dump_traceback_later(300, exit=True)
+    faulthandler.dump_traceback_later(540, exit=True)
     out = Path(sys.argv[1])
     ddp.register()
     zero.register()
