@@ -192,7 +192,8 @@ class ImageFamily(L.LightningModule):
                     self.manual_backward(poisoned(values["loss"]) / len(parts))
                 self._average({f"{name}/{key}": value for key, value in values.items()})
             optimizer.step()
-            optimizer.zero_grad()
+            # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
+            getattr(self, name).zero_grad()
         self.skips.note(name, self.skipped)
         self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
         # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.

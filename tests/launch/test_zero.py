@@ -111,17 +111,18 @@ def test_options_mean_the_same_under_zero(tmp_path: Path) -> None:
         "accumulation and clipping": {"family": "vae", "micro_batches": 2, "gradient_clip_norm": 0.05},
         "gradient checkpointing": {"family": "vae", "gradient_checkpointing": True},
     }
+    strategies = (*STAGES, "zero2_offload", "zero3_offload")
     results = run(
         tmp_path,
         *(
             {"name": f"{name}-{strategy}", "strategy": strategy, "until": 10, **job}
             for name, job in options.items()
-            for strategy in ("ddp", *STAGES)
+            for strategy in ("ddp", *strategies)
         ),
     )
     for name in options:
-        for stage in STAGES:
-            assert_same_training(results[f"{name}-{stage}"], results[f"{name}-ddp"])
+        for strategy in strategies:
+            assert_same_training(results[f"{name}-{strategy}"], results[f"{name}-ddp"])
 
 
 def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path: Path) -> None:
