@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_modules.randomness import NoiseRows, mix_seed, seed_everything
 from lightning_modules.saved import check_checkpoint, named_state, numbered_state, parameter_names
 from lightning_modules.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
 
@@ -44,28 +42,6 @@ class Preview(NamedTuple):
 
     images: Tensor
     columns: int
-
-
-@dataclass
-class NoiseRows:
-    """Where in a step's noise a micro-batch stands."""
-
-    seed: int
-    update: int
-    part: int
-    parts: int
-    draws: int = 0
-
-
-def mix_seed(*numbers: int) -> int:
-    """One 63-bit seed out of several non-negative integers (splitmix64), so that neighbours are unrelated."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1
 
 
 class ImageFamily(L.LightningModule):
@@ -251,10 +227,7 @@ class ImageFamily(L.LightningModule):
         # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state,
         # which could not be carried over to another number of ranks.
         self._step_seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
-        seed = mix_seed(self._step_seed, self.global_rank)
-        random.seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what other people's code draws from
-        torch.manual_seed(seed)
+        seed_everything(mix_seed(self._step_seed, self.global_rank))
         self._updates = 0
         self._bad_step = torch.zeros((), device=self.device)
         guard = BufferGuard(buffer for name in self._network_names for buffer in getattr(self, name).buffers())
@@ -278,13 +251,7 @@ class ImageFamily(L.LightningModule):
         return self._draw(torch.rand, count, shape)
 
     def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
-        rows = self._noise
-        generator = torch.Generator(self.device).manual_seed(mix_seed(rows.seed, rows.update, rows.draws))
-        rows.draws += 1
-        ranks = self.trainer.world_size
-        size = (count * rows.parts * ranks, *shape)
-        noise = draw(size, generator=generator, device=self.device, dtype=torch.float32)
-        return noise[self.global_rank :: ranks][rows.part * count : (rows.part + 1) * count]
+        return self._noise.draw(draw, count, shape, self.device, rank=self.global_rank, ranks=self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         # Averaged by Lightning, but logged against images by the run's clock: Lightning's loggers would count batches.

@@ -7,7 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_modules.base import ImageFamily, Preview, mix_seed
+from lightning_modules.base import ImageFamily, Preview
+from lightning_modules.randomness import mix_seed
 
 
 class LatentFamily(ImageFamily):

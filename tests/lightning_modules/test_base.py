@@ -14,9 +14,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from lightning_modules import FAMILIES, family
-from lightning_modules.base import ImageFamily, mix_seed, split_batch
+from lightning_modules.base import ImageFamily, split_batch
 from lightning_modules.dcgan import DCGAN
 from lightning_modules.latent import slerp
+from lightning_modules.randomness import mix_seed
 from lightning_modules.vae import VAE
 
 SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
