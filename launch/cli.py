@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from launch.commands import checkpoint, evaluate, fetch, generate, recipes, report, shards
+from launch.commands import checkpoint, evaluate, fetch, generate, plan, recipes, report, shards
 
 #: Verbs that LightningCLI parses: their options are those of the recipe.
 TRAINING = {
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb, what in TRAINING.items():
         verbs.add_parser(verb, help=what, add_help=False).set_defaults(verb=verb)
-    for command in (generate, evaluate, checkpoint, shards, fetch, recipes, report):
+    for command in (plan, generate, evaluate, checkpoint, shards, fetch, recipes, report):
         command.add_parser(verbs)
     return top
 
@@ -47,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from launch.train import main as train
 
             return train(arguments[0], arguments[1:])
-        parsed = parser().parse_args(arguments)
+        top = parser()
+        parsed, overrides = top.parse_known_args(arguments)
+        if overrides and "overrides" not in parsed:
+            top.error(f"unrecognized arguments: {' '.join(overrides)}")
+        parsed.overrides = overrides
         return parsed.run(parsed)
     except KeyboardInterrupt:
         print("gesso: interrupted", file=sys.stderr)
