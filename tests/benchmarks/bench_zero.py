@@ -44,7 +44,7 @@ SHARDS = {
 TOLERANCE = 0.1
 COLUMNS = ("weights", "masters", "optimizer", "gradients", "stepped")
 #: Steps that are not timed: allocators, caches and DeepSpeed's traces fill up.
-WARM_UP = 3
+WARM_UP = 2
 RESOLUTIONS = (32, 64, 128, 256)
 
 CUDA = torch.cuda.is_available()
@@ -247,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="shares, checkpointing, overhead (default: all)")
     parser.add_argument("--batch", type=int, default=64 if CUDA else 32, help="of checkpointing (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=20 if CUDA else 5, help="timed steps (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=20 if CUDA else 3, help="timed steps (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each rival (default %(default)s)")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
