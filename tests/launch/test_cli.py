@@ -30,7 +30,8 @@ def test_an_answer_needs_no_torch(argv: list[str]) -> None:
 
 def test_every_verb_has_a_line_of_help() -> None:
     text = parser().format_help()
-    for verb in ("fit", "validate", "test", "generate", "evaluate", "shards", "fetch", "recipes", "report"):
+    verbs = "fit validate test plan generate evaluate checkpoint shards fetch recipes report"
+    for verb in verbs.split():
         assert f"\n    {verb} " in text
 
 
