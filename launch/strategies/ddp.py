@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Module
@@ -38,8 +39,11 @@ class MultiNetworkDDP(DDPStrategy):
     last_words: Callable[[str], None] = staticmethod(lambda reason: None)
 
     def _configure_launcher(self) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = SupervisedLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+        super()._configure_launcher()
+        # A strategy that was told to fork or spawn its ranks keeps Lightning's launcher for that.
+        if isinstance(self._launcher, _SubprocessScriptLauncher):
+            assert self.cluster_environment is not None
+            self._launcher = SupervisedLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_environment(self) -> None:
         if isinstance(self._launcher, SupervisedLauncher):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_every_verb_has_a_line_of_help() -> None:
     text = parser().format_help()
     verbs = "fit validate test plan generate evaluate checkpoint shards fetch recipes report"
     for verb in verbs.split():
-        assert f"\n    {verb} " in text
+        assert re.search(rf"^    {verb}\s+\S", text, re.MULTILINE), verb
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
