@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from launch.planning import Group, Network
 from lightning_modules.base import Batch, ImageFamily, Losses
+from lightning_modules.saved import constructor_options
 
 #: Steps until every network should have had its turn (``n_critic`` and the like).
 MOST_STEPS = 100
@@ -140,7 +141,7 @@ def synthetic_batch(module: ImageFamily, count: int) -> dict[str, Any]:
 
 def with_checkpointing(module: ImageFamily, on: bool) -> ImageFamily | None:
     """The same family with gradient checkpointing on or off; None where it has no such option."""
-    options = {name: value for name, value in module.hparams.items() if not name.startswith("_")}
+    options = constructor_options(module.hparams)
     if "gradient_checkpointing" not in options:
         return None
     return type(module)(**{**options, "gradient_checkpointing": on})

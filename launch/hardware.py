@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
 from launch.strategies.zero import MultiNetworkZeRO
+from launch.tracking import say
 
 
 class OutOfMemory(RuntimeError):
@@ -24,8 +23,7 @@ def affordable_precision(precision: Any, accelerator: Any) -> Any:
     """``precision``, but fp32 for bf16 on a CPU that has no instructions for it: 30 times slower was seen there."""
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and best_device().type == "cpu")
     if precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        message = "this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed"
-        rank_zero_only(print)(message, file=sys.stderr, flush=True)
+        say("this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed")
         return "32-true"
     return precision
 

@@ -14,12 +14,13 @@ from launch.checkpoints.export import SUFFIX, rebuild
 from launch.runs import find_checkpoint
 from lightning_modules import family
 from lightning_modules.base import ImageFamily
+from lightning_modules.saved import constructor_options
 
 
 def load_family(
     path: str | os.PathLike[str], *, average: bool = True, device: str | torch.device = "cpu"
 ) -> tuple[ImageFamily, dict[str, Any]]:
-    """The family in a run (its last checkpoint) in a checkpoint or in an exported file, in eval mode.
+    """The family in a run (its last checkpoint), in a checkpoint or in an exported file, in eval mode.
 
     Args:
         path: run folder, checkpoint, or what ``gesso checkpoint export`` wrote.
@@ -44,8 +45,7 @@ def load_family(
 
 def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily, bool]:
     try:
-        hyper_parameters = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-        module = family(checkpoint["gesso"]["family"])(**hyper_parameters)
+        module = family(checkpoint["gesso"]["family"])(**constructor_options(checkpoint["hyper_parameters"]))
         averages = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average", {}) if average else {}
         module.load_state_dict({**checkpoint["state_dict"], **averages})
         module.images_seen = checkpoint["gesso"]["images_seen"]

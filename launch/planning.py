@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 
+from launch.strategies.ddp import BUCKET_BYTES
+
 #: Bytes of an fp32 number.
 FP32 = 4
-#: Gradients travel in buckets of this many bytes (``launch.strategies.ddp.BUCKET_BYTES``).
-BUCKET_BYTES = 64 * 2**20
 #: Stage 3 keeps up to so many gathered weights at once; DeepSpeed's default.
 MAX_LIVE = 1_000_000_000
 

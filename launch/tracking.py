@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -17,6 +18,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from launch.runs import RunFolder, naming
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Tells the person who trains, once for all ranks, beside what a command prints as its result."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def record(trainer: Any, metrics: Mapping[str, float]) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import signal
-import sys
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +37,7 @@ from launch.report import write_report
 from launch.runs import RunFolder, find_checkpoint, git_state, naming, new_run_path, open_run, versions
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import RankLost
-from launch.tracking import MetricsCSV, WandbMode, finish_wandb, wandb_logger
+from launch.tracking import MetricsCSV, WandbMode, finish_wandb, say, wandb_logger
 from lightning_modules import FAMILIES
 from lightning_modules.base import ImageFamily
 from lightning_modules.saved import check_checkpoint
@@ -165,16 +164,16 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
         check_checkpoint(model, saved)
     if verb == "fit":
         return fit(cli, checkpoint, command=shlex.join(["gesso", verb, *argv]), resumed=bool(own.resume))
-    evaluate(cli, verb, checkpoint)
+    evaluate(cli, verb, checkpoint, saved)
     return 0
 
 
-def evaluate(cli: GessoCLI, verb: str, checkpoint: Path | None) -> None:
+def evaluate(cli: GessoCLI, verb: str, checkpoint: Path | None, saved: dict[str, Any] | None) -> None:
     """Runs the validation or test loop, with the averaged weights, and prints what it measured."""
     trainer: Any = cli.trainer
-    if checkpoint:
+    if saved:
         # Lightning restores callbacks' states for training only.
-        averages = layout.read(checkpoint)["callbacks"].get(EMA.__qualname__)
+        averages = saved["callbacks"].get(EMA.__qualname__)
         ema = find(trainer, EMA)
         if averages and ema:
             ema.load_state_dict(averages)
@@ -188,8 +187,9 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     trainer: Any = cli.trainer
     module: Any = cli.model
     run = run_folder(trainer)
-    if cli.config_init.run.nonfinite_limit < 1:
-        raise ValueError(f"run.nonfinite_limit is {cli.config_init.run.nonfinite_limit}; it must be 1 or more")
+    options = cli.config_init.run
+    if options.nonfinite_limit < 1:
+        raise ValueError(f"run.nonfinite_limit is {options.nonfinite_limit}; it must be 1 or more")
     open_folder(cli, run, command=command, resumed=resumed)
     data: Any = cli.datamodule
     evaluation = find(trainer, Evaluation)
@@ -197,7 +197,6 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     # Lightning counts batches; every interval of ours counts images.
     trainer.val_check_interval = math.ceil(evaluation.every_kimg * 1000 / data.global_batch_size)
     trainer.check_val_every_n_epoch = None
-    options = cli.config_init.run
     module.nonfinite_limit = options.nonfinite_limit
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False))
     wandb = wandb_logger(run, options.project, options.wandb, config)
@@ -324,8 +323,3 @@ def quiet() -> None:
     # Between DeepSpeed 0.19 and torch 2.14.
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*instantiate_classes.*was deprecated.*")
-
-
-@rank_zero_only
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

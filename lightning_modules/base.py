@@ -202,13 +202,17 @@ class ImageFamily(L.LightningModule):
         """Inside, the weights of the network ``name`` are whole and may be changed by hand, alike on every rank."""
         return self._by_strategy("edited", name)
 
+    def whole_weights(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, this rank holds all weights of every network and may run them by itself."""
+        return self._by_strategy("whole")
+
     def _no_reduction(self) -> contextlib.AbstractContextManager[Any]:
         """Gradients of all but the last micro-batch stay on their rank."""
         return self._by_strategy("block_backward_sync")
 
     def _by_strategy(self, context: str, *arguments: Any) -> contextlib.AbstractContextManager[Any]:
-        # Lightning's strategy for a single device has no such contexts, and needs none.
-        enter = getattr(self.trainer.strategy, context, None)
+        # Lightning's strategy for a single device, and a module without a Trainer, have no such contexts and need none.
+        enter = getattr(getattr(self._trainer, "strategy", None), context, None)
         return enter(*arguments) if enter else contextlib.nullcontext()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -47,6 +47,12 @@ def _laid_out(value: Any, memory_format: torch.memory_format) -> Any:
     return value.contiguous(memory_format=memory_format) if image_like else value
 
 
+def constructor_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that build the same family again, out of its ``hparams`` or a checkpoint's."""
+    # Lightning and jsonargparse keep notes of their own among them.
+    return {name: value for name, value in hyper_parameters.items() if not name.startswith("_")}
+
+
 def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -> None:
     """Raises a ValueError, in one line, when a checkpoint is another family's or another architecture's."""
     family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__

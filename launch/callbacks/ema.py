@@ -92,19 +92,19 @@ class EMA(L.Callback):
     def in_place(self, module: ImageFamily) -> Iterator[None]:
         """Inside, the module's generating networks hold the average; re-entrant."""
         if self._in_place or not self.average:
-            with whole_weights(module):
+            with module.whole_weights():
                 yield
             return
         sharded = {name for shards in self._shards.values() for name in shards.parameters}
         live = {name: tensor for name, tensor in live_state(module).items() if name not in sharded}
         kept = {name: tensor.clone() for name, tensor in live.items()}
-        self._put(live, self.average, lambda shards: self._slices(shards))
+        self._put(live, self.average, self._slices)
         self._in_place = True
         try:
-            with whole_weights(module):
+            with module.whole_weights():
                 yield
         finally:
-            self._put(live, kept, lambda shards: shards.masters())
+            self._put(live, kept, Shards.masters)
             self._in_place = False
 
     @torch.no_grad()
@@ -132,12 +132,6 @@ def in_fp32(tensor: Tensor) -> Tensor:
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
-def whole_weights(module: ImageFamily) -> contextlib.AbstractContextManager[Any]:
-    """Inside, every rank holds all weights of every network and may run them by itself."""
-    gathered = getattr(module.trainer.strategy, "whole", None) if module._trainer is not None else None
-    return gathered() if gathered else contextlib.nullcontext()
-
-
 def follows_mean(name: str, tensor: Tensor) -> bool:
     """Counters and spectral norm's unit vectors are copied; an average of them would mean nothing."""
     return tensor.is_floating_point() and name.rpartition(".")[2] not in ("_u", "_v")
@@ -150,7 +144,7 @@ def averaged(trainer: L.Trainer, module: ImageFamily) -> Iterator[None]:
     training = module.training
     module.eval()
     try:
-        with torch.no_grad(), ema.in_place(module) if ema else whole_weights(module):
+        with torch.no_grad(), ema.in_place(module) if ema else module.whole_weights():
             yield
     finally:
         module.train(training)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from launch.checkpoints.files import aside
 from lightning_modules import family
 from lightning_modules.base import ImageFamily
+from lightning_modules.saved import constructor_options
 
 SUFFIX = ".safetensors"
 
@@ -37,8 +38,7 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
         for network in module.generating_networks()
         for name, tensor in getattr(module, network).state_dict().items()
     }
-    options = {key: value for key, value in module.hparams.items() if not key.startswith("_")}
-    config = {"model": {"class_path": type(module).__name__, "init_args": options}}
+    config = {"model": {"class_path": type(module).__name__, "init_args": constructor_options(module.hparams)}}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, aside(out), metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
     text = out.with_suffix(".yaml")

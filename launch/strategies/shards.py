@@ -114,11 +114,10 @@ class Shards:
                     entry[key] = value.clone() if isinstance(value, Tensor) else value
         return {"state": result, "param_groups": self._param_groups(optimizer)}
 
-    def _param_groups(self, optimizer: Any) -> list[dict[str, Any]]:
+    def _param_groups(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         groups, first = [], 0
-        inner = getattr(optimizer, "_optimizer", optimizer)
-        for group, parameters in zip(inner.param_groups, self.groups, strict=True):
-            options = {key: value for key, value in group.items() if key in inner.defaults}
+        for group, parameters in zip(optimizer.param_groups, self.groups, strict=True):
+            options = {key: value for key, value in group.items() if key in optimizer.defaults}
             groups.append({**options, "params": list(range(first, first + len(parameters)))})
             first += len(parameters)
         return groups

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch import footprint, planning
-from tests.launch.memory_program import make, run_ranks
+from tests.launch.memory_program import make, measure_ranks
 
 RESULTS = Path(__file__).parent / "results" / "zero.json"
 MIB = 2**20
@@ -57,7 +57,7 @@ WHERE = {"accelerator": "gpu", "precision": "bf16-mixed"} if CUDA else {}
 def run(jobs: list[dict[str, Any]], ranks: int, *, frugal: bool = False) -> dict[str, list[dict[str, Any]]]:
     """The jobs' measurements, by name; of fresh processes, one a rank."""
     with tempfile.TemporaryDirectory() as folder:
-        return run_ranks(Path(folder), [{**job, **WHERE} for job in jobs], ranks=ranks, frugal=frugal)
+        return measure_ranks(Path(folder), [{**job, **WHERE} for job in jobs], ranks=ranks, frugal=frugal)
 
 
 def in_turns(

@@ -11,9 +11,6 @@ import faulthandler
 import gc
 import json
 import os
-import resource
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +28,7 @@ from launch.callbacks.ema import EMA
 from launch.footprint import synthetic_batch
 from launch.strategies import ddp, zero
 from lightning_modules.dcgan import DCGAN
+from tests.launch.ranks import run_ranks
 
 HANG_SECONDS = 400
 
@@ -38,7 +36,7 @@ HANG_SECONDS = 400
 # ---- the side that starts the ranks ---------------------------------------------------------------------------------
 
 
-def run_ranks(
+def measure_ranks(
     out: Path, jobs: Sequence[dict[str, Any]], *, ranks: int, frugal: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
     """Runs every job on ``ranks`` fresh processes, one job after the other: what each rank measured, by job's name.
@@ -53,46 +51,12 @@ def run_ranks(
     Raises:
         RuntimeError: a rank failed; with the ends of the ranks' logs.
     """
-    arguments = [
-        json.dumps({**job, "ranks": ranks, "port": port}) for job, port in zip(jobs, ports(len(jobs)), strict=True)
-    ]
-    # One thread a rank: two ranks on two cores would otherwise wait for each other's threads.
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "DS_BUILD_OPS": "0",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        **({"MALLOC_MMAP_THRESHOLD_": "262144"} if frugal else {}),
-    }
-    logs = [out / f"rank{rank}.log" for rank in range(ranks)]
-    started = []
-    for rank, log in enumerate(logs):
-        with log.open("w") as stream:
-            command = [sys.executable, __file__, str(out), *arguments]
-            environment["LOCAL_RANK"] = str(rank)
-            started.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT))
-    while any(rank.poll() is None for rank in started):
-        if any(rank.poll() for rank in started):
-            for rank in started:
-                rank.kill()
-        time.sleep(0.1)
-    if any(rank.returncode for rank in started):
-        raise RuntimeError("\n".join(log.read_text()[-3000:] for log in logs))
+    environment = {"MALLOC_MMAP_THRESHOLD_": "262144"} if frugal else {}
+    run_ranks(Path(__file__), out, jobs, ranks=ranks, environment=environment)
     return {
         job["name"]: [json.loads((out / f"{job['name']}-{rank}.json").read_text()) for rank in range(ranks)]
         for job in jobs
     }
-
-
-def ports(count: int) -> list[int]:
-    """Ports that nothing listens at; held together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    numbers = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return numbers
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
@@ -248,7 +212,7 @@ def run(job: dict[str, Any], out: Path) -> None:
         use_distributed_sampler=False,
         default_root_dir=out,
     )
-    before = resident()
+    before = resident("VmRSS")
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trainer.fit(module, steps)
@@ -257,15 +221,17 @@ def run(job: dict[str, Any], out: Path) -> None:
         "total": measure.total,
         "seconds": steps.seconds,
         "resident_before": before,
-        "resident_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "resident_peak": resident("VmHWM"),
         "cuda_peak": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     }
     (out / f"{job['name']}-{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(result))
 
 
-def resident() -> int:
-    """Bytes of this process in physical memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def resident(what: str) -> int:
+    """Bytes of this process in physical memory: now (``VmRSS``) or at most (``VmHWM``)."""
+    # Not getrusage: its ru_maxrss goes through fork and exec, so that a child of a large pytest starts with its peak.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[what].split()[0]) * 1024
 
 
 def main() -> None:

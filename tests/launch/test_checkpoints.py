@@ -17,6 +17,7 @@ from launch.checkpoints.background import BackgroundIO
 from launch.cli import main
 from launch.loading import load_family
 from launch.runs import RunFolder
+from tests.launch.identity import assert_identical
 
 TREE: dict[str, Any] = {
     "gesso": {"family": "DCGAN", "images_seen": 200, "learning_rate": 2e-4, "none": None, "names": ["a", "b"]},
@@ -32,22 +33,6 @@ TREE: dict[str, Any] = {
 }
 
 
-def assert_same(ours: Any, theirs: Any) -> None:
-    if isinstance(theirs, torch.Tensor):
-        assert ours.dtype == theirs.dtype
-        assert torch.equal(ours, theirs)
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            assert_same(ours[key], value)
-    elif isinstance(theirs, list):
-        assert len(ours) == len(theirs)
-        for a, b in zip(ours, theirs, strict=True):
-            assert_same(a, b)
-    else:
-        assert ours == theirs
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     layout.write(tmp_path / "run" / "000000000200", TREE)
@@ -55,7 +40,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_what_goes_in_comes_out(saved: Path) -> None:
-    assert_same(layout.read(saved), TREE)
+    assert_identical(layout.read(saved), TREE)
     names = {"state.json", "complete.json", *(f"{n}.safetensors" for n in ("networks", "ema", "optimizers", "extra"))}
     assert {file.name for file in saved.iterdir()} == names
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
@@ -109,7 +94,7 @@ def test_killed_between_two_renames_the_new_one_is_found(saved: Path) -> None:
     incomplete = saved.with_name("000000000300.partial")
     incomplete.mkdir()
     files.recover(saved.parent)
-    assert_same(layout.read(saved), TREE)
+    assert_identical(layout.read(saved), TREE)
     assert not incomplete.with_suffix("").exists()
 
 

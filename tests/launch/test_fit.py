@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ import torch
 import yaml
 from PIL import Image
 
-from launch.checkpoints import layout
 from launch.cli import main
+from tests.launch.identity import assert_identical, training_state
 
 TINY = {
     "mnist-dcgan": ["--model.width=8", "--model.latent_dim=8", "--model.r1_interval=4", "--model.spectral_norm=true"],
@@ -69,30 +68,6 @@ def fit(*argv: str) -> Path:
     return max(roots[0].iterdir(), key=lambda path: path.stat().st_mtime) if roots else Path(argv[1])
 
 
-def assert_equal(ours: Any, theirs: Any, where: str = "") -> None:
-    """Every tensor, counter and option of two checkpoints, bit for bit."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in ours:
-            assert_equal(ours[key], theirs[key], f"{where}/{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), where
-        for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal(a, b, f"{where}/{number}")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    else:
-        assert ours == theirs, where
-
-
-def training_state(run: Path) -> dict[str, Any]:
-    """What must be equal: all of a checkpoint but Lightning's loop counters and the seconds spent."""
-    checkpoint = layout.read(run / "checkpoints" / "last")
-    names = ("state_dict", "optimizer_states", "gesso", "ShardData", "hyper_parameters")
-    return {**{name: checkpoint[name] for name in names}, "ema": checkpoint["callbacks"]["EMA"]}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mnist-dcgan", "mnist-vae"])
 def test_three_segments_with_two_ctrl_c_equal_one(recipe: str, shards: Path, tmp_path: Path) -> None:
@@ -117,7 +92,7 @@ def test_three_segments_with_two_ctrl_c_equal_one(recipe: str, shards: Path, tmp
     assert run is not None
     assert fit("--resume", str(run)) == run
     assert json.loads((run / "run.json").read_text())["restarts"] == 2
-    assert_equal(training_state(run), training_state(whole))
+    assert_identical(training_state(run), training_state(whole))
     assert training_state(run)["gesso"]["images_seen"] == 3200
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from launch.checkpoints import files, layout
+from launch.checkpoints import files
 from launch.runs import RunFolder
+from tests.launch.identity import assert_identical, training_state
+from tests.launch.ranks import free_ports
 
 PROGRAM = Path(__file__).with_name("kill_program.py")
 #: Kills of each strategy's training. (30 take five minutes on two cores.)
@@ -89,9 +89,7 @@ def arguments(strategy: str, shards: Path) -> list[str]:
 
 
 def start(ranks: list[Rank], run: Path, argv: list[str]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     for rank in ranks:
         rank.start({"argv": argv, "port": port, "run": str(run)})
 
@@ -111,35 +109,13 @@ def newest(run: RunFolder) -> Path | None:
     return run.last_checkpoint.resolve() if run.last_checkpoint else None
 
 
-def state(run: RunFolder) -> dict[str, Any]:
-    assert run.last_checkpoint is not None
-    checkpoint = layout.read(run.last_checkpoint)
-    names = ("state_dict", "optimizer_states", "gesso", "ShardData")
-    return {**{name: checkpoint[name] for name in names}, "ema": checkpoint["callbacks"]["EMA"]}
-
-
-def assert_equal(ours: Any, theirs: Any, where: str = "") -> None:
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in ours:
-            assert_equal(ours[key], theirs[key], f"{where}/{key}")
-    elif isinstance(ours, list):
-        for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal(a, b, f"{where}/{number}")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    else:
-        assert ours == theirs, where
-
-
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
 def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path: Path, ranks: list[Rank]) -> None:
     argv = arguments(strategy, shards)
     whole = RunFolder(tmp_path / "whole")
     start(ranks, whole.path, argv)
     finish(ranks)
-    reference = state(whole)
+    reference = training_state(whole.path)
     assert reference["gesso"]["images_seen"] == 1600
 
     draw = random.Random(strategy)
@@ -161,7 +137,7 @@ def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path
             rank.kill()
         codes = [rank.wait() for rank in ranks]
         if codes == [0, 0]:
-            assert_equal(state(run), reference)
+            assert_identical(training_state(run.path), reference)
             number += 1
             continue
         assert -signal.SIGKILL in codes, "\n".join(rank.log.read_text()[-3000:] for rank in ranks)
@@ -173,6 +149,6 @@ def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path
     run = RunFolder(tmp_path / f"killed{number}")
     start(ranks, run.path, ["fit", f"--resume={run.path}"] if run.config.is_file() else argv)
     finish(ranks)
-    assert_equal(state(run), reference)
+    assert_identical(training_state(run.path), reference)
     assert killed_while_writing >= KILLS // 5
     print(f"{kills} kills, {killed_while_writing} of them in a checkpoint; {number} trainings ended between them")

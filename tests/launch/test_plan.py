@@ -34,7 +34,7 @@ from launch.strategies import ddp
 from launch.strategies.zero import MultiNetworkZeRO
 from lightning_modules.dcgan import DCGAN
 from lightning_modules.vae import VAE
-from tests.launch.memory_program import make, run_ranks
+from tests.launch.memory_program import make, measure_ranks
 
 BY_NAME = {strategy.name: strategy for strategy in STRATEGIES}
 #: Small beside the networks, so that it hides nothing.
@@ -81,7 +81,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    return run_ranks(tmp_path_factory.mktemp("ranks"), [job(*case) for case in CASES], ranks=2)
+    return measure_ranks(tmp_path_factory.mktemp("ranks"), [job(*case) for case in CASES], ranks=2)
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_two_ranks_hold_what_was_planned(name: str, micro_batches: int, measured
 def test_a_process_grows_by_what_was_planned(checkpointing: bool, tmp_path: Path) -> None:
     model = {"resolution": 256, "width": 16, "gradient_checkpointing": checkpointing}
     training = {"name": "one", "strategy": "ddp", "model": model, "batch": 16, "steps": 2}
-    (measured,) = run_ranks(tmp_path, [training], ranks=1, frugal=True)["one"]
+    (measured,) = measure_ranks(tmp_path, [training], ranks=1, frugal=True)["one"]
     module = make(training)
     (row,) = rows(footprint.networks(module), [BY_NAME["ddp"]], ranks=1)
     planned = row.device.total + max(footprint.activations(module, 16, autocast=False).values())

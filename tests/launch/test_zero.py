@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.launch.ranks import run_ranks
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
 STAGES = ("zero1", "zero2", "zero3")
@@ -22,39 +18,8 @@ pytestmark = pytest.mark.slow
 
 def run(out: Path, *jobs: dict[str, Any]) -> dict[str, Any]:
     """Trains every job on two ranks, one after the other, and returns what rank 0 wrote, by the jobs' names."""
-    arguments = [json.dumps({**job, "port": port}) for job, port in zip(jobs, free_ports(len(jobs)), strict=True)]
-    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[2]), "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"}
-    logs = [out / f"rank{rank}.log" for rank in range(2)]
-    ranks = []
-    for rank, log in enumerate(logs):
-        with log.open("w") as stream:
-            ranks.append(
-                subprocess.Popen(
-                    [sys.executable, str(PROGRAM), str(out), *arguments],
-                    env={**environment, "LOCAL_RANK": str(rank)},
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    while any(rank.poll() is None for rank in ranks):
-        if any(rank.poll() for rank in ranks):
-            for rank in ranks:
-                rank.kill()
-        time.sleep(0.2)
-    codes = [rank.returncode for rank in ranks]
-    assert codes == [0, 0], "\n".join(log.read_text()[-4000:] for log in logs)
+    run_ranks(PROGRAM, out, jobs, ranks=2)
     return {job["name"]: torch.load(out / f"{job['name']}.pt", weights_only=True) for job in jobs}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens at; held together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def assert_same_training(ours: dict[str, Any], reference: dict[str, Any], *, last: int | None = None) -> None:

@@ -1,0 +1,38 @@
+"""Whether two trainings are one and the same, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.checkpoints import layout
+from launch.runs import RunFolder
+
+
+def training_state(run: Path) -> dict[str, Any]:
+    """What must be equal: all of a run's last checkpoint but Lightning's loop counters and the seconds spent."""
+    last = RunFolder(run).last_checkpoint
+    assert last is not None
+    checkpoint = layout.read(last)
+    names = ("state_dict", "optimizer_states", "gesso", "ShardData", "hyper_parameters")
+    return {**{name: checkpoint[name] for name in names}, "ema": checkpoint["callbacks"]["EMA"]}
+
+
+def assert_identical(ours: Any, theirs: Any, where: str = "") -> None:
+    """Every tensor, counter and option of two nested structures, types included."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_identical(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            assert_identical(a, b, f"{where}/{number}")
+    elif isinstance(ours, torch.Tensor):
+        assert ours.dtype == theirs.dtype, where
+        assert torch.equal(ours, theirs), where
+    else:
+        assert ours == theirs, where
