@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from launch.commands import checkpoint, evaluate, fetch, generate, plan, recipes, report, shards
+from launch.signals import listening
 
 #: Verbs that LightningCLI parses: their options are those of the recipe.
 TRAINING = {
@@ -28,7 +29,10 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb, what in TRAINING.items():
         verbs.add_parser(verb, help=what, add_help=False).set_defaults(verb=verb)
-    for command in (plan, generate, evaluate, checkpoint, shards, fetch, recipes, report):
+    # The one room above launch that the command line leads to; it imports SLURM's commands only to call them.
+    from slurm import cli as slurm
+
+    for command in (plan, generate, evaluate, checkpoint, shards, fetch, recipes, report, slurm):
         command.add_parser(verbs)
     return top
 
@@ -44,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         if arguments and arguments[0] in TRAINING:
-            from launch.train import main as train
+            # Before torch is loaded: a warning that comes meanwhile must not be lost.
+            with listening():
+                from launch.train import main as train
 
-            return train(arguments[0], arguments[1:])
+                return train(arguments[0], arguments[1:])
         top = parser()
         parsed, overrides = top.parse_known_args(arguments)
         if overrides and "overrides" not in parsed:

@@ -27,8 +27,12 @@ REFERENCE_FEATURES = 10_000
 
 def extractor(name: ExtractorName, device: torch.device) -> FeatureExtractor:
     """The feature network ``name`` with its real weights, fetched if need be."""
-    weights = fetch("mobilenet_v2" if name == "mobilenet_v2" else "inception")
-    return build_extractor(name, weights).to(device)
+    return build_extractor(name, fetch(weights_of(name))).to(device)
+
+
+def weights_of(extractor: ExtractorName) -> str:
+    """The asset that holds an extractor's weights."""
+    return "mobilenet_v2" if extractor == "mobilenet_v2" else "inception"
 
 
 def reference(
@@ -90,15 +94,25 @@ def score(
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int], None] = lambda images: None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Metrics of samples 0 to ``num_samples`` - 1 of the sequence ``seed``; the same for any number of ranks.
 
     Args:
         progress: called with the number of images made on all ranks since the last call.
+        interrupted: asked before every batch, equally often on every rank: whether to break off.
+
+    Returns:
+        The metrics by name; none if it was interrupted.
     """
     metrics.reset()
-    for index in torch.arange(rank, num_samples, world_size).split(batch_size):
-        images = family.generate(index, seed=seed)
-        metrics.update(to_uint8(images), index.to(images.device))
-        progress(len(index) * world_size)
+    own = torch.arange(rank, num_samples, world_size)
+    for first in range(0, -(-num_samples // world_size), batch_size):
+        if interrupted():
+            return {}
+        # The last one of a rank may be empty.
+        if len(index := own[first : first + batch_size]):
+            images = family.generate(index, seed=seed)
+            metrics.update(to_uint8(images), index.to(images.device))
+            progress(len(index) * world_size)
     return metrics.compute()

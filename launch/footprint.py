@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from launch.planning import Group, Network
+from launch.planning import STRATEGIES, Group, Network, rows
 from lightning_modules.base import Batch, ImageFamily, Losses
 from lightning_modules.saved import constructor_options
 
@@ -78,6 +78,19 @@ def _states_after_a_step(optimizer: Optimizer, parameter: Tensor) -> list[Tensor
     optimizer.step()
     parameter.grad = None
     return [value for value in optimizer.state.pop(parameter, {}).values() if isinstance(value, Tensor)]
+
+
+def rank_needs(trainer: L.Trainer, module: ImageFamily, images: int, *, ranks: int) -> int:
+    """Bytes that a rank needs at most on its device, under the trainer's own strategy and precision.
+
+    Args:
+        images: that one rank takes through its networks at once.
+    """
+    strategy: Any = trainer.strategy
+    stage, offload = getattr(strategy, "stage", 0), getattr(strategy, "offload", False)
+    alike = [s for s in STRATEGIES if s.stage == stage and s.offload == (bool(stage) and offload)]
+    (row,) = rows(networks(module), alike[:1], ranks=ranks, micro_batches=module.micro_batches)
+    return row.device.total + max(activations(module, images, autocast="mixed" in str(trainer.precision)).values())
 
 
 # ---- activations ----------------------------------------------------------------------------------------------------

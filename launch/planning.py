@@ -16,6 +16,7 @@ from launch.strategies.ddp import BUCKET_BYTES
 
 #: Bytes of an fp32 number.
 FP32 = 4
+GIB = 2**30
 #: Stage 3 keeps up to so many gathered weights at once; DeepSpeed's default.
 MAX_LIVE = 1_000_000_000
 

@@ -34,6 +34,16 @@ PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdatas
 
 #: Checkpoints are booked from a thread of their own.
 _UPDATING = threading.Lock()
+_TOKEN = secrets.token_hex(4)
+
+
+class Superseded(RuntimeError):
+    """Another process trains this run by now."""
+
+
+def this_process() -> str:
+    """Says which process writes into a run's folder."""
+    return f"process {os.getpid()} on {platform.node()} ({_TOKEN})"
 
 
 @dataclass(frozen=True)
@@ -70,12 +80,30 @@ class RunFolder:
         return json.loads(file.read_text()) if file.is_file() else {}
 
     def update(self, **fields: Any) -> None:
-        """Merges ``fields`` into run.json, atomically."""
+        """Merges ``fields`` into run.json, atomically.
+
+        Raises:
+            Superseded: ``owner`` is another process, and not among the ``fields``.
+        """
         partial = self.path / "run.json.partial"
         with _UPDATING, naming(self.path / "run.json"):
+            if "owner" not in fields:
+                self.check_owner()
             self.path.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps({**self.info(), **fields}, indent=1))
             partial.replace(self.path / "run.json")
+
+    def check_owner(self) -> None:
+        """Makes sure that this process still is the one that trains this run.
+
+        SLURM starts a job again when a node no longer answers, though its processes may live on there.
+
+        Raises:
+            Superseded: it is not.
+        """
+        owner = self.info().get("owner")
+        if owner not in (None, this_process()):
+            raise Superseded(f"{self.path}: {owner} has taken this run over; this one ends")
 
 
 @contextlib.contextmanager

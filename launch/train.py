@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import time
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,20 +28,34 @@ from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock, clock_of, find, run_folder
 from launch.callbacks.ema import EMA
 from launch.callbacks.evaluation import Evaluation
-from launch.callbacks.interruption import Interrupted, Interruption
+from launch.callbacks.interruption import Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
 from launch.checkpoints import files, layout
 from launch.hardware import affordable_precision, is_out_of_memory, out_of_memory
 from launch.recipes import resolve_recipe
 from launch.report import write_report
-from launch.runs import RunFolder, find_checkpoint, git_state, naming, new_run_path, open_run, versions
+from launch.runs import (
+    RunFolder,
+    Superseded,
+    find_checkpoint,
+    git_state,
+    naming,
+    new_run_path,
+    open_run,
+    this_process,
+    versions,
+)
+from launch.signals import Interrupted
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import RankLost
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, say, wandb_logger
 from lightning_modules import FAMILIES
 from lightning_modules.base import ImageFamily
 from lightning_modules.saved import check_checkpoint
+
+#: What the first rank has after a failure to book it, and to write the report.
+REPORT_SECONDS = 20.0
 
 
 @dataclass
@@ -145,6 +160,9 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
     checkpoint: Path | None = None
     if own.resume:
         run = open_run(own.resume)
+        if verb == "fit" and not arguments and run.info().get("state") == "finished":
+            say(f"{run.path} has finished; to go on, train for longer: --run.kimg")
+            return 0
         files.recover(run.checkpoints)
         # Killed before it could save anything: it begins again.
         checkpoint = run.last_checkpoint
@@ -155,13 +173,9 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
     # A damaged checkpoint is known before anything long begins.
     saved = layout.read(checkpoint) if checkpoint else None
     cli = build(arguments)
-    data: Any = cli.datamodule
-    model: Any = cli.model
-    model.check_data(
-        channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
-    )
+    check_data(cli)
     if saved:
-        check_checkpoint(model, saved)
+        check_checkpoint(cli.model, saved)
     if verb == "fit":
         return fit(cli, checkpoint, command=shlex.join(["gesso", verb, *argv]), resumed=bool(own.resume))
     evaluate(cli, verb, checkpoint, saved)
@@ -210,11 +224,17 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
         # Lightning kills the first rank, busy with the report, when another one ends with an error.
         return 128 + interrupted.signal_number if trainer.is_global_zero else 0
+    except Superseded:
+        raise
     except BaseException as problem:
         error = explained(problem, trainer, module, data.global_batch_size // trainer.world_size)
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         close_folder(trainer, state, error=one_line(f"{type(error).__name__}: {error}"))
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is not None and environment.creates_processes_externally and not trainer.is_global_zero:
+            # srun and torchrun kill all ranks when one has failed: the first one has a report to write.
+            time.sleep(REPORT_SECONDS)
         if run.last_checkpoint:
             say(f"the last checkpoint is whole; go on with: {resume}")
         if error is problem:
@@ -237,18 +257,31 @@ def explained(problem: BaseException, trainer: Any, module: Any, batch_size: int
     return RankLost(lost) if lost else problem
 
 
+def check_data(cli: GessoCLI) -> None:
+    """Raises a ValueError when the data does not fit the family."""
+    data: Any = cli.datamodule
+    cli.model.check_data(
+        channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
+    )
+
+
+def save_config(cli: GessoCLI, run: RunFolder) -> None:
+    """Writes the resolved config, with which the run is resumed from any folder."""
+    config = cli.config.clone()
+    config.data.init_args.path = os.path.abspath(config.data.init_args.path)
+    with naming(run.config):
+        run.path.mkdir(parents=True, exist_ok=True)
+        partial = run.config.with_suffix(".yaml.partial")
+        cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
+        partial.replace(run.config)
+
+
 @rank_zero_only
 def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -> None:
     """Writes config.yaml and the run's identity before anything can go wrong."""
     for folder in (run.path, run.samples, run.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
-    config = cli.config.clone()
-    # A run is resumed from any folder.
-    config.data.init_args.path = os.path.abspath(config.data.init_args.path)
-    with naming(run.config):
-        partial = run.config.with_suffix(".yaml.partial")
-        cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
-        partial.replace(run.config)
+    save_config(cli, run)
     before = run.info()
     run.update(
         name=run.path.name,
@@ -262,8 +295,10 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
         versions=versions(),
         git=git_state(),
         host=os.uname().nodename,
+        owner=this_process(),
         device=str(cli.trainer.accelerator.__class__.__name__).removesuffix("Accelerator"),
         world_size=cli.trainer.world_size,
+        total_kimg=cli.config_init.run.kimg,
     )
 
 
@@ -317,6 +352,8 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    # A login node has srun, too.
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
     # Between Lightning 2.6 and newer releases of its dependencies; nothing that a user could mend.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")

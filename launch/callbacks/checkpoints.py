@@ -59,12 +59,13 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             for left in run_folder(trainer).checkpoints.glob("*.partial"):
                 files.discard(left)
-        self._find_monitor(trainer)
+        self.find_monitor(trainer)
         # Rank 0's word: the others may see the folder through another node's eyes.
         best = trainer.strategy.broadcast(run_folder(trainer).info().get("best") or {})
         self.best = best.get("value") if best.get("metric") == self.monitor else None
 
-    def _find_monitor(self, trainer: L.Trainer) -> None:
+    def find_monitor(self, trainer: L.Trainer) -> None:
+        """Makes ``monitor`` a metric's full name; raises a ValueError when nobody will ever measure it."""
         evaluation = find(trainer, Evaluation)
         if self.monitor is None or evaluation is None:
             return
@@ -115,6 +116,8 @@ class Checkpoints(Checkpoint):
         run = run_folder(trainer)
         module: Any = trainer.lightning_module
         path = run.checkpoints / f"{module.images_seen:012d}"
+        if trainer.is_global_zero:
+            run.check_owner()
         if module.images_seen != self._saved_at:
             self._saved_at = module.images_seen
             trainer.save_checkpoint(path, weights_only=False)

@@ -10,6 +10,7 @@ import lightning as L
 from launch import evaluation
 from launch.callbacks.clock import find
 from launch.callbacks.progress import Progress
+from launch.signals import agreed
 from launch.tracking import record
 from lightning_modules.base import ImageFamily
 from lightning_modules.metrics.generation import GenerationMetrics
@@ -54,6 +55,14 @@ class Evaluation(L.Callback):
         self.batch_size = batch_size
         self.seed = seed
         self._scorer: GenerationMetrics | None = None
+        #: Images seen at the last validation that came to its end.
+        self._validated_at = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated_at": self._validated_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validated_at = state_dict["validated_at"]
 
     def names(self) -> list[str]:
         """The names under which the metrics are logged."""
@@ -65,6 +74,19 @@ class Evaluation(L.Callback):
         # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
         if self.metrics:
             self._scorer = self._prepare(trainer, pl_module)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        # A run that was stopped between a step and the end of the validation due after it; Lightning skips that.
+        steps, interval = pl_module.steps_done, trainer.val_check_interval
+        due = isinstance(interval, int) and steps > 0 and steps % interval == 0
+        if due and self._validated_at != pl_module.images_seen:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit" and not agreed(trainer):
+            self._validated_at = pl_module.images_seen
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not self.metrics or trainer.sanity_checking:
@@ -81,8 +103,10 @@ class Evaluation(L.Callback):
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
                 progress=lambda images: bar.evaluated(images, self.num_samples) if bar else None,
+                interrupted=lambda: trainer.state.fn == "fit" and bool(agreed(trainer)),
             )
-        record(trainer, {**scores, "evaluation/samples": self.num_samples})
+        if scores:
+            record(trainer, {**scores, "evaluation/samples": self.num_samples})
 
     on_test_epoch_end = on_validation_epoch_end
 

@@ -1,9 +1,8 @@
-"""Ctrl-C and SIGTERM: finish the step, save, say how to go on."""
+"""Ctrl-C, SIGTERM and SLURM's warnings: finish the step, save, leave together."""
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
+import contextlib
 from typing import Any
 
 import lightning as L
@@ -11,49 +10,63 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import find
-
-
-class Interrupted(Exception):
-    """Training was asked to stop, and has saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
+from launch.signals import Interrupted, agreed, listening
 
 
 class Interruption(Checkpoint):
-    """The handler only sets a flag; all ranks agree on it at the end of a step, save, and leave together.
+    """Ends training when any rank was asked to stop: at the end of a step, in an evaluation, or before the first step.
 
-    Saving inside a handler deadlocks: each rank is somewhere else, one in a barrier, another in an all-reduce.
-    A second signal interrupts at once. (A ``Checkpoint`` callback, so that Lightning calls it after all others.)
+    An evaluation that was broken off is done again when training goes on. (A ``Checkpoint`` callback, so that Lightning
+    calls it after all others.)
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self) -> None:
-        self._received = 0
-        self._previous: dict[int, Any] = {}
+        self._listening = contextlib.ExitStack()
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            # The command line listens already; a Trainer in somebody's own script does so from here on.
+            self._listening.enter_context(listening())
+            _silence_lightning(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._previous = {number: signal.signal(number, self._note) for number in self.signals}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
-            raise KeyboardInterrupt
-        self._received = number
+        if number := agreed(trainer):
+            raise Interrupted(number)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not trainer.strategy.reduce_boolean_decision(bool(self._received), all=False) or trainer.should_stop:
-            return
+        if (number := agreed(trainer)) and not trainer.should_stop:
+            self._leave(trainer, number)
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # A pass ends with a batch of which not every rank has a part: nothing can be agreed on there.
+        whole = batch["position"] % trainer.datamodule.global_batch_size == 0
+        if trainer.state.fn == "fit" and whole and agreed(trainer):
+            raise StopIteration
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and (number := agreed(trainer)):
+            self._leave(trainer, number)
+
+    def _leave(self, trainer: L.Trainer, number: int) -> None:
         checkpoints = find(trainer, Checkpoints)
         if checkpoints is not None:
             checkpoints.save_and_wait(trainer)
-        raise Interrupted(self._received or signal.SIGTERM)
+        raise Interrupted(number)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        self._listening.close()
+
+
+def _silence_lightning(trainer: Any) -> None:
+    """Keeps Lightning 2.6 from acting on signals by itself.
+
+    On SLURM it saves and requeues inside the handler, at SIGTERM it broadcasts there, and each step waits for another
+    broadcast of whether that has happened.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None

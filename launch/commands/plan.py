@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from launch.planning import Network, Row
     from lightning_modules.base import ImageFamily
 
-GIB = 2**30
 #: What is assumed of each precision that can be planned for.
 PRECISIONS = {
     "32-true": "fp32 throughout",
@@ -162,7 +161,7 @@ def _notes(networks: Sequence[Network]) -> None:
 
 
 def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, on: bool) -> str:
-    from launch.planning import first_that_fits
+    from launch.planning import GIB, first_that_fits
 
     found = first_that_fits(rows, activations, memory * GIB, checkpointing=on)
     if found is None:
@@ -183,9 +182,9 @@ def size(count: int | None) -> str:
     """Bytes for people, in binary units of three digits; "-" for None."""
     if count is None:
         return "-"
-    if count >= GIB:
-        return f"{count / GIB:.2f} GiB"
     mib = count / 2**20
+    if mib >= 1024:
+        return f"{mib / 1024:.2f} GiB"
     return f"{mib:.{1 if mib >= 10 else 2}f} MiB" if count else "0"
 
 

@@ -1,0 +1,70 @@
+"""SIGINT, SIGTERM and SIGUSR1 set a flag, from the first moment of a training's process to the last.
+
+Steps act on it, not handlers: at any moment each rank is somewhere else, one in a barrier, another in an all-reduce,
+and saving from there deadlocks. SLURM sends SIGUSR1 ahead of a time limit (``sbatch --signal``), and SIGTERM at
+preemption. Imports no torch by itself, so that it can listen before that is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_received = 0
+#: Ranks that train on GPUs agree on the host: a number that waits there makes no GPU wait.
+_groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and has saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Inside, signals are noted; a second Ctrl-C interrupts at once. In any thread but the first, nothing changes."""
+    global _received
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    outermost = signal.getsignal(signal.SIGTERM) is not _note
+    previous = {number: signal.signal(number, _note) for number in HEEDED}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if outermost:
+            _received = 0
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _received
+    # SLURM may say it several times, in several ways; only a person who presses Ctrl-C again means more by it.
+    if _received == signal.SIGINT == number:
+        raise KeyboardInterrupt
+    _received = number
+
+
+def agreed(trainer: Any) -> int:
+    """The signal that any rank has received, 0 for none; every rank must ask at the same place."""
+    if trainer.world_size == 1:
+        return _received
+    import torch
+    import torch.distributed as dist
+
+    if trainer.strategy not in _groups:
+        _groups[trainer.strategy] = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    number = torch.tensor(int(_received))
+    dist.all_reduce(number, dist.ReduceOp.MAX, group=_groups[trainer.strategy])
+    return int(number)

@@ -1,0 +1,254 @@
+"""`gesso slurm submit|status|logs|cancel|resume`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+#: Options of `submit` that sbatch has under the same names.
+SBATCH = {
+    "time": "limit: minutes, HH:MM:SS or DAYS-HH:MM:SS",
+    "partition": "partition",
+    "account": "account",
+    "qos": "quality of service",
+    "constraint": "features of the nodes",
+    "mem": "memory of a node, such as 200G",
+    "dependency": "such as afterok:123",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("slurm", help="queue trainings on a SLURM cluster, follow, cancel and resume them")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_submit(verbs)
+
+    status = verbs.add_parser("status", help="a table of the runs that were queued")
+    status.add_argument("runs", nargs="*", metavar="RUN", help="these alone")
+    status.add_argument("--root", default="runs", help="folder of the run folders (default: runs)")
+    status.set_defaults(run=_status)
+
+    logs = verbs.add_parser("logs", help="what a run has printed")
+    logs.add_argument("folder", metavar="RUN")
+    logs.add_argument("--rank", type=int, metavar="R", help="this rank's (default: the first rank's)")
+    logs.add_argument("--job", action="store_true", help="the job script's own")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the run ends")
+    logs.set_defaults(run=_logs)
+
+    cancel = verbs.add_parser("cancel", help="stop a run; it saves first")
+    cancel.add_argument("folder", metavar="RUN")
+    cancel.set_defaults(run=_cancel)
+
+    resume = verbs.add_parser("resume", help="queue a run that has stopped again")
+    resume.add_argument("folder", metavar="RUN")
+    resume.set_defaults(run=_resume)
+
+    # What a job's script asks at its end; not for people.
+    settle = verbs.add_parser("settle")
+    settle.add_argument("folder", metavar="RUN")
+    settle.add_argument("--exit-code", type=int, required=True)
+    settle.set_defaults(run=_settle)
+
+
+def _add_submit(verbs: argparse._SubParsersAction) -> None:
+    submit = verbs.add_parser(
+        "submit",
+        help="check a training, and queue it",
+        usage="gesso slurm submit [options] -- fit --config RECIPE [overrides]",
+        description="Checks the training command and the request, writes the run folder with the job's script, and "
+        "queues it. One task for each GPU. Options that stay the same go into ~/.config/gesso/slurm.yaml or slurm.yaml "
+        "(`partition: gpu`).",
+    )
+    submit.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: 1)")
+    submit.add_argument("--gpus-per-node", metavar="G", help="4 or h100:4; left out: a CPU partition")
+    submit.add_argument(
+        "--tasks-per-node", type=int, metavar="R", help="ranks on each node of a CPU partition (default: 1)"
+    )
+    submit.add_argument("--cpus-per-task", type=int, metavar="C", help="cores of a rank")
+    for name, what in SBATCH.items():
+        submit.add_argument(f"--{name}", metavar=name.upper(), help=what)
+    submit.add_argument("--name", help="of job and run folder (default: the recipe's)")
+    submit.add_argument(
+        "--array",
+        action="append",
+        metavar="OPTION=V,V",
+        help="a run for each value: seed_everything=0-7; may be repeated",
+    )
+    submit.add_argument("--array-limit", type=int, metavar="K", help="runs of an array at once")
+    submit.add_argument("--chain", type=int, metavar="K", help="K jobs, each going on where the one before was stopped")
+    submit.add_argument("--container", metavar="IMAGE", help="Apptainer's *.sif, or an image for pyxis")
+    submit.add_argument("--mount", action="append", metavar="SOURCE[:TARGET]", help="folder seen in the container")
+    submit.add_argument(
+        "--env-setup", action="append", metavar="LINE", help="shell line that comes first: 'module load cuda'"
+    )
+    submit.add_argument("--env", action="append", metavar="NAME=VALUE", help="environment variable of the training")
+    submit.add_argument(
+        "--sbatch", action="append", metavar="OPTION", help="any other option of sbatch: --sbatch=--exclusive"
+    )
+    submit.add_argument(
+        "--signal-lead", type=int, metavar="S", help="seconds before the limit to save at (default: 120)"
+    )
+    submit.add_argument("--gpu-memory", type=float, metavar="GIB", help="of one GPU: refuse what will not fit")
+    submit.add_argument(
+        "--trust-paths", action="store_true", default=None, help="the nodes see folders that look local"
+    )
+    submit.add_argument("--dry-run", action="store_true", help="print the script, and queue nothing")
+    submit.add_argument("training", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    submit.set_defaults(run=_submit)
+
+
+#: Options that are typed each time.
+_NO_DEFAULT = {"dry_run", "training", "run", "overrides", "array", "dependency", "name"}
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from slurm import site
+    from slurm.submit import submit
+
+    options = vars(arguments)
+    defaults = site.defaults(options.keys() - _NO_DEFAULT)
+    options.update({name: value for name, value in defaults.items() if options[name] in (None, [])})
+    print(submit(_request(options), dry_run=arguments.dry_run))
+    return 0
+
+
+def _request(options: dict[str, Any]) -> Any:
+    from slurm import submit
+    from slurm.script import GESSO, Job
+
+    training = [word for word in options["training"] if word != "--"] if options["training"] else []
+    if not training or training[0] != "fit":
+        raise ValueError("say what to train: gesso slurm submit [options] -- fit --config RECIPE [overrides]")
+    gpus = None if options["gpus_per_node"] is None else str(options["gpus_per_node"])
+    variables = [variable.partition("=") for variable in _many(options["env"])]
+    if wrong := [name for name, equals, _ in variables if not equals or not name.isidentifier()]:
+        raise ValueError(f"--env {wrong[0]}: write NAME=VALUE")
+    job = Job(
+        name=options["name"] or GESSO,
+        runs=(),
+        folder=Path(),
+        gesso=GESSO if options["container"] else submit.executable(),
+        command=shlex.join(["gesso", *sys.argv[1:]]),
+        nodes=options["nodes"] or 1,
+        tasks_per_node=submit.ranks_per_node(gpus, options["tasks_per_node"]),
+        gpus_per_node=gpus,
+        cpus_per_task=options["cpus_per_task"],
+        **{name: None if options[name] is None else str(options[name]) for name in SBATCH},
+        array_limit=options["array_limit"],
+        container=options["container"],
+        mounts=_many(options["mount"]),
+        env_setup=_many(options["env_setup"]),
+        env={name: value for name, _, value in variables},
+        extra=_many(options["sbatch"]),
+        signal_lead=options["signal_lead"] or 120,
+    )
+    return submit.Request(
+        job=job,
+        argv=training[1:],
+        array=submit.array(_many(options["array"])),
+        chain=options["chain"] or 1,
+        gpu_memory=options["gpu_memory"],
+        trust_paths=bool(options["trust_paths"]),
+    )
+
+
+def _many(value: Any) -> list[str]:
+    """A repeated option, or a site file's list, mapping or single value."""
+    if isinstance(value, dict):
+        return [f"{name}={item}" for name, item in value.items()]
+    return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from slurm import follow
+
+    runs = [_run(name) for name in arguments.runs] or follow.runs_below(Path(arguments.root))
+    if not runs:
+        print(f"no run under {arguments.root}/ was queued by `gesso slurm submit`", file=sys.stderr)
+        return 0
+    follow.show(follow.standings(runs))
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from slurm import follow
+
+    run = _run(arguments.folder)
+    rank = None if arguments.job else arguments.rank or 0
+    if not arguments.follow:
+        follow.copy(follow.log_file(run, rank))
+        return 0
+    # A job that waits has printed nothing yet.
+    while True:
+        try:
+            file = follow.log_file(run, rank)
+            break
+        except FileNotFoundError:
+            if not _alive(run):
+                raise
+            time.sleep(follow.INTERVAL)
+    follow.copy(file, until=follow.occasionally(lambda: not _alive(run)))
+    return 0
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    from slurm import queue
+
+    run = _run(arguments.folder)
+    alive = _alive(run)
+    if not alive:
+        raise ValueError(f"{run.path}: none of its jobs waits or runs")
+    queue.slurm("scancel", *alive)
+    if run.info().get("state") == "queued":
+        run.update(state="cancelled")
+    print(f"cancelled {', '.join(alive)}; go on with: gesso slurm resume {shlex.quote(str(run.path))}")
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from launch.runs import this_process
+    from slurm import queue
+    from slurm.attempts import Attempt, book, note_job
+
+    run = _run(arguments.folder)
+    info = run.info()
+    if info.get("state") == "finished":
+        raise ValueError(f"{run.path} has finished; to train it for longer: gesso fit --resume RUN --run.kimg KIMG")
+    if alive := _alive(run):
+        raise ValueError(f"{run.path}: job {alive[0]} waits or runs already")
+    script, task = Path(info["slurm"]["script"]), info["slurm"]["task"]
+    number = queue.submit(script, *([] if task is None else [f"--array={task}"]))
+    job = number if task is None else f"{number}_{task}"
+    # Failures before this one no longer count.
+    book(run, Attempt(job, 0, 0, "", time.time(), "requeue", "resumed by hand"))
+    note_job(run, job)
+    run.update(state="queued", error=None, owner=this_process())
+    print(f"queued job {job}")
+    return 0
+
+
+def _settle(arguments: argparse.Namespace) -> int:
+    from slurm.attempts import settle
+
+    print(settle(_run(arguments.folder), arguments.exit_code))
+    return 0
+
+
+def _run(path: str) -> Any:
+    from launch.runs import open_run
+
+    run = open_run(path)
+    if not (run.path / "slurm").is_dir():
+        raise ValueError(f"{path}: this run was not queued by `gesso slurm submit`")
+    return run
+
+
+def _alive(run: Any) -> list[str]:
+    """Numbers of a run's jobs that wait or run."""
+    from slurm import queue
+    from slurm.attempts import submitted
+
+    return [job.id for job in queue.jobs(submitted(run)).values() if job.alive]

@@ -1,0 +1,318 @@
+"""From a training command to a queued job: everything that can be known to go wrong is found before it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch.runs import RunFolder, new_run_path
+from slurm import queue
+from slurm.attempts import note_job
+from slurm.script import GESSO, Job, render
+
+if TYPE_CHECKING:
+    from launch.train import GessoCLI
+
+TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|unlimited|infinite", re.IGNORECASE)
+GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)")
+#: Folders that each machine has to itself.
+LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line, site defaults included.
+
+    Args:
+        job: the job, without its runs.
+        argv: the training command's arguments, without ``fit``.
+        array: option of the recipe -> the values it takes.
+        chain: jobs that go on one after the other.
+        gpu_memory: GiB of one GPU; None: unknown, and not checked.
+        trust_paths: folders that look local are seen by the compute nodes.
+    """
+
+    job: Job
+    argv: Sequence[str]
+    array: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    chain: int = 1
+    gpu_memory: float | None = None
+    trust_paths: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training command that was found to be sound, and where its run will lie."""
+
+    cli: GessoCLI
+    run: RunFolder
+
+
+def submit(request: Request, *, dry_run: bool = False) -> str:
+    """Checks, writes and queues a request.
+
+    Returns:
+        What to tell the person: job and run, or, for a dry run, the script.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: one line; nothing was queued, and nothing was written.
+    """
+    # What reading a recipe leaves in the environment must not travel with the job.
+    environment = dict(os.environ)
+    check_request(request)
+    if not dry_run and shutil.which("sbatch") is None:
+        raise FileNotFoundError(
+            "sbatch not found: this machine belongs to no SLURM cluster; go to a login node, or look at the script "
+            "with --dry-run"
+        )
+    trainings = prepare(request)
+    job = job_of(request, trainings)
+    if shutil.which("sbatch"):
+        check_job(job, environment)
+    if dry_run:
+        return render(job)
+    return write_and_queue(request, job, trainings, environment)
+
+
+# ---- what is asked for ----------------------------------------------------------------------------------------------
+
+
+def check_request(request: Request) -> None:
+    """Raises a ValueError, in one line, for numbers and times that no cluster understands."""
+    job = request.job
+    for name in ("nodes", "tasks_per_node", "cpus_per_task", "array_limit", "signal_lead"):
+        value = getattr(job, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
+    if request.chain < 1:
+        raise ValueError(f"--chain {request.chain}: must be 1 or more")
+    if job.time is not None and not TIME.fullmatch(job.time):
+        raise ValueError(f"--time {job.time}: write minutes, HH:MM:SS or DAYS-HH:MM:SS, such as 1-12:00:00")
+    if job.gpus_per_node is not None and not GPUS.fullmatch(job.gpus_per_node):
+        raise ValueError(f"--gpus-per-node {job.gpus_per_node}: write a number, or TYPE:NUMBER such as h100:4")
+
+
+def ranks_per_node(gpus_per_node: str | None, tasks_per_node: int | None) -> int:
+    """One rank for each GPU; on a CPU partition as many as asked for."""
+    found = GPUS.fullmatch(gpus_per_node or "")
+    gpus = int(found[1]) if found else None
+    if gpus and tasks_per_node and tasks_per_node != gpus:
+        raise ValueError(f"--tasks-per-node {tasks_per_node}: with GPUs there is one rank for each ({gpus})")
+    return gpus or tasks_per_node or 1
+
+
+def array(options: Sequence[str]) -> dict[str, list[str]]:
+    """``["seed_everything=0-3", "model.beta=1,4"]``: each option's values.
+
+    Raises:
+        ValueError: not of this form.
+    """
+    found = {}
+    for option in options:
+        name, equals, values = option.partition("=")
+        if not equals or not name or not values:
+            raise ValueError(
+                f"--array {option}: write OPTION=VALUE,VALUE or OPTION=FIRST-LAST, such as seed_everything=0-7"
+            )
+        span = re.fullmatch(r"(\d+)-(\d+)", values)
+        found[name] = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else values.split(",")
+    return found
+
+
+# ---- the training ---------------------------------------------------------------------------------------------------
+
+
+def prepare(request: Request) -> list[Training]:
+    """Builds each training of a request as a compute node will, but for the GPUs; checks data, weights and memory."""
+    combinations = itertools.product(*([(name, v) for v in values] for name, values in request.array.items()))
+    # A login node may itself be inside of a job, whose ranks Lightning would look for.
+    for name in [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]:
+        del os.environ[name]
+    trainings = []
+    for number, combination in enumerate(combinations):
+        overrides = [f"--{name}={value}" for name, value in combination]
+        trainings.append(_prepare(request, [*request.argv, *overrides], number))
+    if not trainings:
+        raise ValueError("--array: no combination of values")
+    return trainings
+
+
+def _prepare(request: Request, argv: list[str], number: int) -> Training:
+    from launch.callbacks.checkpoints import Checkpoints
+    from launch.callbacks.clock import find
+    from launch.train import build, check_data, with_recipes
+
+    job = request.job
+    shape = [f"--trainer.devices={job.tasks_per_node}", f"--trainer.num_nodes={job.nodes}", "--trainer.accelerator=cpu"]
+    inherited = os.environ.pop("GESSO_RUN", None)
+    try:
+        # What this machine's CPU can do does not matter to the nodes that will train.
+        with contextlib.redirect_stderr(io.StringIO()):
+            cli = build(with_recipes([*argv, *shape]))
+        options = cli.config_init.run
+        path = Path(os.path.abspath(new_run_path(options.root, job.name if job.name != GESSO else options.name)))
+    finally:
+        os.environ.pop("GESSO_RUN", None)
+        if inherited is not None:
+            os.environ["GESSO_RUN"] = inherited
+    check_data(cli)
+    if checkpoints := find(cli.trainer, Checkpoints):
+        checkpoints.find_monitor(cli.trainer)
+    data: Any = cli.datamodule
+    check_places(request, {"data set": data.path, "run folder": str(path)})
+    check_weights(cli)
+    check_memory(cli, job, request.gpu_memory)
+    cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
+    return Training(cli, RunFolder(path if len(request.array) == 0 else path.with_name(f"{path.name}-{number}")))
+
+
+def check_places(request: Request, places: Mapping[str, str]) -> None:
+    """Raises a ValueError for folders that compute nodes cannot see."""
+    if request.trust_paths:
+        return
+    local = [*LOCAL, *filter(None, [os.environ.get("TMPDIR")])]
+    for what, place in places.items():
+        path = os.path.realpath(place)
+        for folder in local:
+            if Path(path).is_relative_to(folder):
+                raise ValueError(
+                    f"{place}: this {what} lies under {folder}, which compute nodes do not see: put it on a file "
+                    "system that they share, or say --trust-paths if they do"
+                )
+
+
+def check_weights(cli: GessoCLI) -> None:
+    """Fetches what evaluation needs here: compute nodes seldom reach the internet."""
+    from datamodules.assets import fetch
+    from launch.callbacks.clock import find
+    from launch.callbacks.evaluation import Evaluation
+    from launch.evaluation import weights_of
+
+    evaluation = find(cli.trainer, Evaluation)
+    if evaluation is not None and evaluation.metrics:
+        fetch(weights_of(evaluation.extractor))
+
+
+def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
+    """Raises a ValueError when a rank will not fit into a GPU of ``gib`` GiB, or its batch cannot be dealt."""
+    from launch.footprint import rank_needs
+    from launch.planning import GIB, images_per_micro_batch
+
+    model: Any = cli.model
+    data: Any = cli.datamodule
+    ranks = job.nodes * job.tasks_per_node
+    images = images_per_micro_batch(data.global_batch_size, ranks=ranks, micro_batches=model.micro_batches)
+    if gib is None or not job.gpus_per_node:
+        return
+    needs = rank_needs(cli.trainer, model, images, ranks=ranks)
+    if needs > gib * GIB:
+        raise ValueError(
+            f"a rank needs {needs / GIB:.1f} GiB, a GPU has {gib:g}: `gesso plan` with the same options and "
+            f"--memory {gib:g} names the strategy that fits"
+        )
+
+
+# ---- SLURM ----------------------------------------------------------------------------------------------------------
+
+
+def job_of(request: Request, trainings: Sequence[Training]) -> Job:
+    """The job of these trainings: an array of them keeps its script beside its runs."""
+    runs = [training.run.path for training in trainings]
+    name = request.job.name if request.job.name != GESSO else str(trainings[0].cli.config_init.run.name)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = runs[0] / "slurm" if len(runs) == 1 else runs[0].parent / f"{name}-array-{stamp}"
+    return replace(request.job, name=name, runs=runs, folder=folder)
+
+
+def check_job(job: Job, environment: Mapping[str, str]) -> None:
+    """Asks SLURM whether it could ever run this job.
+
+    Raises:
+        ValueError: it could not; its own words.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+        script.write(render(job))
+        script.flush()
+        try:
+            queue.slurm("sbatch", "--test-only", script.name, env=environment)
+        except RuntimeError as error:
+            raise ValueError(f"SLURM refuses this job: {error}; `sinfo` shows what there is") from None
+
+
+def write_and_queue(request: Request, job: Job, trainings: Sequence[Training], environment: Mapping[str, str]) -> str:
+    """Writes run folders and script, and queues them; leaves nothing behind when SLURM refuses."""
+    from launch.train import save_config
+
+    script = job.folder / "job.sh"
+    try:
+        for task, training in enumerate(trainings):
+            save_config(training.cli, training.run)
+            (training.run.path / "slurm").mkdir(exist_ok=True)
+            (training.run.path / "logs").mkdir(exist_ok=True)
+            training.run.update(
+                name=training.run.path.name,
+                family=type(training.cli.model).__name__,
+                command=job.command,
+                created=datetime.now().astimezone().isoformat(timespec="seconds"),
+                state="queued",
+                total_kimg=training.cli.config_init.run.kimg,
+                slurm={"script": str(script), "log": str(job.log(task)), "task": task if job.is_array else None},
+            )
+        job.folder.mkdir(parents=True, exist_ok=True)
+        script.write_text(render(job))
+        numbers = _queue_chain(script, request.chain, environment)
+    except (OSError, RuntimeError):
+        for folder in [job.folder, *(training.run.path for training in trainings)]:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    for task, training in enumerate(trainings):
+        for number in numbers:
+            note_job(training.run, f"{number}_{task}" if job.is_array else number)
+    return _told(job, numbers)
+
+
+def _queue_chain(script: Path, length: int, environment: Mapping[str, str]) -> list[str]:
+    numbers: list[str] = []
+    try:
+        for _ in range(length):
+            after = [f"--dependency=afterany:{numbers[-1]}"] if numbers else []
+            numbers.append(queue.submit(script, *after, env=environment))
+    except RuntimeError:
+        if numbers:
+            queue.slurm("scancel", *numbers)
+        raise
+    return numbers
+
+
+def _told(job: Job, numbers: Sequence[str]) -> str:
+    what = f"job {numbers[0]}" if len(numbers) == 1 else f"jobs {' -> '.join(numbers)}"
+    runs = "\n".join(f"  {_short(run)}" for run in job.runs)
+    return (
+        f"queued {what}: {job.nodes} x {job.tasks_per_node} ranks{f', {len(job.runs)} runs' if job.is_array else ''}\n"
+        f"{runs}\n"
+        f"follow it with: gesso slurm status, gesso slurm logs {shlex.quote(_short(job.runs[0]))} --follow"
+    )
+
+
+def _short(path: Path) -> str:
+    """As a person in this folder would write it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def executable() -> str:
+    """The ``gesso`` of this environment."""
+    return str(Path(sys.prefix) / "bin" / GESSO)
