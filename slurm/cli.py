@@ -127,12 +127,12 @@ def _request(options: dict[str, Any]) -> Any:
     if wrong := [name for name, equals, _ in variables if not equals or not name.isidentifier()]:
         raise ValueError(f"--env {wrong[0]}: write NAME=VALUE")
     job = Job(
-        name=options["name"] or GESSO,
+        name=options["name"] or "",
         runs=(),
         folder=Path(),
         gesso=GESSO if options["container"] else submit.executable(),
         command=shlex.join(["gesso", *sys.argv[1:]]),
-        nodes=options["nodes"] or 1,
+        nodes=_given(options["nodes"], 1),
         tasks_per_node=submit.ranks_per_node(gpus, options["tasks_per_node"]),
         gpus_per_node=gpus,
         cpus_per_task=options["cpus_per_task"],
@@ -143,16 +143,20 @@ def _request(options: dict[str, Any]) -> Any:
         env_setup=_many(options["env_setup"]),
         env={name: value for name, _, value in variables},
         extra=_many(options["sbatch"]),
-        signal_lead=options["signal_lead"] or 120,
+        signal_lead=_given(options["signal_lead"], 120),
     )
     return submit.Request(
         job=job,
         argv=training[1:],
         array=submit.array(_many(options["array"])),
-        chain=options["chain"] or 1,
+        chain=_given(options["chain"], 1),
         gpu_memory=options["gpu_memory"],
         trust_paths=bool(options["trust_paths"]),
     )
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _many(value: Any) -> list[str]:

@@ -16,7 +16,7 @@ class Job:
     """One training on a cluster, or an array of them: one task for each rank.
 
     Args:
-        name: of the job.
+        name: of the job; "" for the recipe's.
         runs: the prepared run folder; of an array one for each of its tasks.
         folder: where the script and the job's own log lie.
         gesso: the command line's executable as the compute nodes see it; in a container the one inside.

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launch.runs import RunFolder, new_run_path
+from launch.runs import RunFolder
 from slurm import queue
 from slurm.attempts import note_job
 from slurm.script import GESSO, Job, render
@@ -101,17 +101,37 @@ def check_request(request: Request) -> None:
         raise ValueError(f"--chain {request.chain}: must be 1 or more")
     if job.time is not None and not TIME.fullmatch(job.time):
         raise ValueError(f"--time {job.time}: write minutes, HH:MM:SS or DAYS-HH:MM:SS, such as 1-12:00:00")
+    limit = seconds(job.time) if job.time else None
+    if limit is not None and job.signal_lead > limit / 2:
+        raise ValueError(
+            f"--time {job.time}: the ranks would save and leave {job.signal_lead} seconds before its end, with little "
+            f"done: ask for more, or for a smaller --signal-lead"
+        )
     if job.gpus_per_node is not None and not GPUS.fullmatch(job.gpus_per_node):
         raise ValueError(f"--gpus-per-node {job.gpus_per_node}: write a number, or TYPE:NUMBER such as h100:4")
+
+
+def seconds(time: str) -> int | None:
+    """A limit in SLURM's notation; None for no limit."""
+    days, dash, rest = time.rpartition("-")
+    if not rest[0].isdecimal():
+        return None
+    fields = [int(number) for number in rest.split(":")]
+    # "30" and "30:00" are minutes, "1-12" is hours.
+    hours = [0, *fields] if not dash and len(fields) < 3 else fields
+    hours += [0] * (3 - len(hours))
+    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(hours, (3600, 60, 1), strict=True))
 
 
 def ranks_per_node(gpus_per_node: str | None, tasks_per_node: int | None) -> int:
     """One rank for each GPU; on a CPU partition as many as asked for."""
     found = GPUS.fullmatch(gpus_per_node or "")
     gpus = int(found[1]) if found else None
-    if gpus and tasks_per_node and tasks_per_node != gpus:
+    if gpus and tasks_per_node is not None and tasks_per_node != gpus:
         raise ValueError(f"--tasks-per-node {tasks_per_node}: with GPUs there is one rank for each ({gpus})")
-    return gpus or tasks_per_node or 1
+    if gpus is not None:
+        return gpus
+    return 1 if tasks_per_node is None else tasks_per_node
 
 
 def array(options: Sequence[str]) -> dict[str, list[str]]:
@@ -152,18 +172,18 @@ def prepare(request: Request) -> list[Training]:
 
 def _prepare(request: Request, argv: list[str], number: int) -> Training:
     from launch.callbacks.checkpoints import Checkpoints
-    from launch.callbacks.clock import find
+    from launch.callbacks.clock import find, run_folder
     from launch.train import build, check_data, with_recipes
 
     job = request.job
+    named = [f"--run.name={job.name}"] if job.name else []
     shape = [f"--trainer.devices={job.tasks_per_node}", f"--trainer.num_nodes={job.nodes}", "--trainer.accelerator=cpu"]
     inherited = os.environ.pop("GESSO_RUN", None)
     try:
         # What this machine's CPU can do does not matter to the nodes that will train.
         with contextlib.redirect_stderr(io.StringIO()):
-            cli = build(with_recipes([*argv, *shape]))
-        options = cli.config_init.run
-        path = Path(os.path.abspath(new_run_path(options.root, job.name if job.name != GESSO else options.name)))
+            cli = build(with_recipes([*argv, *named, *shape]))
+        path = Path(os.path.abspath(run_folder(cli.trainer).path))
     finally:
         os.environ.pop("GESSO_RUN", None)
         if inherited is not None:
@@ -176,6 +196,7 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
     check_weights(cli)
     check_memory(cli, job, request.gpu_memory)
     cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
+    cli.config.trainer.devices = job.tasks_per_node
     return Training(cli, RunFolder(path if len(request.array) == 0 else path.with_name(f"{path.name}-{number}")))
 
 
@@ -231,7 +252,7 @@ def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
 def job_of(request: Request, trainings: Sequence[Training]) -> Job:
     """The job of these trainings: an array of them keeps its script beside its runs."""
     runs = [training.run.path for training in trainings]
-    name = request.job.name if request.job.name != GESSO else str(trainings[0].cli.config_init.run.name)
+    name = str(trainings[0].cli.config_init.run.name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = runs[0] / "slurm" if len(runs) == 1 else runs[0].parent / f"{name}-array-{stamp}"
     return replace(request.job, name=name, runs=runs, folder=folder)

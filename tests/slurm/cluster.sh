@@ -18,6 +18,7 @@
 #   SLURMLAB_FEATURES  node features, for --constraint       [none]
 #   SLURMLAB_DBD     1: accounting (sacct); fix it per state directory [0]
 #   SLURMLAB_MEM     MB of memory each claims (not enforced) [65536]
+#   SLURMLAB_PARTITIONS  names of further partitions like debug [none]
 #   SLURMLAB_PORT    first TCP port; PORT..PORT+NODES, and with DBD PORT-1, PORT-2 [16817]
 set -euo pipefail
 
@@ -30,6 +31,7 @@ FEATURES=${SLURMLAB_FEATURES:-}
 DBD=${SLURMLAB_DBD:-0}
 MEM=${SLURMLAB_MEM:-65536}
 PORT=${SLURMLAB_PORT:-16817}
+PARTITIONS=${SLURMLAB_PARTITIONS:-}
 MARK="# slurmlab:$STATE:"
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 export SLURM_CONF=$STATE/etc/slurm.conf
@@ -155,6 +157,7 @@ NodeName=node[1-$NODES] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[$((PORT 
 PartitionName=debug  Nodes=ALL Default=YES PriorityTier=1   PreemptMode=REQUEUE MaxTime=INFINITE State=UP
 PartitionName=grace  Nodes=ALL Default=NO  PriorityTier=1   PreemptMode=REQUEUE GraceTime=30 MaxTime=INFINITE State=UP
 PartitionName=urgent Nodes=ALL Default=NO  PriorityTier=100 PreemptMode=OFF     MaxTime=INFINITE State=UP
+$(for name in $PARTITIONS; do echo "PartitionName=$name Nodes=ALL Default=NO PriorityTier=1 MaxTime=INFINITE State=UP"; done)
 CONF
     # node names must resolve: MASTER_ADDR comes from \`scontrol show hostnames\`
     local line="127.0.0.1$(printf ' node%d' $(seq "$NODES")) $MARK"
@@ -308,5 +311,5 @@ case ${1:-} in
         "$1" ;;
     status) status ;;
     env) echo "export SLURM_CONF=$SLURM_CONF" ;;
-    *) sed -n '2,24p' "$0"; exit 2 ;;
+    *) sed -n '2,25p' "$0"; exit 2 ;;
 esac

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,17 +16,39 @@ import pytest
 from tests.slurm.lab import CLUSTER, Lab
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Brings the cluster up; its environment variables."""
+@contextlib.contextmanager
+def brought_up(
+    *, nodes: int = 2, gpus: int = 2, cpus: int = 4, memory: int = 65536, partitions: Sequence[str] = ()
+) -> Iterator[dict[str, str]]:
+    """A cluster of virtual nodes that claim so much each, and these partitions besides its own; its environment."""
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("a SLURM of one's own needs root and Debian's packages")
-    # SLURM's sockets have long names of their own.
-    environment = {**os.environ, "SLURMLAB_STATE": f"/var/tmp/gesso-slurm-{os.getpid()}"}
+    # Not pytest's folders: the names of sockets must be short.
+    state = Path(tempfile.mkdtemp(prefix="gesso-slurm-", dir="/var/tmp"))
+    settings = {
+        "STATE": state,
+        "NODES": nodes,
+        "GPUS": gpus,
+        "CPUS": cpus,
+        "MEM": memory,
+        "PARTITIONS": " ".join(partitions),
+        # Several clusters may be up at once.
+        "PORT": random.randrange(20_000, 30_000, 10),
+    }
+    environment = {**os.environ, **{f"SLURMLAB_{name}": str(value) for name, value in settings.items()}}
     subprocess.run([CLUSTER, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    yield {"SLURM_CONF": f"{environment['SLURMLAB_STATE']}/etc/slurm.conf"}
-    subprocess.run([CLUSTER, "down"], env=environment, check=True)
-    shutil.rmtree(environment["SLURMLAB_STATE"], ignore_errors=True)
+    try:
+        yield {"SLURM_CONF": f"{state}/etc/slurm.conf"}
+    finally:
+        subprocess.run([CLUSTER, "down"], env=environment, check=True)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[dict[str, str]]:
+    """Two nodes."""
+    with brought_up() as environment:
+        yield environment
 
 
 @pytest.fixture

@@ -1,0 +1,98 @@
+"""The rendered scripts, word for word, and what a real sbatch says. `GESSO_WRITE_GOLDEN=1` writes them anew."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurm.script import Job, render
+from tests.slurm.conftest import brought_up
+
+GOLDEN = Path(__file__).with_name("golden")
+RUNS = Path("/scratch/lab/runs")
+
+
+def job(name: str, run: str, **options: object) -> Job:
+    folder = RUNS / run
+    shared = {"name": name, "runs": [folder], "folder": folder / "slurm", "gesso": "/home/ada/gesso/.venv/bin/gesso"}
+    return Job(**{**shared, "command": f"gesso slurm submit ... -- fit --config {name}", **options})  # type: ignore[arg-type]
+
+
+JOBS = {
+    "one-node": job("mnist-dcgan", "a", gpus_per_node="1", time="2:00:00", partition="gpu"),
+    "four-nodes": job(
+        "cifar10-dcgan",
+        "b",
+        nodes=4,
+        gpus_per_node="8",
+        tasks_per_node=8,
+        cpus_per_task=8,
+        mem="400G",
+        time="1-12:00:00",
+        partition="gpu",
+        account="vision",
+        env_setup=["module load cuda/13.0", "source /home/ada/gesso/.venv/bin/activate"],
+        env={"NCCL_SOCKET_IFNAME": "ib0", "WANDB_MODE": "offline"},
+        extra=["--exclusive"],
+    ),
+    "cpu": job("mnist-vae", "c", nodes=2, tasks_per_node=2, cpus_per_task=4, time="90"),
+    "array": job(
+        "seeds",
+        "d",
+        runs=[RUNS / f"seeds-{n}" for n in range(3)],
+        folder=RUNS / "seeds-array",
+        gpus_per_node="1",
+        array_limit=2,
+    ),
+    "chain": job("mnist-dcgan", "e", gpus_per_node="1", time="30", partition="short", dependency="singleton"),
+    "container": job(
+        "mnist-dcgan",
+        "f",
+        gpus_per_node="2",
+        tasks_per_node=2,
+        gesso="gesso",
+        container="/scratch/images/gesso.sif",
+        mounts=["/scratch/lab", "/data:/data:ro"],
+    ),
+    "pyxis": job(
+        "mnist-dcgan",
+        "g",
+        gpus_per_node="1",
+        gesso="gesso",
+        container="docker://lab/gesso",
+        mounts=["/scratch:/scratch"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_scripts_are_what_was_agreed(name: str) -> None:
+    file, script = GOLDEN / f"{name}.sh", render(JOBS[name])
+    if os.environ.get("GESSO_WRITE_GOLDEN"):
+        file.write_text(script)
+    assert script == file.read_text()
+    # Syntax alone; nothing is run.
+    subprocess.run(["bash", "-n", str(file)], check=True)
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[dict[str, str]]:
+    """Four virtual nodes that claim eight GPUs each, and the partitions of the scripts."""
+    with brought_up(nodes=4, gpus=8, cpus=64, memory=512_000, partitions=("gpu", "short")) as environment:
+        yield environment
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("name", JOBS)
+def test_sbatch_takes_them(name: str, large: dict[str, str]) -> None:
+    command = ["sbatch", "--test-only", str(GOLDEN / f"{name}.sh")]
+    done = subprocess.run(command, env={**os.environ, **large}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shape = JOBS[name]
+    assert f"using {shape.nodes * shape.tasks_per_node * (shape.cpus_per_task or 1)} processors" in done.stderr or (
+        "--exclusive" in shape.extra
+    ), done.stderr
