@@ -15,6 +15,8 @@ from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+#: Exit code of a job that has saved and wants to go on; EX_TEMPFAIL of sysexits.h.
+COME_AGAIN = 75
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _received = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,31 @@ class MetricsCSV(Logger):
         """The run folder holds them in config.yaml."""
 
 
+class ForgivingWandb(WandbLogger):
+    """W&B, without which training goes on: its process may be gone, while metrics.csv and the pictures still grow."""
+
+    _gone = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with self._forgiving():
+            super().log_metrics(metrics, step)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        with self._forgiving():
+            super().log_image(key, images, step, **kwargs)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        # What fails at the beginning (a key that is refused) is worth stopping for.
+        _ = self.experiment
+        try:
+            yield
+        except Exception as error:
+            if not self._gone:
+                say(f"W&B no longer answers ({error}); the run folder still keeps everything")
+            self._gone = True
+
+
 def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[str, Any]) -> WandbLogger | None:
     """The W&B run of a training: the same one after every resume; offline where there is no key.
 
@@ -81,14 +107,15 @@ def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[
 
     identity = run.info().get("wandb_id") or wandb.sdk.lib.runid.generate_id()
     rank_zero_only(run.update)(wandb_id=identity, wandb_mode=known)
-    return WandbLogger(
+    return ForgivingWandb(
         name=run.path.name,
         project=project,
         id=identity,
         save_dir=str(run.path),
         resume="allow",
         config=dict(config),
-        settings=wandb.Settings(silent=True, mode=known),
+        # SLURM's SIGTERM ends W&B's own process as well (wandb issue 9963): what was logged must be on disk by then.
+        settings=wandb.Settings(silent=True, mode=known, x_transaction_log_flush_interval=1.0),
     )
 
 
@@ -108,8 +135,15 @@ def finish_wandb(*, failed: bool) -> None:
     """Closes this process's W&B run, if there is one: everything is on disk, and the next training gets its own."""
     import wandb
 
-    if wandb.run is not None:
+    if wandb.run is None:
+        return
+    try:
         wandb.finish(exit_code=int(failed))
+    except Exception as error:
+        say(f"W&B no longer answers ({error}); what it has of this run: wandb sync")
+        with contextlib.suppress(Exception):
+            # Else it tries once more, and complains at length, when this process ends.
+            wandb.teardown()
 
 
 def record_pictures(trainer: Any, pictures: Mapping[str, Path]) -> None:

@@ -46,7 +46,7 @@ from launch.runs import (
     this_process,
     versions,
 )
-from launch.signals import Interrupted
+from launch.signals import COME_AGAIN, Interrupted
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import RankLost
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, say, wandb_logger
@@ -222,8 +222,8 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     except Interrupted as interrupted:
         close_folder(trainer, "interrupted")
         say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
-        # Lightning kills the first rank, busy with the report, when another one ends with an error.
-        return 128 + interrupted.signal_number if trainer.is_global_zero else 0
+        # What starts the ranks kills the first one, busy with the report, when another ends with an error.
+        return exit_code(interrupted) if trainer.is_global_zero else 0
     except Superseded:
         raise
     except BaseException as problem:
@@ -243,6 +243,11 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     close_folder(trainer, "finished")
     say(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
     return 0
+
+
+def exit_code(interrupted: Interrupted) -> int:
+    """A shell's for a signal; under SLURM one of its own, since srun kills with signals, too."""
+    return COME_AGAIN if "SLURM_PROCID" in os.environ else 128 + interrupted.signal_number
 
 
 def explained(problem: BaseException, trainer: Any, module: Any, batch_size: int) -> BaseException:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from launch.runs import RunFolder, this_process
+from launch.signals import COME_AGAIN
 
 #: Failures in a row without progress after which a run stops.
 LIMIT = 3
-#: How a job ends whose ranks were asked to stop: as gesso says it, or by the signal itself, before it could listen.
-INTERRUPTED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+#: How a job ends whose ranks were asked to stop: as gesso says it, or by the warning itself, before it could listen.
+#: (Not by SIGTERM: with that srun ends the others when one rank has failed.)
+INTERRUPTED = {COME_AGAIN, 128 + signal.SIGUSR1}
 
 Decision = Literal["stop", "requeue", "pass"]
 

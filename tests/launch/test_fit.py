@@ -21,6 +21,7 @@ from PIL import Image
 
 from launch.cli import main
 from tests.launch.identity import assert_identical, training_state
+from tests.launch.offline import wandb_runs
 
 TINY = {
     "mnist-dcgan": ["--model.width=8", "--model.latent_dim=8", "--model.r1_interval=4", "--model.spectral_norm=true"],
@@ -144,7 +145,7 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     page = (run / "report.html").read_text()
     assert "finished" in page
     assert "fid" in page.lower()
-    assert wandb_ids(run) == {info["wandb_id"]}
+    assert {identity for identity, _ in wandb_runs(run)} == {info["wandb_id"]}
 
     capsys.readouterr()
     assert main(["generate", str(run), "--num", "9", "--seed", "5", "--folder", str(tmp_path / "made")]) == 0
@@ -190,35 +191,6 @@ def assert_close_pictures(first: list[bytes], files: list[Path]) -> None:
     for data, file in zip(first, files, strict=True):
         ours, theirs = (np.asarray(Image.open(source), np.int16) for source in (io.BytesIO(data), file))
         assert np.abs(ours - theirs).max() <= 1
-
-
-def wandb_ids(run: Path) -> set[str]:
-    """Run ids in W&B's offline files, read back from the records themselves."""
-    from wandb.proto import wandb_internal_pb2
-
-    ids = set()
-    for file in run.rglob("*.wandb"):
-        for data in log_records(file.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            if record.WhichOneof("record_type") == "run":
-                ids.add(record.run.run_id)
-    return ids
-
-
-def log_records(data: bytes, block: int = 32768) -> Iterator[bytes]:
-    """Records of a LevelDB log (blocks of 32 KiB; crc 4 bytes, length 2, type 1, data) behind W&B's own 7 bytes."""
-    position, record = 7, b""
-    while position + 7 <= len(data):
-        if block - position % block < 7:
-            position += block - position % block
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        record += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield record
-            record = b""
 
 
 def bad(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -35,10 +35,11 @@ def brought_up(
         # Several clusters may be up at once.
         "PORT": random.randrange(20_000, 30_000, 10),
     }
-    environment = {**os.environ, **{f"SLURMLAB_{name}": str(value) for name, value in settings.items()}}
+    own = {f"SLURMLAB_{name}": str(value) for name, value in settings.items()}
+    environment = {**os.environ, **own}
     subprocess.run([CLUSTER, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
     try:
-        yield {"SLURM_CONF": f"{state}/etc/slurm.conf"}
+        yield {"SLURM_CONF": f"{state}/etc/slurm.conf", **own}
     finally:
         subprocess.run([CLUSTER, "down"], env=environment, check=True)
         shutil.rmtree(state, ignore_errors=True)
