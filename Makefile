@@ -6,7 +6,7 @@ SHARDS := shards/mnist
 # DeepSpeed would try to compile its operators at installation; it does so at first use instead.
 export DS_BUILD_OPS := 0
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast test-slurm lint bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml
@@ -27,6 +27,10 @@ test: $(VENV)/.ready
 
 test-fast: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m "not gpu and not slow and not slurm"
+
+# On a SLURM of its own, of two virtual nodes, with 100 preemptions: about an hour on two cores.
+test-slurm: $(VENV)/.ready
+	@GESSO_TEST_SIGNALS=$${GESSO_TEST_SIGNALS:-100} $(BIN)/python -m pytest -s tests/slurm
 
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from datamodules.buffers import Buffers
 from datamodules.manifest import Manifest
 from datamodules.order import BalancedOrder, Order, SampleOrder, SequentialOrder
+from datamodules.staging import nearest
 from datamodules.stream import Batch, ShardStream
 from datamodules.transforms import Augment, Crop
 
@@ -93,8 +94,8 @@ class ShardData(L.LightningDataModule):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The shard set."""
-        return Manifest.load(self.path)
+        """The shard set; read from this node's own disk where it was staged there."""
+        return nearest(Manifest.load(self.path))
 
     @property
     def channels(self) -> int:
@@ -127,7 +128,7 @@ class ShardData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless batches from ``position`` on."""
         augment = Augment(self.size, self.crop, self.flip, self.color_jitter)
-        return self._loader("train", self._training_order(), augment, start=self.position)
+        return self._loader("train", self.training_order(), augment, start=self.position)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The ``val`` split once, or ``test`` where there is no ``val``; of neither, no batch."""
@@ -203,7 +204,8 @@ class ShardData(L.LightningDataModule):
 
     # ---- streams ----------------------------------------------------------------------------------------------------
 
-    def _training_order(self) -> SampleOrder:
+    def training_order(self) -> SampleOrder:
+        """Which sample stands at which position of training."""
         if self.balanced:
             return BalancedOrder(np.asarray(self.manifest.index("train")["label"]), self.seed)
         sizes = [shard.samples for shard in self.manifest.split("train").shards]

@@ -46,7 +46,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     resume.add_argument("folder", metavar="RUN")
     resume.set_defaults(run=_resume)
 
-    # What a job's script asks at its end; not for people.
+    # What a job's script asks at its beginning and at its end; not for people.
+    stage = verbs.add_parser("stage")
+    stage.add_argument("folder", metavar="RUN")
+    stage.set_defaults(run=_stage)
     settle = verbs.add_parser("settle")
     settle.add_argument("folder", metavar="RUN")
     settle.add_argument("--exit-code", type=int, required=True)
@@ -88,6 +91,7 @@ def _add_submit(verbs: argparse._SubParsersAction) -> None:
     submit.add_argument(
         "--sbatch", action="append", metavar="OPTION", help="any other option of sbatch: --sbatch=--exclusive"
     )
+    submit.add_argument("--stage", metavar="FOLDER", help="copy shards to each node's own disk first: '$TMPDIR'")
     submit.add_argument(
         "--signal-lead", type=int, metavar="S", help="seconds before the limit to save at (default: 120)"
     )
@@ -143,6 +147,7 @@ def _request(options: dict[str, Any]) -> Any:
         env_setup=_many(options["env_setup"]),
         env={name: value for name, _, value in variables},
         extra=_many(options["sbatch"]),
+        stage=options["stage"],
         signal_lead=_given(options["signal_lead"], 120),
     )
     return submit.Request(
@@ -231,6 +236,13 @@ def _resume(arguments: argparse.Namespace) -> int:
     note_job(run, job)
     run.update(state="queued", error=None, owner=this_process())
     print(f"queued job {job}")
+    return 0
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    from slurm.stage import stage_node
+
+    stage_node(_run(arguments.folder))
     return 0
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datamodules.staging import STAGED
+
 #: What a rank's process is called in the scripts.
 GESSO = "gesso"
 
@@ -33,6 +35,7 @@ class Job:
         env_setup: shell lines that run first (``module load ...``).
         env: environment variables of the training.
         extra: further sbatch options, verbatim.
+        stage: folder on each node's own disk for copies of shards, shell variables allowed (``$TMPDIR``); None: none.
         signal_lead: seconds before the time limit at which the ranks save and leave.
     """
 
@@ -58,6 +61,7 @@ class Job:
     env_setup: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     extra: Sequence[str] = ()
+    stage: str | None = None
     signal_lead: int = 120
 
     @property
@@ -80,6 +84,7 @@ def render(job: Job) -> str:
         *job.env_setup,
         *(f"export {name}={shlex.quote(value)}" for name, value in job.env.items()),
         _RENDEZVOUS,
+        *_staging(job),
         _training(job),
         _aftermath(job),
     ]
@@ -130,6 +135,17 @@ export MASTER_ADDR MASTER_PORT
 # SLURM's signals are for the ranks; this script waits for them, to decide what comes next.
 trap : TERM USR1
 """
+
+
+def _staging(job: Job) -> list[str]:
+    if job.stage is None:
+        return []
+    log = '--open-mode=append --output="$run/logs/stage-node%n.log"'
+    return [
+        "# Copies of the shards that the ranks of each node will read; without them, training reads the shared ones.",
+        f'export {STAGED}="{job.stage}"',
+        f'srun --ntasks-per-node=1 --ntasks={job.nodes} {log} {_inside(job)} slurm stage "$run"\n',
+    ]
 
 
 def _training(job: Job) -> str:

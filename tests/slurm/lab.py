@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,38 @@ from slurm.attempts import submitted
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 WITNESS = "--trainer.callbacks+=tests.slurm.witness.Witness"
+
+
+def possible() -> bool:
+    """Whether a cluster can be brought up here."""
+    return os.getuid() == 0 and shutil.which("apt-get") is not None
+
+
+@contextlib.contextmanager
+def brought_up(
+    *, nodes: int = 2, gpus: int = 2, cpus: int = 4, memory: int = 65536, partitions: Sequence[str] = ()
+) -> Iterator[dict[str, str]]:
+    """A cluster of virtual nodes that claim so much each, and these partitions besides its own; its environment."""
+    # Not pytest's folders: the names of sockets must be short.
+    state = Path(tempfile.mkdtemp(prefix="gesso-slurm-", dir="/var/tmp"))
+    settings = {
+        "STATE": state,
+        "NODES": nodes,
+        "GPUS": gpus,
+        "CPUS": cpus,
+        "MEM": memory,
+        "PARTITIONS": " ".join(partitions),
+        # Several clusters may be up at once.
+        "PORT": random.randrange(20_000, 30_000, 10),
+    }
+    own = {f"SLURMLAB_{name}": str(value) for name, value in settings.items()}
+    environment = {**os.environ, **own}
+    subprocess.run([CLUSTER, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield {"SLURM_CONF": f"{state}/etc/slurm.conf", **own}
+    finally:
+        subprocess.run([CLUSTER, "down"], env=environment, check=True)
+        shutil.rmtree(state, ignore_errors=True)
 
 
 @dataclass(frozen=True)

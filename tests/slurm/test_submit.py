@@ -136,7 +136,7 @@ def test_the_run_folder_says_what_waits(lab: Lab, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_an_array_of_seeds_and_a_chain(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_array_of_seeds_and_a_chain(lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     training = lab.training("--run.kimg=6.4")
     command = [
         "slurm",
@@ -149,7 +149,7 @@ def test_an_array_of_seeds_and_a_chain(lab: Lab, capsys: pytest.CaptureFixture[s
     assert main([*command, "--name=seeds", "--", *training, "--run.kimg=1.6"]) == 0
     seeds = [RunFolder(path) for path in sorted(lab.root.glob("seeds-*-[01]"), key=lambda path: path.name[-1])]
     assert [submitted(run)[0].partition("_")[2] for run in seeds] == ["0", "1"]
-    chained = lab.submit(training, "--chain=2", "--cpus-per-task=1")
+    chained = lab.submit(training, "--chain=2", "--cpus-per-task=1", f"--stage={tmp_path / 'disk'}")
     first, second = submitted(chained)
 
     wait(lambda: steps(chained.path, 0), 120, f"the chain's first step\n{logs(chained)}", every=0.05)
@@ -163,6 +163,8 @@ def test_an_array_of_seeds_and_a_chain(lab: Lab, capsys: pytest.CaptureFixture[s
     assert [attempt.job for attempt in attempts(chained)] == [first, second]
     assert attempt_of(chained) == 0
     assert [step["images_seen"] for step in steps(chained.path, 0)] == list(range(16, 6416, 16))
+
+    assert "staged 9 of 9 training shards" in (chained.path / "logs" / "stage-node0.log").read_text()
 
     # Requeued or resumed, what has finished stays finished.
     assert main(["slurm", "resume", str(chained.path)]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Witness(L.Callback):
             "attempt": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
             "images_seen": pl_module.images_seen,
             "samples": batch["index"].tolist(),
+            "time": time.time(),
         }
         with file.open("a") as stream:
             stream.write(json.dumps(line) + "\n")

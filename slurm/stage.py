@@ -1,0 +1,33 @@
+"""One node's part of `gesso slurm submit --stage`: which shards its ranks will read, and their copies."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import yaml
+
+from datamodules.progress import Bar
+from datamodules.shards import ShardData
+from datamodules.staging import STAGED, shards_read, stage, staged_folder
+from launch.runs import RunFolder
+
+
+def stage_node(run: RunFolder) -> None:
+    """Copies what this node's ranks will read until the run's end to the folder in ``GESSO_STAGED``."""
+    config: dict[str, Any] = yaml.safe_load(run.config.read_text())
+    tasks, nodes = int(config["trainer"]["devices"]), int(config["trainer"]["num_nodes"])
+    root = os.environ.pop(STAGED)
+    data = ShardData(**config["data"]["init_args"])
+    manifest = data.manifest
+    folder = staged_folder(manifest, root)
+    node = int(os.environ["SLURM_NODEID"])
+    ranks = range(node * tasks, (node + 1) * tasks)
+    start, stop = int(run.info().get("images_seen") or 0), round(float(config["run"]["kimg"]) * 1000)
+    shards = shards_read(manifest, data.training_order(), ranks, nodes * tasks, start, max(start, stop))
+    sizes = [shard.bytes for shard in manifest.split("train").shards]
+    size = sum(sizes[number] for number in shards)
+    with Bar() as bar:
+        bar.start(f"stage to {folder}", size)
+        stage(manifest, folder, shards, progress=bar.advance)
+    print(f"staged {len(shards)} of {len(sizes)} training shards, {size / 1e9:.2f} GB, in {folder}")
