@@ -46,6 +46,12 @@ def this_process() -> str:
     return f"process {os.getpid()} on {platform.node()} ({_TOKEN})"
 
 
+def slurm_attempt() -> str | None:
+    """Which start of which SLURM job this process belongs to; None outside of one."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}" if job else None
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A run's folder on disk."""

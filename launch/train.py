@@ -43,6 +43,7 @@ from launch.runs import (
     naming,
     new_run_path,
     open_run,
+    slurm_attempt,
     this_process,
     versions,
 )
@@ -301,6 +302,7 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
         git=git_state(),
         host=os.uname().nodename,
         owner=this_process(),
+        slurm_attempt=slurm_attempt(),
         device=str(cli.trainer.accelerator.__class__.__name__).removesuffix("Accelerator"),
         world_size=cli.trainer.world_size,
         total_kimg=cli.config_init.run.kimg,

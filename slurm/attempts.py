@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from launch.runs import RunFolder, this_process
+from launch.runs import RunFolder, slurm_attempt, this_process
 from launch.signals import COME_AGAIN
 
 #: Failures in a row without progress after which a run stops.
 LIMIT = 3
-#: How a job ends whose ranks were asked to stop: as gesso says it, or by the warning itself, before it could listen.
-#: (Not by SIGTERM: with that srun ends the others when one rank has failed.)
-INTERRUPTED = {COME_AGAIN, 128 + signal.SIGUSR1}
+#: What SLURM's warning does to ranks that do not listen yet.
+UNHEARD = 128 + signal.SIGUSR1
 
 Decision = Literal["stop", "requeue", "pass"]
 
@@ -35,7 +34,7 @@ class Attempt:
     Args:
         job: SLURM's number, with the array's task.
         restart: how often SLURM had started that job again.
-        exit_code: of its ranks.
+        exit_code: of its ranks; ``COME_AGAIN`` if they have saved and left.
         checkpoint: name of the last one when it ended, "" for none.
         ended: Unix time.
         decision: what followed.
@@ -53,7 +52,7 @@ class Attempt:
     @property
     def failed(self) -> bool:
         """Whether it ended for a reason of its own."""
-        return self.exit_code != 0 and self.exit_code not in INTERRUPTED
+        return self.exit_code not in (0, COME_AGAIN, UNHEARD)
 
 
 def settle(run: RunFolder, exit_code: int) -> Decision:
@@ -66,10 +65,14 @@ def settle(run: RunFolder, exit_code: int) -> Decision:
     jobs = submitted(run)
     # The jobs of a chain are all queued at once; the next one goes on.
     chained = job_id() in jobs[:-1]
+    info = run.info()
+    if info.get("state") == "interrupted" and info.get("slurm_attempt") == slurm_attempt():
+        # srun may have ended the other ranks, since the first one left with an error code: theirs is what it returns.
+        exit_code = COME_AGAIN
     last = run.last_checkpoint
     checkpoint = last.resolve().name if last else ""
     decision, reason = decide(attempts(run), exit_code, checkpoint, chained=chained)
-    if exit_code not in {0, *INTERRUPTED}:
+    if exit_code not in (0, COME_AGAIN, UNHEARD):
         reason = f"{reason}: {last_words(run) or f'exit code {exit_code}'}"
         # A rank that was killed has booked nothing.
         run.update(owner=this_process(), state="failed", error=reason)
@@ -82,7 +85,7 @@ def decide(before: Sequence[Attempt], exit_code: int, checkpoint: str, *, chaine
     if exit_code == 0:
         return "stop", "finished"
     onward: Decision = "pass" if chained else "requeue"
-    if exit_code in INTERRUPTED:
+    if exit_code in (COME_AGAIN, UNHEARD):
         return onward, "interrupted"
     fruitless = 1
     for attempt in reversed(before):

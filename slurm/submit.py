@@ -102,10 +102,11 @@ def check_request(request: Request) -> None:
     if job.time is not None and not TIME.fullmatch(job.time):
         raise ValueError(f"--time {job.time}: write minutes, HH:MM:SS or DAYS-HH:MM:SS, such as 1-12:00:00")
     limit = seconds(job.time) if job.time else None
-    if limit is not None and job.signal_lead > limit / 2:
+    # SLURM may warn a minute early; a job that is warned before it trains would come back for ever.
+    if limit is not None and limit < 2 * (job.signal_lead + 60):
         raise ValueError(
-            f"--time {job.time}: the ranks would save and leave {job.signal_lead} seconds before its end, with little "
-            f"done: ask for more, or for a smaller --signal-lead"
+            f"--time {job.time}: the ranks save and leave {job.signal_lead} to {job.signal_lead + 60} seconds before "
+            "its end, with little done by then: ask for more time, or for a smaller --signal-lead"
         )
     if job.gpus_per_node is not None and not GPUS.fullmatch(job.gpus_per_node):
         raise ValueError(f"--gpus-per-node {job.gpus_per_node}: write a number, or TYPE:NUMBER such as h100:4")

@@ -78,6 +78,19 @@ def test_a_failure_is_booked_with_what_the_ranks_said_last(run: RunFolder) -> No
     assert (booked.job, booked.exit_code, booked.checkpoint) == ("12", 137, "")
 
 
+def test_ranks_that_srun_ended_while_they_left_have_not_failed(run: RunFolder) -> None:
+    run.update(state="interrupted", slurm_attempt="12.0")
+    assert settle(run, 143) == "requeue"
+    assert not attempts(run)[0].failed
+    assert run.info()["state"] == "interrupted"
+
+
+def test_an_attempt_that_never_began_has_failed(run: RunFolder) -> None:
+    # The word of the attempt before this one.
+    run.update(state="interrupted", slurm_attempt="11.4")
+    assert [settle(run, 143) for _ in range(LIMIT)] == ["requeue"] * (LIMIT - 1) + ["stop"]
+
+
 def test_the_last_job_of_a_chain_requeues_itself(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     note_job(run, "12")
     note_job(run, "13")

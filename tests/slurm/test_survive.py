@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from launch.runs import RunFolder
+from launch.signals import COME_AGAIN
 from slurm import queue
-from slurm.attempts import INTERRUPTED, attempts, submitted
+from slurm.attempts import attempts, submitted
 from tests.launch.identity import assert_identical, training_state
 from tests.launch.offline import wandb_runs
 from tests.slurm.lab import CLUSTER, Lab, attempt_of, finished, job, logs, processes, wait
@@ -89,64 +90,65 @@ PAIR = ("--nodes=1", "--tasks-per-node=2", "--cpus-per-task=1")
 
 def started(lab: Lab, *more: str, options: tuple[str, ...] = ()) -> RunFolder:
     """A training of two ranks with W&B, that has done some steps."""
-    training = lab.training("--run.kimg=6.4", "--run.wandb=offline", "--checkpoints.every_kimg=0.16", *more)
+    training = lab.training("--run.wandb=offline", "--checkpoints.every_kimg=0.16", *more)
     run = lab.submit(training, *PAIR, *options)
     wait(lambda: len(steps(run.path, 0)) > 20 and run.last_checkpoint, 120, f"first steps\n{logs(run)}")
     return run
 
 
-def came_back(run: RunFolder, *, images: int = 6400) -> None:
-    """Waits for the end, and checks that it was one training: one W&B run, no step lost, one restart."""
-    wait(lambda: finished(run), 240, f"the end\n{logs(run)}")
+def came_back(run: RunFolder, *, images: int, restarts: int) -> None:
+    """Waits for the end, and checks that it was one training: one W&B run, one restart each time, no step left out."""
+    wait(lambda: finished(run), 300, f"the end\n{logs(run)}")
     assert run.info()["state"] == "finished"
-    assert run.info()["restarts"] == 1
+    assert run.info()["restarts"] == restarts
     for rank in range(2):
-        ours = [step["images_seen"] for step in steps(run.path, rank) if step["attempt"] == 1]
-        before = [step["images_seen"] for step in steps(run.path, rank) if step["attempt"] == 0]
-        assert ours == list(range(ours[0], images + 16, 16))
-        assert ours[0] <= before[-1] + 16
+        reached = 0
+        for attempt in range(restarts + 1):
+            seen = [step["images_seen"] for step in steps(run.path, rank) if step["attempt"] == attempt]
+            assert seen == list(range(seen[0], seen[-1] + 16, 16))
+            assert seen[0] <= reached + 16
+            reached = seen[-1]
+        assert reached == images
     recorded = wandb_runs(run.path)
-    assert len(recorded) == 2
+    assert len(recorded) == restarts + 1
     assert {identity for identity, _ in recorded} == {run.info()["wandb_id"]}
 
 
-def test_preempted_by_an_urgent_job(lab: Lab, tmp_path: Path) -> None:
-    run = started(lab)
-    node = job(run).nodes
-    script = tmp_path / "urgent.sh"
-    script.write_text("#!/bin/bash\nsleep 3\n")
-    queue.submit(script, "--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null")
-    came_back(run)
+def trains(run: RunFolder, attempt: int) -> None:
+    """Waits until an attempt has done some steps."""
+    done = f"attempt {attempt} to train\n{logs(run)}"
+    wait(lambda: sum(step["attempt"] == attempt for step in steps(run.path, 0)) > 20, 120, done)
 
 
-def test_preempted_with_grace(lab: Lab, tmp_path: Path) -> None:
-    run = started(lab, options=("--partition=grace",))
+def preempt(run: RunFolder, tmp_path: Path) -> None:
+    """Sends an urgent job to the run's node."""
     script = tmp_path / "urgent.sh"
     script.write_text("#!/bin/bash\nsleep 3\n")
     queue.submit(script, "--partition=urgent", f"--nodelist={job(run).nodes}", "--exclusive", "--output=/dev/null")
-    came_back(run)
-    # It saved at once, and lost nothing: the other attempt goes on with the next step.
-    first, second = ([s for s in steps(run.path, 0) if s["attempt"] == n] for n in (0, 1))
-    assert second[0]["images_seen"] == first[-1]["images_seen"] + 16
 
 
-def test_the_time_limit(lab: Lab) -> None:
-    # SLURM rounds a limit up to minutes, and may warn up to a minute early.
-    run = started(lab, "--run.kimg=16", options=("--time=1", "--signal-lead=25"))
-    first = wait(lambda: attempts(run), 90, f"the warning\n{logs(run)}")
-    assert (first[0].exit_code in INTERRUPTED, first[0].decision) == (True, "requeue")
-    queue.slurm("scontrol", "update", f"JobId={submitted(run)[-1]}", "TimeLimit=10")
-    wait(lambda: finished(run), 240, f"the end\n{logs(run)}")
-    seen = [step["images_seen"] for step in steps(run.path, 0)]
-    assert seen == list(range(16, 16016, 16))
-    assert {identity for identity, _ in wandb_runs(run.path)} == {run.info()["wandb_id"]}
-
-
-def test_a_rank_killed_with_minus_nine(lab: Lab) -> None:
-    run = started(lab)
+def test_preempted_by_an_urgent_job_then_killed_with_minus_nine(lab: Lab, tmp_path: Path) -> None:
+    run = started(lab, "--run.kimg=9.6")
+    preempt(run, tmp_path)
+    trains(run, attempt=1)
     os.kill(processes(run)[1], signal.SIGKILL)
-    came_back(run)
-    assert [attempt.failed for attempt in attempts(run)] == [True, False]
+    came_back(run, images=9600, restarts=2)
+    # SLURM itself has requeued the first attempt.
+    assert [(attempt.restart, attempt.failed) for attempt in attempts(run)] == [(1, True), (2, False)]
+
+
+def test_preempted_with_grace_then_cut_off_by_the_time_limit(lab: Lab, tmp_path: Path) -> None:
+    run = started(lab, "--run.kimg=16", options=("--partition=grace", "--time=10", "--signal-lead=20"))
+    preempt(run, tmp_path)
+    trains(run, attempt=1)
+    # SLURM counts in minutes, and may warn up to one early.
+    queue.slurm("scontrol", "update", f"JobId={submitted(run)[-1]}", "TimeLimit=1")
+    wait(lambda: attempt_of(run) == 2, 120, f"the time limit\n{logs(run)}")
+    queue.slurm("scontrol", "update", f"JobId={submitted(run)[-1]}", "TimeLimit=10")
+    came_back(run, images=16_000, restarts=2)
+    assert [attempt.exit_code for attempt in attempts(run)] == [COME_AGAIN, COME_AGAIN, 0]
+    # Each saved at once, and lost nothing: every step was done once.
+    assert [step["images_seen"] for step in steps(run.path, 0)] == list(range(16, 16_016, 16))
 
 
 def test_a_node_that_dies(lab: Lab) -> None:
@@ -159,7 +161,7 @@ def test_a_node_that_dies(lab: Lab) -> None:
         os.kill(int((state / "run" / f"{node}.pid").read_text()), signal.SIGKILL)
         wait(lambda: attempt_of(run) == 1 and job(run).state == "RUNNING", 90, f"another node\n{logs(run)}")
         assert job(run).nodes != node
-        came_back(run, images=16_000)
+        came_back(run, images=16_000, restarts=1)
         assert not [ghost for ghost in ghosts if Path(f"/proc/{ghost}").exists()]
         assert "has taken this run over; this one ends" in logs(run)
     finally:
