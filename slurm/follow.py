@@ -25,7 +25,7 @@ class Standing:
     Args:
         run: its folder.
         job: number of its current or last job.
-        state: SLURM's, while the job waits or runs; else the run's own.
+        state: SLURM's, while the job waits or runs; else the run's own; ``gone`` if neither knows how it has ended.
         restarts: how often it has come back.
         kimg: how far it is.
         total_kimg: how far it is to go.
@@ -68,6 +68,8 @@ def _standing(run: RunFolder, known: dict[str, queue.QueuedJob]) -> Standing:
     state = info.get("state", "unknown")
     if job and (job.alive or state in ("queued", "running")):
         state = job.state.lower()
+    elif job is None and state in ("queued", "running"):
+        state = "gone"
     past = attempts(run)
     reason = (job.reason if job and job.alive else "") or info.get("error") or (past[-1].reason if past else "")
     return Standing(

@@ -1,0 +1,113 @@
+"""How far two pictures' styles are apart: statistics of an encoder's features, where places do not count.
+
+All statistics are float32 islands: computed in fp32 whatever the autocast, and scaled before the products, since sums
+over a large picture overflow fp16.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Added to variances, as in the AdaIN paper's code.
+EPSILON = 1e-5
+
+
+def gram(features: Tensor) -> Tensor:
+    """Gram matrix G = F Fᵀ / (H W), Gatys et al. 2016, with Johnson et al.'s (2016) further 1 / C left out.
+
+    Args:
+        features: [N, C, H, W].
+
+    Returns:
+        float32 [N, C, C]: mean products of two channels over the places. It does not grow with the picture.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        rows = features.float().flatten(2)
+        # Each factor takes a root of the number of places, so that no sum exceeds what its mean will be by far.
+        rows = rows * rows.shape[2] ** -0.5
+        return rows @ rows.transpose(1, 2)
+
+
+def gram_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of Gram matrices over their entries, averaged over the batch.
+
+    In Gatys et al. 2016, eq. 4: E = 1 / (4 N² M²) Σ (F Fᵀ - A Aᵀ)² with N channels and M places; that is a quarter of
+    this.
+
+    Args:
+        features: [N, C, H, W].
+        target: a style's ``gram``, [C, C] or [N, C, C].
+
+    Returns:
+        float32 scalar.
+    """
+    return (gram(features) - target.float()).square().mean()
+
+
+def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over the places: float32 [N, C, 1, 1] each.
+
+    The variance is Bessel-corrected with ``EPSILON`` added, as in Huang and Belongie's (2017) code. A map of a single
+    place has none.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.float()
+        variance, mean = torch.var_mean(features, (2, 3), keepdim=True, correction=int(features[0, 0].numel() > 1))
+        return mean, (variance + EPSILON).sqrt()
+
+
+def statistics_loss(features: Tensor, target_mean: Tensor, target_std: Tensor) -> Tensor:
+    """AdaIN's style loss at one layer (Huang and Belongie 2017, eq. 13): mean squared differences of both statistics.
+
+    Args:
+        features: [N, C, H, W].
+        target_mean, target_std: of ``mean_std``.
+
+    Returns:
+        float32 scalar.
+    """
+    mean, std = mean_std(features)
+    return F.mse_loss(mean, target_mean.expand_as(mean)) + F.mse_loss(std, target_std.expand_as(std))
+
+
+def adain(content: Tensor, target_mean: Tensor, target_std: Tensor) -> Tensor:
+    """Adaptive instance normalisation (Huang and Belongie 2017, eq. 8): content's features with a style's statistics.
+
+    Args:
+        content: [N, C, H, W].
+        target_mean, target_std: of ``mean_std`` of the style's features.
+
+    Returns:
+        Like ``content``, in its dtype.
+    """
+    mean, std = mean_std(content)
+    return ((content.float() - mean) / std * target_std + target_mean).to(content.dtype)
+
+
+def sliced_wasserstein_loss(features: Tensor, target: Tensor, directions: Tensor) -> Tensor:
+    """Distance of two pictures' distributions of feature vectors (Heitz et al. 2021, "A Sliced Wasserstein Loss").
+
+    Unlike the Gram matrix it sees the whole distribution, not its second moments alone: along each direction both are
+    projected and sorted, and the sorted values compared. Two pictures of different sizes are compared by quantiles.
+
+    Args:
+        features: [N, C, H, W].
+        target: [N, C, H', W'] or [1, C, H', W'].
+        directions: unit vectors, [K, C]; draw new ones in each step (``random_directions``).
+
+    Returns:
+        float32 scalar: mean squared difference over quantiles and directions.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        ours = (directions.float() @ features.float().flatten(2)).sort(dim=2).values
+        theirs = (directions.float() @ target.float().flatten(2)).sort(dim=2).values
+        if theirs.shape[2] != ours.shape[2]:
+            theirs = F.interpolate(theirs, ours.shape[2], mode="linear", align_corners=True)
+        return (ours - theirs).square().mean()
+
+
+def random_directions(noise: Tensor) -> Tensor:
+    """Unit vectors, uniform on the sphere, out of standard normal noise [K, C]."""
+    return noise / noise.norm(dim=1, keepdim=True)

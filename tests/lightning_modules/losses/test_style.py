@@ -1,0 +1,123 @@
+"""Style and content losses against plain loops, closed forms and published code; and in half precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datamodules.assets import fetch
+from lightning_modules.losses.perceptual import content_loss, laplacian_loss, total_variation
+from lightning_modules.losses.style import (
+    EPSILON,
+    adain,
+    gram,
+    gram_loss,
+    mean_std,
+    random_directions,
+    sliced_wasserstein_loss,
+    statistics_loss,
+)
+from lightning_modules.networks.vgg import VGG19
+from tests.pictures import paintings, photographs
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(0)) + 1
+
+
+def test_gram_is_the_mean_of_products(features: torch.Tensor) -> None:
+    found = gram(features)
+    for n in range(2):
+        for i in range(5):
+            for j in range(5):
+                expected = sum(float(features[n, i, y, x] * features[n, j, y, x]) for y in range(4) for x in range(6))
+                assert found[n, i, j].item() == pytest.approx(expected / 24, rel=1e-5)
+
+
+def test_gram_loss_is_four_times_the_papers(features: torch.Tensor) -> None:
+    # Eq. 4 of Gatys et al. with N = 5 channels and M = 24 places.
+    target = features.flip(0)
+    ours, theirs = (f.flatten(2) @ f.flatten(2).transpose(1, 2) for f in (features, target))
+    paper = ((ours - theirs) ** 2).sum((1, 2)) / (4 * 5**2 * 24**2)
+    assert gram_loss(features, gram(target)).item() == pytest.approx(4 * paper.mean().item(), rel=1e-5)
+
+
+def test_statistics_are_those_of_the_published_code(features: torch.Tensor) -> None:
+    rows = features.view(2, 5, -1)
+    std = (rows.var(dim=2) + EPSILON).sqrt().view(2, 5, 1, 1)
+    mean = rows.mean(dim=2).view(2, 5, 1, 1)
+    style = torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(1)) * 3
+    style_rows = style.view(2, 5, -1)
+    style_std = (style_rows.var(dim=2) + EPSILON).sqrt().view(2, 5, 1, 1)
+    style_mean = style_rows.mean(dim=2).view(2, 5, 1, 1)
+    torch.testing.assert_close(mean_std(features), (mean, std))
+    torch.testing.assert_close(adain(features, *mean_std(style)), (features - mean) / std * style_std + style_mean)
+    loss = torch.nn.MSELoss()
+    expected = loss(mean, style_mean) + loss(std, style_std)
+    torch.testing.assert_close(statistics_loss(features, *mean_std(style)), expected)
+
+
+def test_a_single_place_has_no_variance() -> None:
+    mean, std = mean_std(torch.full((1, 2, 1, 1), 3.0))
+    assert mean.flatten().tolist() == [3, 3]
+    torch.testing.assert_close(std, torch.full((1, 2, 1, 1), EPSILON**0.5))
+
+
+def test_sliced_wasserstein_is_zero_for_the_same_vectors_elsewhere(features: torch.Tensor) -> None:
+    directions = random_directions(torch.randn(16, 5, generator=torch.Generator().manual_seed(2)))
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(16))
+    shuffled = features.flatten(2)[:, :, torch.randperm(24)].view_as(features)
+    assert sliced_wasserstein_loss(features, shuffled, directions).item() < 1e-12
+    # A shift by d moves each projection by d . direction, and all quantiles with it.
+    shift = torch.tensor([1.0, -2, 0, 0.5, 3])
+    expected = (directions @ shift).square().mean()
+    moved = sliced_wasserstein_loss(features + shift[:, None, None], features, directions)
+    torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_sliced_wasserstein_compares_pictures_of_different_sizes() -> None:
+    ramp = torch.linspace(0, 1, 101).view(1, 1, 1, 101)
+    coarse = torch.linspace(0, 1, 11).view(1, 1, 1, 11)
+    assert sliced_wasserstein_loss(ramp, coarse, torch.ones(1, 1)).item() < 1e-10
+
+
+def test_total_variation() -> None:
+    steps = torch.arange(6.0).view(1, 1, 2, 3)  # neighbours differ by 1 across and by 3 down
+    assert total_variation(steps).item() == pytest.approx(1 + 3)
+    assert total_variation(torch.ones(1, 3, 1, 1)).item() == 0
+
+
+def test_the_laplacian_sees_edges_and_neither_colour_nor_slopes() -> None:
+    slope = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    assert laplacian_loss(slope, torch.zeros(1, 3, 32, 32)).item() < 1e-12
+    tinted = photographs(32)[:1].clone()
+    tinted[:, 0] += 0.3
+    tinted[:, 1] -= 0.3
+    assert laplacian_loss(tinted, photographs(32)[:1]).item() < 1e-10
+    assert laplacian_loss(photographs(32)[:1], paintings(32)[:1]).item() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_same_gram_matrices(dtype: torch.dtype) -> None:
+    encoder = VGG19(fetch("vgg19_normalized", progress=False))
+    features = encoder(paintings(128), ("relu3_1",))["relu3_1"]
+    whole = gram(features)
+    with torch.autocast("cpu", dtype):
+        half = gram(features.to(dtype))
+    assert half.dtype == torch.float32
+    assert ((half - whole).norm() / whole.norm()).item() < 1e-2
+
+
+def test_the_gram_matrix_of_a_large_picture_does_not_overflow_in_fp16() -> None:
+    # relu1_1 of a picture of 1024 x 1024: a million places, products of about 2.
+    features = torch.full((1, 2, 1024, 1024), 1.5, dtype=torch.float16)
+    naive = features.flatten(2) @ features.flatten(2).transpose(1, 2)
+    assert torch.isinf(naive).all()
+    with torch.autocast("cpu", torch.float16):
+        torch.testing.assert_close(gram(features), torch.full((1, 2, 2), 2.25))
+
+
+def test_content_loss_is_in_fp32() -> None:
+    far = torch.full((1, 4, 2, 2), 300.0, dtype=torch.float16)  # its square is beyond fp16
+    assert content_loss(far, torch.zeros_like(far)).item() == 90_000
