@@ -1,0 +1,89 @@
+"""`gesso stylize`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "stylize",
+        help="put a picture, or a folder of them, into the style of others",
+        description="AdaIN (Huang and Belongie 2017) does it in one pass, with its published decoder; gatys (Gatys et "
+        "al. 2016) optimises the picture itself, which takes minutes and looks best.",
+    )
+    parser.add_argument("content", metavar="CONTENT", help="a picture, or a folder of pictures")
+    parser.add_argument("--style", nargs="+", required=True, metavar="PICTURE", help="one or more")
+    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
+    parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
+    parser.add_argument("--alpha", type=float, default=1.0, metavar="A", help="from 0 (the content) to 1 (default)")
+    parser.add_argument(
+        "--preserve-color",
+        nargs="?",
+        const="match",
+        default="no",
+        choices=("match", "luminance"),
+        help="keep the content's colours: recolour the style first (match), or take its luminance alone",
+    )
+    parser.add_argument("--size", type=int, metavar="N", help="longer side in pixels (default: the content's)")
+    parser.add_argument("--style-size", type=int, metavar="N", help="of the styles: small gives fine strokes")
+    parser.add_argument("--method", choices=("adain", "gatys"), default="adain")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="gatys: iterations at the smallest scale")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--out", metavar="PNG_OR_FOLDER", help="default: CONTENT-stylized")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
+        raise ValueError("--size, --style-size and --steps must be 1 or more")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from launch import stylization
+    from launch.hardware import best_device
+    from lightning_modules.style_optimization import fit
+
+    content = Path(arguments.content)
+    files = stylization.pictures_in(content) if content.is_dir() else [content]
+    # What cannot be read is known before anything is fetched or computed.
+    styles = [stylization.read_picture(Path(name)) for name in arguments.style]
+    if arguments.style_size:
+        styles = [fit(style, arguments.style_size) for style in styles]
+    request = stylization.Request(
+        styles=styles,
+        weights=arguments.weights,
+        masks=[Path(name) for name in arguments.mask or ()],
+        alpha=arguments.alpha,
+        colors=arguments.preserve_color,
+        size=arguments.size,
+    )
+    default = content.with_name(f"{content.name if content.is_dir() else content.stem}-stylized")
+    out = Path(arguments.out) if arguments.out else default if content.is_dir() else default.with_suffix(".png")
+    failed = 0
+    device = best_device(arguments.device)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("stylize", total=len(files))
+
+        def iterated(done: int, total: int, loss: float) -> None:
+            bar.update(task, completed=number + done / total, description=f"stylize  loss {loss:.4g}")
+
+        method = stylization.stylizer(
+            arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
+        )
+        for number, file in enumerate(files):
+            target = out / f"{file.stem}.png" if content.is_dir() else out
+            try:
+                stylization.stylize_file(file, target, method, request, device)
+            except (ValueError, FileNotFoundError) as error:
+                if not content.is_dir():
+                    raise
+                # One broken file must not cost a folder of thousands.
+                print(f"gesso: {error}", file=sys.stderr)
+                failed += 1
+            bar.update(task, completed=number + 1)
+    print(out)
+    return int(failed > 0)

@@ -1,0 +1,119 @@
+"""Pictures in and out of style transfer: files to tensors, masks, sizes, colours, and folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.images import BadImage, read_image
+from launch.pictures import save_png, to_float, to_uint8
+from lightning_modules.colors import keep_chrominance, match_colors
+from lightning_modules.style_optimization import fit
+from lightning_modules.stylize import Stylizer
+
+#: How the content's colours are kept: the style is recoloured beforehand, or only its luminance is taken.
+KeepColors = Literal["no", "match", "luminance"]
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every picture.
+
+    Args:
+        styles: [1, 3, H, W] in [-1, 1] each.
+        weights: how much of each; None: equally much.
+        masks: files, one for each style: white is where it goes; none: everywhere.
+        alpha: from 0 (the content) to 1.
+        colors: see ``KeepColors``.
+        size: longer side of the result in pixels; None: the content's own.
+    """
+
+    styles: Sequence[Tensor]
+    weights: Sequence[float] | None = None
+    masks: Sequence[Path] = ()
+    alpha: float = 1.0
+    colors: KeepColors = "no"
+    size: int | None = None
+
+
+def read_picture(file: Path, *, channels: int = 3) -> Tensor:
+    """An image file, upright and in sRGB: [1, channels, H, W] in [-1, 1].
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no image, or a broken one.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such picture")
+    try:
+        image = read_image(file.read_bytes(), channels)
+    except BadImage as error:
+        raise ValueError(f"{file}: not a picture that can be read ({error})") from error
+    return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
+
+
+def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
+    """Masks of the content's size: [K, H, W] in [0, 1]; None without files."""
+    if not files:
+        return None
+    masks = []
+    for file in files:
+        mask = (read_picture(file, channels=1)[0, 0] + 1) / 2
+        if mask.shape != content.shape[2:]:
+            (rows, columns), (height, width) = mask.shape, content.shape[2:]
+            raise ValueError(f"{file}: {columns} x {rows} pixels, the picture has {width} x {height}: make them equal")
+        masks.append(mask)
+    return torch.stack(masks).to(content.device)
+
+
+def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, device: torch.device) -> Path:
+    """One picture, written to ``out`` when it is whole."""
+    content = read_picture(file).to(device)
+    masks = read_masks(request.masks, content)
+    if request.size is not None:
+        content = fit(content, request.size)
+        masks = None if masks is None else fit(masks[None], request.size)[0].clamp(0, 1)
+    styles = [style.to(device) for style in request.styles]
+    if request.colors == "match":
+        styles = [match_colors(style, content) for style in styles]
+    picture = stylizer.stylize(content, styles, weights=request.weights, masks=masks, alpha=request.alpha)
+    if request.colors == "luminance":
+        picture = keep_chrominance(picture, content)
+    return save_png(to_uint8(picture)[0].permute(1, 2, 0).cpu().numpy(), out)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The image files of a folder, by name."""
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"{folder}: no picture here ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def stylizer(
+    method: Literal["adain", "gatys"],
+    device: torch.device,
+    *,
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int, float], None],
+) -> Stylizer:
+    """A method with its real weights, fetched if need be."""
+    from datamodules.assets import fetch
+    from lightning_modules.adain import AdaINTransfer
+    from lightning_modules.networks.adain import Decoder
+    from lightning_modules.networks.vgg import VGG19
+    from lightning_modules.style_optimization import StyleOptimization
+
+    encoder = VGG19(fetch("vgg19_normalized"))
+    if method == "gatys":
+        return StyleOptimization(encoder.to(device), steps=steps, seed=seed, progress=progress)
+    decoder = Decoder()
+    decoder.load_published(fetch("adain_decoder"))
+    return AdaINTransfer(encoder, decoder.requires_grad_(False)).to(device)
