@@ -13,7 +13,7 @@ from rich.progress import track
 from datamodules.assets import cache_folder, fetch
 from datamodules.shards import ShardData
 from launch.pictures import to_uint8
-from lightning_modules.base import ImageFamily
+from lightning_modules.generative import GenerativeFamily
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.statistics import FeatureStatistics
@@ -85,7 +85,7 @@ def reference(
 
 @torch.no_grad()
 def score(
-    family: ImageFamily,
+    family: GenerativeFamily,
     metrics: GenerationMetrics,
     *,
     num_samples: int,

@@ -101,15 +101,8 @@ class ImageFamily(L.LightningModule):
         """Names of the networks that make the picture: those whose average (EMA) is kept."""
 
     @abstractmethod
-    def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Samples number ``index`` (int64 [N]) of the infinite sequence ``seed``: NCHW in [-1, 1].
-
-        Each sample depends on (seed, index) alone, so that any number of ranks makes the same set.
-        """
-
     def previews(self, images: Tensor, *, seed: int) -> dict[str, Preview]:
         """Named grids of how training stands; ``images`` are a few held-out ones, NCHW in [-1, 1]."""
-        return {"samples": Preview(self.generate(torch.arange(64), seed=seed), columns=8)}
 
     def held_out_losses(self, batch: Batch) -> Losses:
         """Losses worth knowing on images never trained on; their means are logged under ``val/``."""

@@ -7,11 +7,12 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_modules.base import ImageFamily, Preview
+from lightning_modules.base import Preview
+from lightning_modules.generative import GenerativeFamily
 from lightning_modules.randomness import mix_seed
 
 
-class LatentFamily(ImageFamily):
+class LatentFamily(GenerativeFamily):
     """A family with a latent z ~ N(0, I) of ``latent_dim`` dimensions and ``num_classes`` classes (0: none)."""
 
     latent_dim: int
@@ -22,7 +23,7 @@ class LatentFamily(ImageFamily):
         """Latents [N, latent_dim] (and labels int64 [N]) to images NCHW in [-1, 1]."""
 
     def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
-        """See ``ImageFamily.generate``. Without ``labels``, a conditional family goes through its classes in turn."""
+        """See ``GenerativeFamily``. Without ``labels``, a conditional family goes through its classes in turn."""
         if self.num_classes and labels is None:
             labels = index % self.num_classes
         latents = self.latents(index, seed=seed)

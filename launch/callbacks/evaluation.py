@@ -13,6 +13,7 @@ from launch.callbacks.progress import Progress
 from launch.signals import agreed
 from launch.tracking import record
 from lightning_modules.base import ImageFamily
+from lightning_modules.generative import generator
 from lightning_modules.metrics.generation import GenerationMetrics
 
 
@@ -73,6 +74,7 @@ class Evaluation(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
         if self.metrics:
+            generator(pl_module)  # else a ValueError
             self._scorer = self._prepare(trainer, pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

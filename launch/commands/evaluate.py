@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _generated(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch import evaluation
     from launch.loading import load_family
+    from lightning_modules.generative import generator
 
     number = arguments.num_samples or 50_000
     device = _device(arguments)
@@ -66,7 +67,7 @@ def _generated(arguments: argparse.Namespace) -> dict[str, Any]:
     metrics = _metrics(arguments, data, number, device)
     with _bar(number) as advance:
         scores = evaluation.score(
-            module,
+            generator(module),
             metrics,
             num_samples=number,
             batch_size=arguments.batch_size,

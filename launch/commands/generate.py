@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from launch.hardware import best_device
     from launch.loading import load_family
     from launch.pictures import image_grid, save_png, to_uint8
+    from lightning_modules.generative import generator
     from lightning_modules.latent import LatentFamily
 
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
@@ -40,13 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
         with torch.no_grad():
             path = module.interpolate(pairs=8, steps=arguments.num, seed=arguments.seed)
         return _wrote(save_png(image_grid(path.images, path.columns), Path(arguments.interpolate)), origin)
+    family = generator(module)
     labels = _label(module, arguments.label)
     made = []
     folder = Path(arguments.folder) if arguments.folder else None
     batches = torch.arange(arguments.num).split(arguments.batch_size)
     for index in track(batches, "generate", transient=True):
         with torch.no_grad():
-            images = module.generate(
+            images = family.generate(
                 index, seed=arguments.seed, labels=None if labels is None else labels.expand(len(index))
             )
         if folder is None:
