@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in TRAINING:
             # Before torch is loaded: a warning that comes meanwhile must not be lost.
-            with listening():
+            with listening() if arguments[0] == "fit" else contextlib.nullcontext():
                 from launch.train import main as train
 
                 return train(arguments[0], arguments[1:])

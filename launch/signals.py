@@ -20,6 +20,7 @@ COME_AGAIN = 75
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _received = 0
+_steps_act = False
 #: Ranks that train on GPUs agree on the host: a number that waits there makes no GPU wait.
 _groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -34,7 +35,10 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Inside, signals are noted; a second Ctrl-C interrupts at once. In any thread but the first, nothing changes."""
+    """Inside, signals are noted. Ctrl-C interrupts at once before training begins, and when it comes a second time.
+
+    In any thread but the first, nothing changes.
+    """
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,12 +52,19 @@ def listening() -> Iterator[None]:
             signal.signal(number, handler)
         if outermost:
             _received = 0
+            act_on_ctrl_c(False)
+
+
+def act_on_ctrl_c(by_steps: bool) -> None:
+    """Says whether training's steps look for Ctrl-C, so that it need not interrupt at once."""
+    global _steps_act
+    _steps_act = by_steps
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     global _received
     # SLURM may say it several times, in several ways; only a person who presses Ctrl-C again means more by it.
-    if _received == signal.SIGINT == number:
+    if number == signal.SIGINT and (_received == signal.SIGINT or not _steps_act):
         raise KeyboardInterrupt
     _received = number
 

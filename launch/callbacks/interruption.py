@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import find
-from launch.signals import Interrupted, agreed, listening
+from launch.signals import Interrupted, act_on_ctrl_c, agreed, listening
 
 
 class Interruption(Checkpoint):
@@ -30,6 +30,7 @@ class Interruption(Checkpoint):
             _silence_lightning(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        act_on_ctrl_c(True)
         if number := agreed(trainer):
             raise Interrupted(number)
 
@@ -59,6 +60,7 @@ class Interruption(Checkpoint):
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        act_on_ctrl_c(False)
         self._listening.close()
 
 
