@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from launch.report.record import Record, read_record
 from launch.runs import RunFolder
@@ -135,11 +134,10 @@ def log_file(run: RunFolder, rank: int | None) -> Path:
     return file
 
 
-def copy(file: Path, out: TextIO = sys.stdout, *, until: Callable[[], bool] | None = None) -> None:
-    """Writes a log to ``out``; with ``until`` goes on as it grows, and ends when that is true and all was written."""
+def copy(file: Path, *, until: Callable[[], bool] | None = None) -> None:
+    """Prints a log; with ``until`` goes on as it grows, and ends when that is true and all was written."""
     for piece in _pieces(file, until):
-        out.write(piece)
-        out.flush()
+        print(piece, end="", flush=True)
 
 
 def occasionally(question: Callable[[], bool], seconds: float = 5.0) -> Callable[[], bool]:

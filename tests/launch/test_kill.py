@@ -23,7 +23,7 @@ from tests.launch.ranks import free_ports
 
 PROGRAM = Path(__file__).with_name("kill_program.py")
 #: Kills of each strategy's training. (30 take five minutes on two cores.)
-KILLS = int(os.environ.get("GESSO_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("GESSO_TEST_KILLS", "5"))
 
 pytestmark = pytest.mark.slow
 
