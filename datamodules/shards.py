@@ -202,6 +202,12 @@ class ShardData(L.LightningDataModule):
         for batch in stream:
             yield batch["image"].permute(0, 3, 1, 2)
 
+    def held_out_images(self, count: int) -> dict[str, Tensor]:
+        """The same few images of the validation split (or the last there is) each time: ``image``, uint8 NCHW."""
+        split = "val" if "val" in self.manifest.splits else next(reversed(self.manifest.splits))
+        batches = self.reference_batches(split, rank=0, world_size=1, batch_size=count, limit=count)
+        return {"image": torch.cat(list(batches))}
+
     # ---- streams ----------------------------------------------------------------------------------------------------
 
     def training_order(self) -> SampleOrder:

@@ -12,6 +12,7 @@ from launch.callbacks.ema import EMA
 from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
 from launch.runs import find_checkpoint
+from launch.weights import provide_weights
 from lightning_modules import family
 from lightning_modules.base import ImageFamily
 from lightning_modules.saved import constructor_options
@@ -38,6 +39,7 @@ def load_family(
     else:
         file = find_checkpoint(path)
         module, averaged = _restore(layout.read(file), average=average)
+    provide_weights(module)
     module.requires_grad_(False)
     module.eval().to(device)
     return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -94,6 +94,20 @@ def pictures_in(folder: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"{folder}: no picture here ({', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def trained(run: str, device: torch.device) -> Stylizer:
+    """A run's own network, with the averaged weights.
+
+    Raises:
+        ValueError: the run's family does not stylise.
+    """
+    from launch.loading import load_family
+
+    module: Any = load_family(run, device=device)[0]
+    if not hasattr(module, "stylize"):
+        raise ValueError(f"{run}: a {type(module).__name__} puts no picture into another's style")
+    return module
 
 
 def stylizer(

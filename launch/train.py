@@ -23,7 +23,8 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-import datamodules.shards  # noqa: F401 - the command line finds ShardData by its name
+import datamodules.content_style
+import datamodules.shards  # noqa: F401 - the command line finds data modules by their names
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock, clock_of, find, run_folder
 from launch.callbacks.ema import EMA
@@ -51,6 +52,7 @@ from launch.signals import COME_AGAIN, Interrupted
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import RankLost
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, say, wandb_logger
+from launch.weights import provide_weights
 from lightning_modules import FAMILIES
 from lightning_modules.base import ImageFamily
 from lightning_modules.saved import check_checkpoint
@@ -175,6 +177,7 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
     saved = layout.read(checkpoint) if checkpoint else None
     cli = build(arguments)
     check_data(cli)
+    provide_weights(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
     if verb == "fit":
@@ -274,7 +277,8 @@ def check_data(cli: GessoCLI) -> None:
 def save_config(cli: GessoCLI, run: RunFolder) -> None:
     """Writes the resolved config, with which the run is resumed from any folder."""
     config = cli.config.clone()
-    config.data.init_args.path = os.path.abspath(config.data.init_args.path)
+    for name in {"path", "style_path"} & set(vars(config.data.init_args)):
+        config.data.init_args[name] = os.path.abspath(config.data.init_args[name])
     with naming(run.config):
         run.path.mkdir(parents=True, exist_ok=True)
         partial = run.config.with_suffix(".yaml.partial")

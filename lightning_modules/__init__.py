@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 #: Family name -> the module that holds it.
 FAMILIES = {
+    "AdaIN": "lightning_modules.adain",
     "DCGAN": "lightning_modules.dcgan",
     "VAE": "lightning_modules.vae",
 }

@@ -19,6 +19,7 @@ import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -101,8 +102,16 @@ class ImageFamily(L.LightningModule):
         """Names of the networks that make the picture: those whose average (EMA) is kept."""
 
     @abstractmethod
-    def previews(self, images: Tensor, *, seed: int) -> dict[str, Preview]:
-        """Named grids of how training stands; ``images`` are a few held-out ones, NCHW in [-1, 1]."""
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
+        """Named grids of how training stands; ``held_out`` has a few images never trained on (``image``, ...)."""
+
+    def published_weights(self) -> tuple[str, ...]:
+        """Names of the published weights that the family needs (``gesso fetch`` has them)."""
+        return ()
+
+    def take_weights(self, name: str, file: Path) -> None:
+        """Hands over one of the ``published_weights``, before anything is trained or made."""
+        raise NotImplementedError(name)
 
     def held_out_losses(self, batch: Batch) -> Losses:
         """Losses worth knowing on images never trained on; their means are logged under ``val/``."""

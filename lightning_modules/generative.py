@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_modules.base import ImageFamily, Preview
+from lightning_modules.base import Batch, ImageFamily, Preview
 
 
 class GenerativeFamily(ImageFamily):
@@ -20,7 +20,7 @@ class GenerativeFamily(ImageFamily):
         Each sample depends on (seed, index) alone, so that any number of ranks makes the same set.
         """
 
-    def previews(self, images: Tensor, *, seed: int) -> dict[str, Preview]:
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """See ``ImageFamily.previews``: 64 samples."""
         return {"samples": Preview(self.generate(torch.arange(64), seed=seed), columns=8)}
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_modules.base import Preview
+from lightning_modules.base import Batch, Preview
 from lightning_modules.generative import GenerativeFamily
 from lightning_modules.randomness import mix_seed
 
@@ -47,7 +47,7 @@ class LatentFamily(GenerativeFamily):
             labels = (torch.arange(pairs, device=ends.device) % self.num_classes).repeat_interleave(steps)
         return Preview(self.decode(path.flatten(0, 1), labels), columns=steps)
 
-    def previews(self, images: Tensor, *, seed: int) -> dict[str, Preview]:
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         # A conditional family shows one class a column.
         columns = self.num_classes if 4 <= self.num_classes <= 16 else 10
         return {

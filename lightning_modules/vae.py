@@ -89,10 +89,11 @@ class VAE(LatentFamily):
         kl = gaussian_kl(mean, log_variance).mean()
         return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
 
-    def previews(self, images: Tensor, *, seed: int) -> dict[str, Preview]:
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
+        images = held_out["image"]
         decoded, *_ = self.autoencoder(images, torch.zeros(len(images), self.latent_dim, device=self.device))
         # Rows of originals, each above the row of its reconstructions.
         columns = min(10, len(images))
         rows = zip(images.split(columns), decoded.float().split(columns), strict=True)
         pairs = torch.cat([row for both in rows for row in both])
-        return {**super().previews(images, seed=seed), "reconstruction": Preview(pairs, columns)}
+        return {**super().previews(held_out, seed=seed), "reconstruction": Preview(pairs, columns)}

@@ -193,7 +193,8 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
     if checkpoints := find(cli.trainer, Checkpoints):
         checkpoints.find_monitor(cli.trainer)
     data: Any = cli.datamodule
-    check_places(request, {"data set": data.path, "run folder": str(path)})
+    places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path), "run folder": str(path)}
+    check_places(request, places)
     check_weights(cli)
     check_memory(cli, job, request.gpu_memory)
     cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
@@ -222,7 +223,9 @@ def check_weights(cli: GessoCLI) -> None:
     from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
     from launch.evaluation import weights_of
+    from launch.weights import provide_weights
 
+    provide_weights(cli.model)
     evaluation = find(cli.trainer, Evaluation)
     if evaluation is not None and evaluation.metrics:
         fetch(weights_of(evaluation.extractor))

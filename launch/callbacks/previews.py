@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 
 from launch.callbacks.clock import Every, clock_of, run_folder
@@ -26,7 +25,7 @@ class Previews(L.Callback):
     def __init__(self, every_kimg: float = 50.0, seed: int = 0) -> None:
         self.every = Every(every_kimg)
         self.seed = seed
-        self._images: Tensor | None = None
+        self._batch: dict[str, Tensor] = {}
         self._written_at = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -40,10 +39,11 @@ class Previews(L.Callback):
     def write(self, trainer: L.Trainer, module: ImageFamily) -> None:
         """Every rank generates, since a sharded network needs them all; the first one writes."""
         self._written_at = module.images_seen
-        if self._images is None:
-            self._images = self._held_out(trainer)
+        if not self._batch:
+            images = trainer.datamodule.held_out_images(20)  # type: ignore[attr-defined]
+            self._batch = {name: to_float(tensor).to(module.device) for name, tensor in images.items()}
         with averaged(trainer, module):
-            previews = module.previews(self._images.to(module.device), seed=self.seed)
+            previews = module.previews(self._batch, seed=self.seed)
         if not trainer.is_global_zero:
             return
         written = {}
@@ -53,10 +53,3 @@ class Previews(L.Callback):
             save_png(image_grid(images, columns), file)
             written[name] = file
         record_pictures(trainer, written)
-
-    @staticmethod
-    def _held_out(trainer: Any, count: int = 20) -> Tensor:
-        data = trainer.datamodule
-        split = "val" if "val" in data.manifest.splits else next(reversed(data.manifest.splits))
-        batches = data.reference_batches(split, rank=0, world_size=1, batch_size=count, limit=count)
-        return to_float(torch.cat(list(batches)))

@@ -29,7 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--size", type=int, metavar="N", help="longer side in pixels (default: the content's)")
     parser.add_argument("--style-size", type=int, metavar="N", help="of the styles: small gives fine strokes")
-    parser.add_argument("--method", choices=("adain", "gatys"), default="adain")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--method", choices=("adain", "gatys"), default="adain")
+    how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="gatys: iterations at the smallest scale")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
@@ -71,8 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
         def iterated(done: int, total: int, loss: float) -> None:
             bar.update(task, completed=number + done / total, description=f"stylize  loss {loss:.4g}")
 
-        method = stylization.stylizer(
-            arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
+        method = (
+            stylization.trained(arguments.run_folder, device)
+            if arguments.run_folder
+            else stylization.stylizer(
+                arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
+            )
         )
         for number, file in enumerate(files):
             target = out / f"{file.stem}.png" if content.is_dir() else out

@@ -7,33 +7,33 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.layers import checkpointed, like_weights
 from lightning_modules.networks.vgg import load_in_order, reflect
 
-#: Output channels of the convolutions; "up" doubles the side.
-LAYOUT = (256, "up", 256, 256, 256, 128, "up", 128, 64, "up", 64, 3)
+#: Output channels of the convolutions at each side, which doubles from one tuple to the next.
+STAGES = ((256,), (256, 256, 256, 128), (128, 64), (64, 3))
 
 
 class Decoder(nn.Module):
-    """Mirrors the encoder up to relu4_1: convolutions 3 x 3 with reflection padding, nearest upsampling, no norm."""
+    """Mirrors the encoder up to relu4_1: convolutions 3 x 3 with reflection padding, nearest upsampling, no norm.
 
-    def __init__(self) -> None:
+    Args:
+        gradient_checkpointing: recompute each stage in the backward pass.
+    """
+
+    def __init__(self, *, gradient_checkpointing: bool = False) -> None:
         super().__init__()
-        widths = [step for step in LAYOUT if isinstance(step, int)]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3) for before, after in zip([512, *widths], widths, strict=False)
-        )
+        self.gradient_checkpointing = gradient_checkpointing
+        starts = (512, *(stage[-1] for stage in STAGES))
+        self.stages = nn.ModuleList(_Stage(start, widths) for start, widths in zip(starts, STAGES, strict=False))
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, 512, H, W]`` -> pictures ``[N, 3, 8 H, 8 W]`` in [-1, 1], though not bound to it."""
-        x, last = features, len(self.convolutions) - 1
-        convolutions = iter(enumerate(self.convolutions))
-        for step in LAYOUT:
-            if step == "up":
-                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-                continue
-            number, convolution = next(convolutions)
-            x = convolution(reflect(x))
-            x = x if number == last else F.relu(x)
+        x = like_weights(features, self)
+        for number, stage in enumerate(self.stages):
+            if number:
+                x = F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")
+            x = checkpointed(stage, x, enabled=self.gradient_checkpointing)
         return x * 2 - 1
 
     def load_published(self, weights: Path) -> None:
@@ -43,3 +43,18 @@ class Decoder(nn.Module):
             ValueError: the file holds something else.
         """
         load_in_order(self, weights, "the published AdaIN decoder", "adain_decoder")
+
+
+class _Stage(nn.Module):
+    """Convolutions at one side, with ReLUs between them."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3) for before, after in zip((channels, *widths), widths, strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, convolution in enumerate(self.convolutions):
+            x = convolution(reflect(F.relu(x) if number else x))
+        return x

@@ -16,7 +16,8 @@ def training_state(run: Path) -> dict[str, Any]:
     last = RunFolder(run).last_checkpoint
     assert last is not None
     checkpoint = layout.read(last)
-    names = ("state_dict", "optimizer_states", "gesso", "ShardData", "hyper_parameters")
+    (data,) = (name for name in checkpoint if name.endswith("Data"))
+    names = ("state_dict", "optimizer_states", "gesso", data, "hyper_parameters")
     return {**{name: checkpoint[name] for name in names}, "ema": checkpoint["callbacks"]["EMA"]}
 
 

@@ -31,7 +31,7 @@ def test_an_answer_needs_no_torch(argv: list[str]) -> None:
 
 def test_every_verb_has_a_line_of_help() -> None:
     text = parser().format_help()
-    verbs = "fit validate test plan generate evaluate checkpoint shards fetch recipes report"
+    verbs = "fit validate test plan generate stylize evaluate checkpoint shards fetch recipes report slurm"
     for verb in verbs.split():
         assert re.search(rf"^    {verb}\s+\S", text, re.MULTILINE), verb
 
@@ -44,7 +44,8 @@ def test_a_recipe_builds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert type(cli.model).__name__ == written["model"]["class_path"]
     assert {**written["model"]["init_args"]}.items() <= dict(cli.model.hparams).items()
     assert cli.datamodule.global_batch_size == written["data"]["init_args"]["global_batch_size"]
-    assert written["checkpoints"]["monitor"] in written["evaluation"]["metrics"]
+    monitor = written["checkpoints"]["monitor"]
+    assert monitor in written["evaluation"]["metrics"] or monitor.startswith("val/")
 
 
 def test_a_recipe_says_how_to_get_its_data() -> None:
