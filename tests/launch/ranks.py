@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -63,11 +64,11 @@ def run_ranks(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens at; held together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nothing listens at, and that the system gives to no connection meanwhile (those begin at 32768)."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(30_000, 32_700)
+        with socket.socket() as probe:
+            if port not in found and probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+    return found
