@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from launch.commands import checkpoint, evaluate, fetch, generate, plan, recipes, report, shards, stylize
+from launch.commands import checkpoint, evaluate, fetch, generate, plan, rate, recipes, report, shards, stylize
 from launch.signals import listening
 
 #: Verbs that LightningCLI parses: their options are those of the recipe.
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     # The one room above launch that the command line leads to; it imports SLURM's commands only to call them.
     from slurm import cli as slurm
 
-    for command in (plan, generate, stylize, evaluate, checkpoint, shards, fetch, recipes, report, slurm):
+    for command in (plan, generate, stylize, rate, evaluate, checkpoint, shards, fetch, recipes, report, slurm):
         command.add_parser(verbs)
     return top
 
