@@ -1,0 +1,211 @@
+"""How well pictures were stylised: how much of the content is left, and how near the style they came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lightning_modules.losses.style import gram, gram_loss, mean_std, statistics_loss
+from lightning_modules.metrics.features import FeatureExtractor, exact_float32
+from lightning_modules.metrics.frechet import frechet_distance
+from lightning_modules.metrics.statistics import SumMetric
+from lightning_modules.networks.lpips import LPIPS
+from lightning_modules.networks.vgg import VGG19
+
+StyleMetricName = Literal["lpips", "ssim", "content_cosine", "gram_distance", "statistics_distance", "artfid"]
+
+#: Of VGG19: where content is compared, and where style.
+CONTENT_LAYER = "relu4_1"
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+#: Luminance of RGB (ITU-R BT.601).
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
+class StyleMetrics(SumMetric):
+    """Compares stylised pictures with their contents and their styles.
+
+    Means over the pictures:
+
+    - ``lpips``: content to stylised; from 0, lower keeps more.
+    - ``ssim``: content to stylised, on the luminance, since a style may change the colours (Wang et al. 2004; Gaussian
+      window of sigma 1.5); up to 1, higher keeps more.
+    - ``content_cosine``: cosine similarity of the features at each place of ``CONTENT_LAYER``; up to 1, higher keeps
+      more.
+    - ``gram_distance``: ``losses.style.gram_loss`` of stylised and style, summed over ``STYLE_LAYERS``; from 0, lower
+      is nearer.
+    - ``statistics_distance``: the same of ``statistics_loss``: AdaIN's style loss.
+
+    And over the set of them:
+
+    - ``artfid``: (1 + LPIPS) (1 + FID), of the LPIPS above and the FID between stylised pictures and styles; from 1,
+      lower is better (Wright and Ommer 2022). The paper's own numbers are others: its features are those of an
+      Inception finetuned on art, which is not at hand, and its code's LPIPS is AlexNet's. FID is biased upwards for
+      few pictures: compare numbers of equally many alone.
+
+    Keys of the results say which network made them: ``lpips/vgg16``, ``artfid/inception-tf``; all others are of the
+    normalised VGG19 or of none.
+
+    The networks follow the metric's device, belong to whoever passed them, and are not in its state dict.
+
+    Args:
+        encoder: with real weights.
+        lpips: for ``lpips`` and ``artfid``.
+        extractor: for ``artfid``.
+        names: which metrics; None: all that these networks allow.
+
+    Raises:
+        ValueError: an unknown name, or one whose network is missing.
+    """
+
+    count: Tensor
+    sums: Tensor
+    totals: Tensor
+    outers: Tensor
+
+    def __init__(
+        self,
+        encoder: VGG19,
+        lpips: LPIPS | None = None,
+        extractor: FeatureExtractor | None = None,
+        names: Sequence[StyleMetricName] | None = None,
+    ) -> None:
+        super().__init__()
+        # Torch sees no modules in a tuple, so neither checkpoints nor optimizers get them.
+        self.networks = _Networks(encoder, lpips, extractor)
+        self.names = _checked(names, self.networks)
+        needed = {*self.names, "lpips"} if "artfid" in self.names else set(self.names)
+        self.averaged = [name for name in get_args(StyleMetricName) if name in needed - {"artfid"}]
+        self.add_sum("count", dtype=torch.int64)
+        self.add_sum("sums", len(self.averaged))
+        if extractor is not None and "artfid" in self.names:
+            # Of the stylised pictures, and of the styles.
+            self.add_sum("totals", 2, extractor.feature_dim)
+            self.add_sum("outers", 2, extractor.feature_dim, extractor.feature_dim)
+
+    def update(self, content: Tensor, stylized: Tensor, style: Tensor) -> None:
+        """Adds pictures; each goes through each network once.
+
+        Args:
+            content, stylized: [N, 3, H, W], uint8, or float in [-1, 1] (and clamped to it); N may be 0.
+            style: [N, 3, H', W'], likewise: what each was stylised with.
+
+        Raises:
+            ValueError: their shapes do not fit.
+        """
+        if content.shape != stylized.shape or content.shape[:2] != style.shape[:2] or content.shape[1:2] != (3,):
+            shapes = ", ".join(str(tuple(images.shape)) for images in (content, stylized, style))
+            raise ValueError(
+                f"contents, stylised pictures and styles are [N, 3, H, W], the first two alike; got {shapes}"
+            )
+        if not len(content):
+            return
+        for network in self.networks:
+            if network is not None:
+                network.to(self.device)
+        content, stylized, style = (_to_float(images.to(self.device)) for images in (content, stylized, style))
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+            means = self._means(content, stylized, style)
+            self.sums += len(content) * torch.stack([means[name] for name in self.averaged]).double()
+            self.count += len(content)
+            if "artfid" in self.names:
+                self._add_features(stylized, style)
+
+    def compute(self) -> dict[str, float]:
+        """The metrics over all ranks, by name and, where there is a choice, network: ``{"lpips/vgg16": ..., ...}``.
+
+        Raises:
+            ValueError: no pictures; only one, for ``artfid``.
+        """
+        count = int(self.count)
+        if count < 1 + ("artfid" in self.names):
+            raise ValueError(f"there are too few pictures ({count}) for {', '.join(self.names)}")
+        values: dict[str, float] = dict(zip(self.averaged, (self.sums / count).tolist(), strict=True))
+        keys: dict[str, str] = {name: name for name in self.names}
+        _, lpips, extractor = self.networks
+        if lpips is not None:
+            keys["lpips"] = f"lpips/{lpips.name}"
+        if extractor is not None and "artfid" in self.names:
+            keys["artfid"] = f"artfid/{extractor.name}"
+            values["artfid"] = (1 + values["lpips"]) * (1 + self._frechet(count))
+        return {keys[name]: values[name] for name in self.names}
+
+    def _means(self, content: Tensor, stylized: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Scalars over the batch."""
+        means = self._encoder_means(content, stylized, style)
+        if "lpips" in self.averaged:
+            assert self.networks.lpips is not None
+            means["lpips"] = self.networks.lpips(stylized, content).mean()
+        if "ssim" in self.averaged:
+            # Computed on [0, 1].
+            ours, theirs = (_luminance(images).add(1).div(2) for images in (stylized, content))
+            ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
+            assert isinstance(ssim, Tensor)
+            means["ssim"] = ssim
+        return means
+
+    def _encoder_means(self, content: Tensor, stylized: Tensor, style: Tensor) -> dict[str, Tensor]:
+        encoder, means = self.networks.encoder, {}
+        of_content = "content_cosine" in self.averaged
+        of_style = bool({"gram_distance", "statistics_distance"} & set(self.averaged))
+        layers = STYLE_LAYERS if of_style else (CONTENT_LAYER,)
+        ours = encoder(stylized, layers) if of_content or of_style else {}
+        if of_content:
+            theirs = encoder(content, (CONTENT_LAYER,))[CONTENT_LAYER]
+            means["content_cosine"] = F.cosine_similarity(ours[CONTENT_LAYER], theirs, dim=1).mean()
+        if of_style:
+            pairs = [(ours[layer], features) for layer, features in encoder(style, STYLE_LAYERS).items()]
+            means["gram_distance"] = torch.stack([gram_loss(a, gram(b)) for a, b in pairs]).sum()
+            means["statistics_distance"] = torch.stack([statistics_loss(a, *mean_std(b)) for a, b in pairs]).sum()
+        return means
+
+    def _add_features(self, stylized: Tensor, style: Tensor) -> None:
+        assert self.networks.extractor is not None
+        for images, total, outer in zip((stylized, style), self.totals, self.outers, strict=True):
+            features = self.networks.extractor(_to_uint8(images)).pool.double()
+            total += features.sum(0)
+            outer.addmm_(features.T, features)
+
+    def _frechet(self, count: int) -> float:
+        """FID between the stylised pictures and the styles."""
+        means = self.totals / count
+        covariances = (self.outers - count * means[:, :, None] * means[:, None, :]) / (count - 1)
+        with exact_float32():
+            return frechet_distance(means[0], covariances[0], means[1], covariances[1]).item()
+
+
+class _Networks(NamedTuple):
+    encoder: VGG19
+    lpips: LPIPS | None
+    extractor: FeatureExtractor | None
+
+
+def _checked(names: Sequence[StyleMetricName] | None, networks: _Networks) -> tuple[StyleMetricName, ...]:
+    known: tuple[StyleMetricName, ...] = get_args(StyleMetricName)
+    missing = {"lpips": networks.lpips is None, "artfid": None in (networks.lpips, networks.extractor)}
+    if names is None:
+        return tuple(name for name in known if not missing.get(name))
+    if not names or set(names) - set(known):
+        raise ValueError(f"style metrics {', '.join(names) or '(none)'}: choose from {', '.join(known)}")
+    if refused := [name for name in names if missing.get(name)]:
+        needs = "lpips" if networks.lpips is None else "extractor"
+        raise ValueError(f"the style metric {refused[0]} needs a network that is missing: pass {needs}")
+    return tuple(names)
+
+
+def _to_float(images: Tensor) -> Tensor:
+    return images.float().div(127.5).sub(1) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    # NaN has no byte; it shows in the other metrics, and in ArtFID's other factor.
+    return images.add(1).mul(127.5).round().nan_to_num(nan=0.0).to(torch.uint8)
+
+
+def _luminance(images: Tensor) -> Tensor:
+    weights = images.new_tensor(LUMINANCE).view(3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
