@@ -135,17 +135,16 @@ def synthetic_batch(module: ImageFamily, count: int) -> dict[str, Any]:
     """A batch of noise in the shapes that the family's own options tell.
 
     Raises:
-        ValueError: they don't tell the images' ``resolution`` and ``channels``.
+        ValueError: they don't tell the images' ``resolution``.
     """
     options: Any = module.hparams
-    missing = [name for name in ("resolution", "channels") if name not in options]
-    if missing:
-        raise ValueError(
-            f"{type(module).__name__} has no option {' or '.join(missing)}: no batch can be made up for it"
-        )
-    images = torch.rand(count, options["channels"], options["resolution"], options["resolution"]) * 2 - 1
+    if "resolution" not in options:
+        raise ValueError(f"{type(module).__name__} has no option resolution: no batch can be made up for it")
+    images = torch.rand(count, options.get("channels", 3), options["resolution"], options["resolution"]) * 2 - 1
+    images = images.contiguous(memory_format=module.memory_format)
     return {
-        "image": images.contiguous(memory_format=module.memory_format),
+        "image": images,
+        "style": images,
         "label": torch.arange(count) % max(options.get("num_classes", 0), 1),
         "index": torch.arange(count),
         "position": count,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +13,13 @@ from torch import Tensor
 from datamodules.images import BadImage, read_image
 from launch.pictures import save_png, to_float, to_uint8
 from lightning_modules.colors import keep_chrominance, match_colors
-from lightning_modules.style_optimization import fit
-from lightning_modules.stylize import Stylizer
+from lightning_modules.pictures import fit
+from lightning_modules.stylize import Style, Stylizer
 
 #: How the content's colours are kept: the style is recoloured beforehand, or only its luminance is taken.
 KeepColors = Literal["no", "match", "luminance"]
+#: A picture of more pixels is worked on in tiles of this side: 6 GB or so, whatever its size.
+LARGEST, TILE = 2048**2, 1024
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 
@@ -26,12 +28,14 @@ class Request:
     """What is asked of every picture.
 
     Args:
-        styles: [1, 3, H, W] in [-1, 1] each.
+        styles: [1, 3, H, W] in [-1, 1] each; none for a run that was trained for styles of its own.
         weights: how much of each; None: equally much.
         masks: files, one for each style: white is where it goes; none: everywhere.
         alpha: from 0 (the content) to 1.
         colors: see ``KeepColors``.
         size: longer side of the result in pixels; None: the content's own.
+        tile: side of the squares that are worked on one after the other, in pixels; None: ``TILE`` for pictures larger
+            than ``LARGEST``; 0: never.
     """
 
     styles: Sequence[Tensor]
@@ -40,6 +44,7 @@ class Request:
     alpha: float = 1.0
     colors: KeepColors = "no"
     size: int | None = None
+    tile: int | None = None
 
 
 def read_picture(file: Path, *, channels: int = 3) -> Tensor:
@@ -76,16 +81,24 @@ def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, de
     """One picture, written to ``out`` when it is whole."""
     content = read_picture(file).to(device)
     masks = read_masks(request.masks, content)
+    picture = stylize_picture(content, masks, stylizer, request)
+    return save_png(to_uint8(picture)[0].permute(1, 2, 0).cpu().numpy(), out)
+
+
+def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, request: Request) -> Tensor:
+    """A picture [1, 3, H, W] in [-1, 1] as the request asks; its ``masks`` are of its size, [K, H, W]."""
     if request.size is not None:
         content = fit(content, request.size)
         masks = None if masks is None else fit(masks[None], request.size)[0].clamp(0, 1)
-    styles = [style.to(device) for style in request.styles]
+    pictures = [style.to(content.device) for style in request.styles]
     if request.colors == "match":
-        styles = [match_colors(style, content) for style in styles]
-    picture = stylizer.stylize(content, styles, weights=request.weights, masks=masks, alpha=request.alpha)
-    if request.colors == "luminance":
-        picture = keep_chrominance(picture, content)
-    return save_png(to_uint8(picture)[0].permute(1, 2, 0).cpu().numpy(), out)
+        pictures = [match_colors(style, content) for style in pictures]
+    tile = request.tile
+    if tile is None:
+        tile = TILE if content.shape[2] * content.shape[3] > LARGEST else 0
+    style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha)
+    picture = stylizer.stylize(content, style, tile=tile or None)
+    return keep_chrominance(picture, content) if request.colors == "luminance" else picture
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -103,9 +116,10 @@ def trained(run: str, device: torch.device) -> Stylizer:
         ValueError: the run's family does not stylise.
     """
     from launch.loading import load_family
+    from lightning_modules.style_family import StyleFamily
 
-    module: Any = load_family(run, device=device)[0]
-    if not hasattr(module, "stylize"):
+    module = load_family(run, device=device)[0]
+    if not isinstance(module, StyleFamily):
         raise ValueError(f"{run}: a {type(module).__name__} puts no picture into another's style")
     return module
 

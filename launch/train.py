@@ -52,7 +52,7 @@ from launch.signals import COME_AGAIN, Interrupted
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import RankLost
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, say, wandb_logger
-from launch.weights import provide_weights
+from launch.weights import provide_styles, provide_weights
 from lightning_modules import FAMILIES
 from lightning_modules.base import ImageFamily
 from lightning_modules.saved import check_checkpoint
@@ -178,6 +178,7 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
     cli = build(arguments)
     check_data(cli)
     provide_weights(cli.model)
+    provide_styles(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
     if verb == "fit":
@@ -279,6 +280,8 @@ def save_config(cli: GessoCLI, run: RunFolder) -> None:
     config = cli.config.clone()
     for name in {"path", "style_path"} & set(vars(config.data.init_args)):
         config.data.init_args[name] = os.path.abspath(config.data.init_args[name])
+    if "styles" in config.model.init_args:
+        config.model.init_args.styles = [os.path.abspath(file) for file in config.model.init_args.styles]
     with naming(run.config):
         run.path.mkdir(parents=True, exist_ok=True)
         partial = run.config.with_suffix(".yaml.partial")

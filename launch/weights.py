@@ -1,12 +1,26 @@
-"""Published weights for the families that need them."""
+"""What families need beside data: published weights, and pictures of fixed styles."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datamodules.assets import fetch
+from launch.stylization import read_picture
 from lightning_modules.base import ImageFamily
+from lightning_modules.style_family import StyleFamily
 
 
 def provide_weights(module: ImageFamily) -> None:
-    """Fetches what a family needs, if need be, and hands it over."""
+    """Fetches the published weights that a family needs, if need be, and hands them over."""
     for name in module.published_weights():
         module.take_weights(name, fetch(name))
+
+
+def provide_styles(module: ImageFamily) -> None:
+    """Reads the pictures in whose styles the family is trained; using it afterwards needs none.
+
+    Raises:
+        FileNotFoundError, ValueError: one is missing, or no picture.
+    """
+    if isinstance(module, StyleFamily):
+        module.take_styles([read_picture(Path(file)) for file in module.style_files()])

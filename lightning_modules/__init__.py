@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "AdaIN": "lightning_modules.adain",
     "DCGAN": "lightning_modules.dcgan",
+    "FastStyle": "lightning_modules.fast_style",
     "VAE": "lightning_modules.vae",
 }
 

@@ -256,6 +256,10 @@ class ImageFamily(L.LightningModule):
         """Like ``randn``, uniform in [0, 1)."""
         return self._draw(torch.rand, count, shape)
 
+    def randint(self, count: int, below: int) -> list[int]:
+        """Integers in [0, below), the same on every rank and in every micro-batch, known without asking the device."""
+        return [mix_seed(self._step_seed, self._updates, number) % below for number in range(count)]
+
     def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
         return self._noise.draw(draw, count, shape, self.device, rank=self.global_rank, ranks=self.trainer.world_size)
 

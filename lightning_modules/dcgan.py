@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -38,7 +38,7 @@ class DCGAN(LatentFamily):
         generator_lr, discriminator_lr: Adam's learning rates.
         beta1, beta2: Adam's momenta.
         gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
-        micro_batches, gradient_clip_norm, channels_last, compile: see ``ImageFamily``.
+        options: those of ``ImageFamily``.
     """
 
     def __init__(
@@ -64,17 +64,9 @@ class DCGAN(LatentFamily):
         beta1: float = 0.5,
         beta2: float = 0.999,
         gradient_checkpointing: bool = False,
-        micro_batches: int = 1,
-        gradient_clip_norm: float | None = None,
-        channels_last: bool = True,
-        compile: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            micro_batches=micro_batches,
-            gradient_clip_norm=gradient_clip_norm,
-            channels_last=channels_last,
-            compile=compile,
-        )
+        super().__init__(**options)
         if loss == "wgan_gp" and normalization == "batch":
             raise ValueError("wgan_gp penalises the gradient of single images: set normalization to layer or none")
         if n_critic < 1 or r1_interval < 1:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lightning_modules.losses.perceptual import content_loss, total_variation
-from lightning_modules.losses.style import gram
 from lightning_modules.networks.vgg import VGG19
-from lightning_modules.stylize import resize_shares, shares
-
-#: As in the paper.
-CONTENT_LAYER = "relu4_2"
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+from lightning_modules.picture_loss import PictureLoss
+from lightning_modules.pictures import fit, resize
+from lightning_modules.stylize import Style
 
 #: Iterations between two reports. Each begins with an evaluation of its own, so they had better not be single.
 ROUND = 10
@@ -85,25 +80,26 @@ class StyleOptimization:
         #: How the last picture came about.
         self.scales: list[Scale] = []
 
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Sequence[Tensor],
-        *,
-        weights: Sequence[float] | None = None,
-        masks: Tensor | None = None,
-        alpha: float = 1.0,
-    ) -> Tensor:
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``; ``alpha`` scales the style's weight. Each style is brought to the content's longer side."""
-        share = shares(content, styles, weights, masks, alpha)
+        share = style.shares(content, len(style.pictures))
         sides = self._sides(max(content.shape[2:]))
         plan = [max(self.steps >> number, min(20, self.steps)) for number in range(len(sides))]
         self.scales = []
         picture: Tensor | None = None
         for side, steps in zip(sides, plan, strict=True):
             small = fit(content, side)
-            before = self._first(small, styles[0]) if picture is None else resize(picture, small.shape[2:])
-            loss = self._loss(small, [fit(style, side) for style in styles], share, self.style_weight * alpha)
+            before = self._first(small, style.pictures[0]) if picture is None else resize(picture, small.shape[2:])
+            loss = PictureLoss(
+                self.encoder,
+                small,
+                [fit(picture, side) for picture in style.pictures],
+                share,
+                content_weight=self.content_weight,
+                style_weight=self.style_weight * style.alpha,
+                tv_weight=self.tv_weight,
+                tile=tile,
+            )
             picture, losses = self._minimise(before, loss, steps, sum(s.steps for s in self.scales), sum(plan))
             self.scales.append(Scale(side, steps, losses))
         assert picture is not None
@@ -123,38 +119,8 @@ class StyleOptimization:
         generator = torch.Generator().manual_seed(self.seed)
         return (torch.randn(content.shape, generator=generator) * 0.3).to(content).clamp(-1, 1)
 
-    def _loss(
-        self, content: Tensor, styles: Sequence[Tensor], share: Tensor, style_weight: float
-    ) -> Callable[[Tensor], Tensor]:
-        """The total loss of a picture; what stays the same is computed once, here."""
-        with torch.no_grad():
-            target = self.encoder(content, (CONTENT_LAYER,))[CONTENT_LAYER]
-            grams = [{name: gram(f) for name, f in self.encoder(s, STYLE_LAYERS).items()} for s in styles]
-            places: Mapping[str, Tensor] = {}
-            uniform = bool((share.flatten(1).amax(1) - share.flatten(1).amin(1)).max() < 1e-6)
-            if uniform:
-                # One target, the mean of the styles', instead of a comparison with each.
-                parts = share.flatten(1).mean(1)
-                grams = [{name: sum(p * g[name] for p, g in zip(parts, grams, strict=True)) for name in STYLE_LAYERS}]
-            else:
-                found = self.encoder(content, STYLE_LAYERS)
-                places = {name: resize_shares(share, (f.shape[2], f.shape[3])) for name, f in found.items()}
-
-        def total(picture: Tensor) -> Tensor:
-            features = self.encoder(picture, (*STYLE_LAYERS, CONTENT_LAYER))
-            content_term = content_loss(features[CONTENT_LAYER], target)
-            style_term = picture.new_zeros(())
-            for name in STYLE_LAYERS:
-                for number, style in enumerate(grams):
-                    ours = gram(features[name]) if uniform else masked_gram(features[name], places[name][number])
-                    style_term = style_term + (ours - style[name]).square().mean() / len(STYLE_LAYERS)
-            smooth = self.tv_weight * total_variation(picture)
-            return self.content_weight * content_term + style_weight * style_term + smooth
-
-        return total
-
     def _minimise(
-        self, before: Tensor, loss: Callable[[Tensor], Tensor], steps: int, done: int, in_all: int
+        self, before: Tensor, loss: PictureLoss, steps: int, done: int, in_all: int
     ) -> tuple[Tensor, tuple[float, ...]]:
         # L-BFGS takes products over the whole picture: it wants it contiguous, whatever the encoder prefers.
         pixels = before.detach().contiguous().requires_grad_()
@@ -163,9 +129,7 @@ class StyleOptimization:
         )
 
         def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = loss(pixels)
-            value.backward()
+            value, pixels.grad = loss.with_gradient(pixels)
             return value
 
         losses = []
@@ -174,34 +138,5 @@ class StyleOptimization:
             optimizer.param_groups[0].update(max_iter=iterations, max_eval=2 * iterations)
             losses.append(float(optimizer.step(closure)))
             self.progress(done + first + iterations, in_all, losses[-1])
-        with torch.no_grad():
-            losses.append(float(loss(pixels)))
+        losses.append(float(loss.with_gradient(pixels)[0]))
         return pixels.detach(), tuple(losses)
-
-
-def masked_gram(features: Tensor, place: Tensor) -> Tensor:
-    """Gram matrix of a region: places weighted by ``place``, a map [h, w] in [0, 1] (Gatys et al. 2017, eq. 7).
-
-    Args:
-        features: [1, C, h, w].
-
-    Returns:
-        float32 [1, C, C], the mean over the region; zeros for an empty one.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        weight = place.float() / place.float().sum().clamp_min(1e-6)
-        rows = features.float().flatten(2) * weight.sqrt().flatten()
-        return rows @ rows.transpose(1, 2)
-
-
-def fit(image: Tensor, side: int) -> Tensor:
-    """The image with its longer side brought to ``side`` pixels."""
-    height, width = image.shape[2:]
-    scale = side / max(height, width)
-    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
-def resize(image: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(image.shape[2:]) == tuple(size):
-        return image
-    return F.interpolate(image, tuple(size), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -10,26 +11,65 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+@dataclass(frozen=True)
+class Style:
+    """In which style a picture is to come out, and how much of it.
+
+    Args:
+        pictures: [1, 3, H', W'] in [-1, 1], each of a size of its own; none for a network that was trained for
+            styles of its own.
+        weights: how much of each style; None: equally much. They are brought to a sum of 1.
+        masks: [K, H, W] in [0, 1]: where in the content each of the K styles goes; None: everywhere.
+        alpha: from 0 (the content) to 1 (all of the style).
+    """
+
+    pictures: Sequence[Tensor] = ()
+    weights: Sequence[float] | None = None
+    masks: Tensor | None = None
+    alpha: float = 1.0
+
+    def shares(self, content: Tensor, count: int) -> Tensor:
+        """How much of each of ``count`` styles each place of the content gets: [K, H, W], with sums of 1.
+
+        Without masks it is the same everywhere: [K, 1, 1].
+
+        Raises:
+            ValueError: weights or masks do not fit styles and content.
+        """
+        if not count:
+            raise ValueError("no style: name one picture or more")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}; it goes from 0 (the content) to 1 (all of the style)")
+        weights = [1.0] * count if self.weights is None else self.weights
+        if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(f"{len(weights)} weights for {count} styles: give each one of 0 or more, not all 0")
+        weight = torch.tensor(weights, dtype=torch.float32, device=content.device).view(-1, 1, 1)
+        if self.masks is None:
+            return weight / weight.sum()
+        height, width = content.shape[2:]
+        if self.masks.shape != (count, height, width):
+            masks, rows, columns = self.masks.shape
+            raise ValueError(
+                f"{masks} masks of {columns} x {rows} pixels for {count} styles and a picture of {width} x {height}: "
+                "give a mask of the picture's size for each style"
+            )
+        weighted = self.masks.float() * weight
+        # A place that no mask covers gets all styles, as if there were no masks.
+        weighted = torch.where(weighted.sum(0, keepdim=True) <= 1e-6, weight, weighted)
+        return weighted / weighted.sum(0, keepdim=True)
+
+
 class Stylizer(Protocol):
     """A method of style transfer, ready to use: export, evaluation and the command line know nothing else of it."""
 
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Sequence[Tensor],
-        *,
-        weights: Sequence[float] | None = None,
-        masks: Tensor | None = None,
-        alpha: float = 1.0,
-    ) -> Tensor:
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """The content picture in one or several styles.
 
         Args:
             content: [1, 3, H, W] in [-1, 1], of any size.
-            styles: pictures [1, 3, H', W'] in [-1, 1], each of a size of its own.
-            weights: how much of each style; None: equally much. They are brought to a sum of 1.
-            masks: [K, H, W] in [0, 1]: where each of the K styles goes; None: everywhere.
-            alpha: from 0 (the content) to 1 (all of the style).
+            style: the style, or a mixture of several.
+            tile: work on squares of about so many pixels a side, one after the other, so that memory does not grow with
+                the picture; the result is the same. None: the whole picture at once.
 
         Returns:
             [1, 3, H, W] in [-1, 1].
@@ -40,38 +80,6 @@ class Stylizer(Protocol):
         ...
 
 
-def shares(
-    content: Tensor, styles: Sequence[Tensor], weights: Sequence[float] | None, masks: Tensor | None, alpha: float
-) -> Tensor:
-    """How much of each style each place of the content gets: [K, H, W], with sums of 1.
-
-    Raises:
-        ValueError: see ``Stylizer.stylize``.
-    """
-    height, width = content.shape[2:]
-    if not styles:
-        raise ValueError("no style: name one picture or more")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it goes from 0 (the content) to 1 (all of the style)")
-    if weights is None:
-        weights = [1.0] * len(styles)
-    if len(weights) != len(styles) or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"{len(weights)} weights for {len(styles)} styles: give each one of 0 or more, not all 0")
-    if masks is None:
-        masks = torch.ones(len(styles), height, width, device=content.device)
-    elif masks.shape != (len(styles), height, width):
-        count, rows, columns = masks.shape
-        raise ValueError(
-            f"{count} masks of {columns} x {rows} pixels for {len(styles)} styles and a picture of {width} x {height}: "
-            "give a mask of the picture's size for each style"
-        )
-    weighted = masks.float() * torch.tensor(weights, device=masks.device).view(-1, 1, 1)
-    # A place that no mask covers gets all styles, as if there were no masks.
-    bare = weighted.sum(0, keepdim=True) <= 1e-6
-    weighted = torch.where(bare, torch.tensor(weights, device=masks.device).view(-1, 1, 1), weighted)
-    return weighted / weighted.sum(0, keepdim=True)
-
-
 def resize_shares(share: Tensor, size: tuple[int, int]) -> Tensor:
-    """``shares`` at a feature map's size: [K, h, w]; averages, so that sums stay 1."""
-    return F.interpolate(share[None], size, mode="area")[0]
+    """``Style.shares`` at a feature map's size: [K, h, w]; averages, so that sums stay 1. [K, 1, 1] stay."""
+    return share if share.shape[1:] == (1, 1) else F.interpolate(share[None], size, mode="area")[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -27,7 +29,7 @@ class VAE(LatentFamily):
         reconstruction: ``mse`` (Gaussian), ``l1`` (Laplace) or ``bernoulli``.
         lr: Adam's learning rate.
         gradient_checkpointing: recompute activations in the backward pass.
-        micro_batches, gradient_clip_norm, channels_last, compile: see ``ImageFamily``.
+        options: those of ``ImageFamily``.
     """
 
     def __init__(
@@ -41,17 +43,9 @@ class VAE(LatentFamily):
         reconstruction: Reconstruction = "mse",
         lr: float = 1e-3,
         gradient_checkpointing: bool = False,
-        micro_batches: int = 1,
-        gradient_clip_norm: float | None = None,
-        channels_last: bool = True,
-        compile: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            micro_batches=micro_batches,
-            gradient_clip_norm=gradient_clip_norm,
-            channels_last=channels_last,
-            compile=compile,
-        )
+        super().__init__(**options)
         self.save_hyperparameters()
         self.latent_dim, self.beta, self.reconstruction = latent_dim, beta, reconstruction
         self.autoencoder = Autoencoder(

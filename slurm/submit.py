@@ -175,6 +175,7 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
     from launch.callbacks.checkpoints import Checkpoints
     from launch.callbacks.clock import find, run_folder
     from launch.train import build, check_data, with_recipes
+    from lightning_modules.style_family import StyleFamily
 
     job = request.job
     named = [f"--run.name={job.name}"] if job.name else []
@@ -194,6 +195,8 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
         checkpoints.find_monitor(cli.trainer)
     data: Any = cli.datamodule
     places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path), "run folder": str(path)}
+    if isinstance(cli.model, StyleFamily):
+        places |= {f"style {file}": file for file in cli.model.style_files()}
     check_places(request, places)
     check_weights(cli)
     check_memory(cli, job, request.gpu_memory)
@@ -223,9 +226,10 @@ def check_weights(cli: GessoCLI) -> None:
     from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
     from launch.evaluation import weights_of
-    from launch.weights import provide_weights
+    from launch.weights import provide_styles, provide_weights
 
     provide_weights(cli.model)
+    provide_styles(cli.model)
     evaluation = find(cli.trainer, Evaluation)
     if evaluation is not None and evaluation.metrics:
         fetch(weights_of(evaluation.extractor))

@@ -117,12 +117,17 @@ def _reduce_bucket(strategy: Any) -> int:
 def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bool, dict[str, int]]:
     """Bytes by network, without and with gradient checkpointing."""
     from launch import footprint
+    from launch.weights import provide_styles, provide_weights
 
     found = {}
     for on in (False, True):
         family = footprint.with_checkpointing(module, on)
-        if family is not None or not on:
-            found[on] = footprint.activations(family or module, images, autocast=autocast)
+        if family is None and on:
+            continue
+        family = family or module
+        provide_weights(family)
+        provide_styles(family)
+        found[on] = footprint.activations(family, images, autocast=autocast)
     return found
 
 

@@ -15,7 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "al. 2016) optimises the picture itself, which takes minutes and looks best.",
     )
     parser.add_argument("content", metavar="CONTENT", help="a picture, or a folder of pictures")
-    parser.add_argument("--style", nargs="+", required=True, metavar="PICTURE", help="one or more")
+    parser.add_argument("--style", nargs="+", default=[], metavar="PICTURE", help="one or more")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
     parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
     parser.add_argument("--alpha", type=float, default=1.0, metavar="A", help="from 0 (the content) to 1 (default)")
@@ -29,6 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--size", type=int, metavar="N", help="longer side in pixels (default: the content's)")
     parser.add_argument("--style-size", type=int, metavar="N", help="of the styles: small gives fine strokes")
+    parser.add_argument(
+        "--tile", type=int, metavar="N", help="work on squares of N pixels (default: large pictures only; 0: never)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--method", choices=("adain", "gatys"), default="adain")
     how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
@@ -40,6 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if not arguments.style and not arguments.run_folder:
+        raise ValueError("no style: name one picture or more with --style (a run trained for its own needs none)")
     if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
         raise ValueError("--size, --style-size and --steps must be 1 or more")
     from rich.console import Console
@@ -47,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from launch import stylization
     from launch.hardware import best_device
-    from lightning_modules.style_optimization import fit
+    from lightning_modules.pictures import fit
 
     content = Path(arguments.content)
     files = stylization.pictures_in(content) if content.is_dir() else [content]
@@ -62,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         alpha=arguments.alpha,
         colors=arguments.preserve_color,
         size=arguments.size,
+        tile=arguments.tile,
     )
     default = content.with_name(f"{content.name if content.is_dir() else content.stem}-stylized")
     out = Path(arguments.out) if arguments.out else default if content.is_dir() else default.with_suffix(".png")

@@ -23,10 +23,22 @@ def gram(features: Tensor) -> Tensor:
     Returns:
         float32 [N, C, C]: mean products of two channels over the places. It does not grow with the picture.
     """
+    return weighted_gram(features, torch.tensor(1 / (features.shape[2] * features.shape[3]), device=features.device))
+
+
+def weighted_gram(features: Tensor, place: Tensor) -> Tensor:
+    """Gram matrix Σ_p place_p F_p F_pᵀ of a region or a part of a picture (Gatys et al. 2017, eq. 7).
+
+    Args:
+        features: [N, C, H, W].
+        place: weights of the places, [H, W], or one for all of them.
+
+    Returns:
+        float32 [N, C, C].
+    """
     with torch.autocast(features.device.type, enabled=False):
-        rows = features.float().flatten(2)
-        # Each factor takes a root of the number of places, so that no sum exceeds what its mean will be by far.
-        rows = rows * rows.shape[2] ** -0.5
+        # Each factor takes a root of the weights, so that no sum exceeds what its mean will be by far.
+        rows = features.float().flatten(2) * place.float().sqrt().flatten()
         return rows @ rows.transpose(1, 2)
 
 

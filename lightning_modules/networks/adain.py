@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.networks.layers import checkpointed, like_weights
-from lightning_modules.networks.vgg import load_in_order, reflect
+from lightning_modules.networks.layers import checkpointed, like_weights, reflect
+from lightning_modules.networks.vgg import load_in_order
 
 #: Output channels of the convolutions at each side, which doubles from one tuple to the next.
 STAGES = ((256,), (256, 256, 256, 128), (128, 64), (64, 3))

@@ -152,6 +152,14 @@ def add_spectral_norm_(network: nn.Module) -> None:
             parametrizations.spectral_norm(module)
 
 
+def reflect(x: Tensor, by: int = 1) -> Tensor:
+    """Pads each side by ``by`` pixels: mirrored, or repeated where a side is too short to mirror so many."""
+    modes = ["reflect" if side > by else "replicate" for side in x.shape[2:]]
+    if modes[0] == modes[1]:
+        return F.pad(x, (by, by, by, by), mode=modes[0])
+    return F.pad(F.pad(x, (by, by, 0, 0), mode=modes[1]), (0, 0, by, by), mode=modes[0])
+
+
 def like_weights(x: Tensor, network: nn.Module) -> Tensor:
     """``x`` in the dtype of the network's weights (bf16-true): images and latents are fp32 everywhere else."""
     return x.to(next(network.parameters()).dtype)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.layers import like_weights, reflect
+
 #: Convolutions of each block, and their channels.
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 #: ``relu1_1`` to ``relu5_4``, in the order of the network.
@@ -58,7 +60,7 @@ class VGG19(nn.Module):
         if unknown := [layer for layer in layers if layer not in LAYERS]:
             raise ValueError(f"VGG19 has no layer {unknown[0]!r}; it has {', '.join(LAYERS)}")
         found: dict[str, Tensor] = {}
-        x = self.normalize((images + 1) / 2)
+        x = self.normalize(like_weights((images + 1) / 2, self))
         for name, convolution in self.convolutions.items():
             if len(found) == len(set(layers)):
                 break
@@ -89,11 +91,3 @@ def load_in_order(network: nn.Module, weights: Path, what: str, asset: str) -> N
         raise
     except Exception as error:  # torch.load and load_state_dict raise a dozen kinds for damaged and foreign files
         raise ValueError(f"{weights}: not {what}; delete it and run `gesso fetch {asset}`") from error
-
-
-def reflect(x: Tensor) -> Tensor:
-    """Pads each side by one pixel: mirrored, or repeated where a side of one pixel has nothing to mirror."""
-    for side in (0, 1):
-        padding = (1, 1, 0, 0) if side == 0 else (0, 0, 1, 1)
-        x = F.pad(x, padding, mode="reflect" if x.shape[-1 - side] > 1 else "replicate")
-    return x

@@ -9,11 +9,12 @@ from torch import Tensor
 from datamodules.assets import fetch
 from lightning_modules.adain import AdaINTransfer
 from lightning_modules.colors import keep_chrominance, match_colors
-from lightning_modules.losses.style import gram
+from lightning_modules.losses.style import gram, weighted_gram
 from lightning_modules.networks.adain import Decoder
 from lightning_modules.networks.vgg import VGG19
-from lightning_modules.style_optimization import STYLE_LAYERS, StyleOptimization, masked_gram
-from lightning_modules.stylize import shares
+from lightning_modules.picture_loss import STYLE_LAYERS, PictureLoss, places
+from lightning_modules.style_optimization import StyleOptimization
+from lightning_modules.stylize import Style
 from tests.pictures import paintings, photographs
 
 
@@ -42,7 +43,7 @@ def by_formula(published: AdaINTransfer, content: Tensor, style: Tensor, alpha: 
 def test_the_published_decoder_gives_the_papers_picture(published: AdaINTransfer, alpha: float) -> None:
     content, style = photographs(96)[:1], paintings(96)[:1]
     expected = by_formula(published, content, style, alpha).clamp(-1, 1)
-    torch.testing.assert_close(published.stylize(content, [style], alpha=alpha), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(published.stylize(content, Style([style], alpha=alpha)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_picture_has_the_painting_s_statistics(published: AdaINTransfer, encoder: VGG19) -> None:
@@ -52,22 +53,22 @@ def test_the_picture_has_the_painting_s_statistics(published: AdaINTransfer, enc
         ours, theirs = encoder(picture, ("relu3_1",))["relu3_1"], encoder(style, ("relu3_1",))["relu3_1"]
         return (ours.mean((2, 3)) - theirs.mean((2, 3))).norm().item()
 
-    assert distance(published.stylize(content, [style])) < 0.6 * distance(content)
+    assert distance(published.stylize(content, Style([style]))) < 0.6 * distance(content)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 70), (61, 47), (64, 33)])
 def test_pictures_of_any_size_keep_it(published: AdaINTransfer, height: int, width: int) -> None:
     content = photographs(80)[:1, :, :height, :width]
-    picture = published.stylize(content, [paintings(64)[:1, :, :51]])
+    picture = published.stylize(content, Style([paintings(64)[:1, :, :51]]))
     assert picture.shape == content.shape
     assert picture.isfinite().all()
 
 
 def test_two_styles_mix_as_features(published: AdaINTransfer) -> None:
     content, (one, two) = photographs(64)[:1], paintings(64).split(1)
-    alone = [published.stylize(content, [style]) for style in (one, two)]
-    torch.testing.assert_close(published.stylize(content, [one, two], weights=[3, 0]), alone[0])
-    mixed = published.stylize(content, [one, two], weights=[1, 1])
+    alone = [published.stylize(content, Style([style])) for style in (one, two)]
+    torch.testing.assert_close(published.stylize(content, Style([one, two], weights=[3, 0])), alone[0])
+    mixed = published.stylize(content, Style([one, two], weights=[1, 1]))
     assert all((mixed - picture).abs().mean() > 0.02 for picture in alone)
 
 
@@ -75,28 +76,29 @@ def test_masks_put_styles_into_places(published: AdaINTransfer) -> None:
     content, (one, two) = photographs(128)[:1], paintings(128).split(1)
     left = torch.zeros(128, 128)
     left[:, :64] = 1
-    picture = published.stylize(content, [one, two], masks=torch.stack([left, 1 - left]))
+    picture = published.stylize(content, Style([one, two], masks=torch.stack([left, 1 - left])))
     for style, columns in ((one, slice(0, 24)), (two, slice(104, 128))):
         # Far from the border both agree with the whole picture in that style.
         torch.testing.assert_close(
-            picture[..., columns], published.stylize(content, [style])[..., columns], rtol=1e-3, atol=1e-3
+            picture[..., columns], published.stylize(content, Style([style]))[..., columns], rtol=1e-3, atol=1e-3
         )
 
 
 def test_shares_sum_to_one_and_uncovered_places_get_all_styles() -> None:
     content, style = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 4, 4)
     masks = torch.tensor([[[1.0, 0], [0, 0]], [[1, 1], [0, 0]]])
-    share = shares(content, [style, style], [1, 3], masks, 1.0)
+    share = Style([style, style], [1, 3], masks).shares(content, 2)
     torch.testing.assert_close(share.sum(0), torch.ones(2, 2))
     torch.testing.assert_close(share[0], torch.tensor([[0.25, 0], [0.25, 0.25]]))
+    torch.testing.assert_close(Style(weights=[1, 3]).shares(content, 2).flatten(), torch.tensor([0.25, 0.75]))
     for bad, message in [
-        ({"weights": [1.0], "masks": None, "alpha": 1.0}, "1 weights for 2 styles"),
-        ({"weights": [0.0, 0], "masks": None, "alpha": 1.0}, "not all 0"),
-        ({"weights": None, "masks": torch.ones(2, 3, 2), "alpha": 1.0}, "masks of 2 x 3 pixels"),
-        ({"weights": None, "masks": None, "alpha": 1.5}, "alpha is 1.5"),
+        (Style(weights=[1.0]), "1 weights for 2 styles"),
+        (Style(weights=[0.0, 0]), "not all 0"),
+        (Style(masks=torch.ones(2, 3, 2)), "masks of 2 x 3 pixels"),
+        (Style(alpha=1.5), "alpha is 1.5"),
     ]:
         with pytest.raises(ValueError, match=message):
-            shares(content, [style, style], **bad)  # type: ignore[arg-type]
+            bad.shares(content, 2)
 
 
 # ---- the optimised picture ------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def test_losses_fall_over_the_scales_and_the_picture_takes_the_style(encoder: VG
     method = StyleOptimization(
         encoder, steps=12, smallest=48, progress=lambda done, total, loss: reports.append((done, total))
     )
-    picture = method.stylize(content, [style])
+    picture = method.stylize(content, Style([style]))
     assert [(scale.side, scale.steps) for scale in method.scales] == [(48, 12), (96, 12)]
     for scale in method.scales:
         assert all(later <= earlier * 1.0001 for earlier, later in zip(scale.losses, scale.losses[1:], strict=False))
@@ -121,40 +123,68 @@ def test_losses_fall_over_the_scales_and_the_picture_takes_the_style(encoder: VG
     assert distances[1] < 0.5 * distances[0]
 
 
+def picture_loss(
+    encoder: VGG19, content: Tensor, style: Style, *, content_weight: float = 2, tile: int | None = None
+) -> PictureLoss:
+    share = style.shares(content, len(style.pictures))
+    return PictureLoss(
+        encoder,
+        content,
+        style.pictures,
+        share,
+        content_weight=content_weight,
+        style_weight=50,
+        tv_weight=0.5,
+        tile=tile,
+    )
+
+
 def test_the_loss_is_the_papers(encoder: VGG19) -> None:
     content, style = photographs(48)[:1], paintings(48)[:1]
-    method = StyleOptimization(encoder, content_weight=2, style_weight=50, tv_weight=0.5)
     picture = paintings(48)[1:]
-    share = shares(content, [style], None, None, 1.0)
-    total = method._loss(content, [style], share, 50)(picture)
-    with torch.no_grad():
-        ours, theirs = (encoder(image, (*STYLE_LAYERS, "relu4_2")) for image in (picture, style))
-        expected = 2 * (ours["relu4_2"] - encoder(content, ("relu4_2",))["relu4_2"]).square().mean()
-        for name in STYLE_LAYERS:
-            matrices = [torch.einsum("nchw,ndhw->cd", f[name], f[name]) / f[name][0, 0].numel() for f in (ours, theirs)]
-            expected += 50 / 5 * (matrices[0] - matrices[1]).square().mean()
-        rows, columns = (picture.diff(dim=dim).abs().mean() for dim in (2, 3))
-        expected += 0.5 * (rows + columns)
-    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
+    total, gradient = picture_loss(encoder, content, Style([style])).with_gradient(picture)
+    pixels = picture.clone().requires_grad_()
+    ours, theirs = (encoder(image, (*STYLE_LAYERS, "relu4_2")) for image in (pixels, style))
+    expected = 2 * (ours["relu4_2"] - encoder(content, ("relu4_2",))["relu4_2"]).square().mean()
+    for name in STYLE_LAYERS:
+        matrices = [torch.einsum("nchw,ndhw->cd", f[name], f[name]) / f[name][0, 0].numel() for f in (ours, theirs)]
+        expected = expected + 50 / 5 * (matrices[0] - matrices[1]).square().mean()
+    rows, columns = (pixels.diff(dim=dim).abs().mean() for dim in (2, 3))
+    expected = expected + 0.5 * (rows + columns)
+    torch.testing.assert_close(total, expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, pixels)[0], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_tiles_give_the_loss_and_gradient_of_the_whole(encoder: VGG19, masked: bool) -> None:
+    content, styles = photographs(130)[:1, :, :, :90], list(paintings(100).split(1))
+    masks = torch.linspace(0, 1, 90).expand(130, 90)
+    style = Style(styles, masks=torch.stack([masks, 1 - masks]) if masked else None)
+    picture = content + 0.1 * torch.randn(content.shape, generator=torch.Generator().manual_seed(0))
+    whole, tiled = (picture_loss(encoder, content, style, tile=tile) for tile in (None, 64))
+    assert len(tiled.tiles) == 6
+    (loss, gradient), (again, by_tiles) = whole.with_gradient(picture), tiled.with_gradient(picture)
+    torch.testing.assert_close(again, loss, rtol=1e-4, atol=0)
+    assert (by_tiles - gradient).norm() < 1e-3 * gradient.norm()
 
 
 @pytest.mark.parametrize("start", ["content", "style", "noise"])
 def test_the_same_seed_gives_the_same_picture(encoder: VGG19, start: str) -> None:
     content, style = photographs(32)[:1], paintings(40)[:1]
     pictures = [
-        StyleOptimization(encoder, steps=2, smallest=32, start=start, seed=3).stylize(content, [style])  # type: ignore[arg-type]
+        StyleOptimization(encoder, steps=2, smallest=32, start=start, seed=3).stylize(content, Style([style]))  # type: ignore[arg-type]
         for _ in range(2)
     ]
     assert torch.equal(*pictures)
 
 
-def test_a_whole_mask_is_no_mask(encoder: VGG19) -> None:
-    features = encoder(photographs(32)[:1], ("relu2_1",))["relu2_1"]
-    whole = torch.ones(features.shape[2:])
-    torch.testing.assert_close(masked_gram(features, whole), gram(features))
-    half = whole.clone()
-    half[:, : half.shape[1] // 2] = 0
-    torch.testing.assert_close(masked_gram(features, half), gram(features[..., half.shape[1] // 2 :]))
+def test_a_mask_s_gram_matrix_is_its_region_s(encoder: VGG19) -> None:
+    content = photographs(32)[:1]
+    features = encoder(content, ("relu2_1",))["relu2_1"]
+    half = torch.ones(1, 32, 32)
+    half[:, :, :16] = 0
+    (place,) = places(half, content, 2)
+    torch.testing.assert_close(weighted_gram(features, place), gram(features[..., 8:]))
 
 
 # ---- colours --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,229 @@
+"""Fast style transfer: a network trained for a few styles (Johnson et al. 2016, Dumoulin et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+
+from lightning_modules.base import Batch, Losses
+from lightning_modules.losses.perceptual import content_loss, total_variation
+from lightning_modules.losses.style import gram
+from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
+from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
+from lightning_modules.pictures import fit, square
+from lightning_modules.style_family import StyleFamily, weighted_sum
+from lightning_modules.stylize import Style
+from lightning_modules.tiles import Tile, merged_mean_std, tiles
+
+CONTENT_LAYER = "relu3_1"
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+#: Pixels by which, and noise with which, the temporal loss moves a picture.
+SHIFT, NOISE = 8, 0.02
+
+
+class FastStyle(StyleFamily):
+    """Trains one network for one or several style pictures, on a stream of photographs.
+
+    Minimises content_weight * content + style_weight * style + tv_weight * tv + temporal_weight * temporal. Several
+    styles share all weights but those of the norms, and can be mixed afterwards, everywhere or place by place.
+
+    Args:
+        styles: files of the style pictures.
+        resolution: height and width of the photographs in training, in pixels; any size afterwards.
+        style_size: the styles' longer side in pixels: with a smaller one, strokes are finer.
+        network: ``johnson``, or ``light`` for phones and video.
+        content_weight: of the mean squared difference of features at relu3_1.
+        style_weight: of the mean squared difference of Gram matrices, averaged over four layers.
+        layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
+        tv_weight: of the total variation.
+        temporal_weight: of the temporal consistency, for video: a picture moved by a few pixels, with a little noise,
+            must come out moved alike (Wang et al. 2020, "Consistent Video Style Transfer via Compound Regularization").
+        lr: Adam's learning rate.
+        gradient_checkpointing: recompute the network's activations in the backward pass.
+        channels_last: slower here: the maps are thin, and normalised one by one.
+        options: those of ``ImageFamily``.
+    """
+
+    def __init__(
+        self,
+        *,
+        styles: Sequence[str] = (),
+        resolution: int = 256,
+        style_size: int = 256,
+        network: Kind = "johnson",
+        content_weight: float = 1.0,
+        style_weight: float = 100.0,
+        layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        tv_weight: float = 0.1,
+        temporal_weight: float = 0.0,
+        lr: float = 1e-3,
+        gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels_last=channels_last, **options)
+        if resolution <= 2 * SHIFT or style_size < 16:
+            raise ValueError(f"resolution must be more than {2 * SHIFT} pixels, and style_size 16 or more")
+        self.save_hyperparameters()
+        self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
+        self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
+        self.style_size = style_size
+        count = max(1, len(styles))
+        self.network = FastStyleNetwork(styles=count, kind=network, gradient_checkpointing=gradient_checkpointing)
+        self._pictures: list[Tensor] = []
+        self._grams: dict[str, Tensor] = {}
+
+    @property
+    def own_styles(self) -> tuple[str, ...]:
+        return tuple(Path(file).stem for file in self.hparams["styles"])
+
+    def style_files(self) -> tuple[str, ...]:
+        return tuple(self.hparams["styles"])
+
+    def take_styles(self, pictures: Sequence[Tensor]) -> None:
+        if not pictures:
+            raise ValueError("FastStyle needs a style picture: set --model.init_args.styles '[FILE, ...]'")
+        self._pictures = [fit(picture, self.style_size) for picture in pictures]
+
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        return {"network": Adam(self.network.parameters(), self.hparams["lr"], fused=True)}
+
+    def generating_networks(self) -> tuple[str, ...]:
+        return ("network",)
+
+    def step(self, batch: Batch) -> None:
+        self.update("network", self.training_losses, batch)
+
+    def training_losses(self, batch: Batch) -> Losses:
+        """Each photograph is put into a style that is drawn for it."""
+        drawn = self.rand(len(batch["image"])) * len(self.own_styles)
+        return self._losses(batch["image"], drawn.long())
+
+    def losses(self, batch: Batch) -> Losses:
+        """All terms, each as it is and weighted; the styles are taken in turn."""
+        return self._losses(
+            batch["image"], torch.arange(len(batch["image"]), device=self.device) % len(self.own_styles)
+        )
+
+    def _losses(self, images: Tensor, styles: Tensor) -> Losses:
+        encoder = self.encoder
+        mix = F.one_hot(styles, len(self.own_styles)).float()[:, :, None, None]
+        pictures = self.network(images, mix)
+        with torch.no_grad():
+            content = encoder(images, (CONTENT_LAYER,))[CONTENT_LAYER]
+        found = encoder(pictures, STYLE_LAYERS)
+        targets = self.style_grams()
+        by_layer = [
+            weight * (gram(found[name]) - targets[name][styles]).square().mean()
+            for name, weight in self.layer_weights.items()
+        ]
+        terms = {
+            "content": content_loss(found[CONTENT_LAYER], content),
+            "style": torch.stack(by_layer).mean(),
+            "tv": total_variation(pictures),
+        }
+        if self.weights["temporal"]:
+            terms["temporal"] = self._temporal_loss(images, pictures, mix)
+        return weighted_sum(terms, self.weights)
+
+    def _temporal_loss(self, images: Tensor, pictures: Tensor, mix: Tensor) -> Tensor:
+        down, right = self.randint(2, 2 * SHIFT + 1)
+        side = images.shape[2] - 2 * SHIFT
+
+        def window(x: Tensor) -> Tensor:
+            return x[..., down : down + side, right : right + side]
+
+        moved = self.network(window(images) + NOISE * self.randn(*images.shape[:2], side, side), mix)
+        return F.mse_loss(moved.float(), window(pictures).float())
+
+    @torch.no_grad()
+    def style_grams(self) -> dict[str, Tensor]:
+        """The styles' Gram matrices by layer, [K, C, C]; computed once, in fp32."""
+        if not self._grams:
+            if not self._pictures:
+                raise RuntimeError("FastStyle has no style pictures yet: take_styles comes first")
+            with torch.autocast(self.device.type, enabled=False):
+                found = [self.encoder(picture.to(self.device), STYLE_LAYERS) for picture in self._pictures]
+            self._grams = {name: torch.cat([gram(features[name]) for features in found]) for name in STYLE_LAYERS}
+        return self._grams
+
+    def preview_styles(self, held_out: Batch) -> tuple[list[Tensor], list[Style]]:
+        side = held_out["image"].shape[2]
+        count = len(self.own_styles)
+        shown = range(min(6, count))
+        thumbnails = [square(self._pictures[number], side).to(held_out["image"]) for number in shown]
+        return thumbnails, [Style(weights=[float(number == other) for other in range(count)]) for number in shown]
+
+    @torch.no_grad()
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
+        """See ``Stylizer``: ``style`` has no pictures, and weights and masks are those of the network's own styles.
+
+        ``alpha`` mixes the pixels: what the network draws lies over the content's own edges.
+        """
+        if style.pictures:
+            raise ValueError(
+                f"this network draws in styles of its own ({', '.join(self.own_styles)}): "
+                "leave out the style pictures, and mix these by weights"
+            )
+        mix = style.shares(content, len(self.own_styles))[None].to(content)
+        parts = tiles(content.shape[2:], tile, margin=MARGIN, multiple=SCALE)
+
+        def run(part: Tile) -> Tensor:
+            return self.network(part.seen(content), mix if mix.shape[2:] == (1, 1) else part.seen(mix))
+
+        picture = torch.empty_like(content)
+        with whole_statistics(self.network, run, parts):
+            for part in parts:
+                part.put(run(part), picture)
+        return content + style.alpha * (picture - content)
+
+
+@contextmanager
+def whole_statistics(network: nn.Module, run: Callable[[Tile], Tensor], parts: Sequence[Tile]) -> Iterator[None]:
+    """Inside, each norm of ``network`` normalises a tile by the statistics of the whole picture.
+
+    Those of a norm depend on all norms before it, so there is a pass over the tiles for each, up to that norm.
+
+    Args:
+        run: calls the network on a tile.
+        parts: the picture's tiles; a single one has the statistics itself.
+    """
+    norms = [module for module in network.modules() if isinstance(module, ConditionalInstanceNorm)]
+    try:
+        for norm in norms if len(parts) > 1 else ():
+            norm.given = merged_mean_std(_input_of(norm, run, part) for part in parts)
+        yield
+    finally:
+        for norm in norms:
+            norm.given = None
+
+
+def _input_of(norm: nn.Module, run: Callable[[Tile], Tensor], part: Tile) -> Tensor:
+    """The norm's input that the tile answers for; the network goes no further."""
+    found: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0])
+        raise _EnoughSeen
+
+    handle = norm.register_forward_pre_hook(catch)
+    try:
+        run(part)
+    except _EnoughSeen:
+        pass
+    finally:
+        handle.remove()
+    seen_height = part.seen_bottom - part.seen_top
+    scale = next(scale for scale in (1, 2, 4) if -(-seen_height // scale) <= found[0].shape[2])
+    return part.own(found[0], scale)
+
+
+class _EnoughSeen(Exception):
+    """Ends a forward pass."""
