@@ -202,10 +202,14 @@ class ShardData(L.LightningDataModule):
         for batch in stream:
             yield batch["image"].permute(0, 3, 1, 2)
 
+    @property
+    def held_out_split(self) -> str:
+        """``val``, or the last split that there is."""
+        return "val" if "val" in self.manifest.splits else next(reversed(self.manifest.splits))
+
     def held_out_images(self, count: int) -> dict[str, Tensor]:
         """The same few images of the validation split (or the last there is) each time: ``image``, uint8 NCHW."""
-        split = "val" if "val" in self.manifest.splits else next(reversed(self.manifest.splits))
-        batches = self.reference_batches(split, rank=0, world_size=1, batch_size=count, limit=count)
+        batches = self.reference_batches(self.held_out_split, rank=0, world_size=1, batch_size=count, limit=count)
         return {"image": torch.cat(list(batches))}
 
     # ---- streams ----------------------------------------------------------------------------------------------------

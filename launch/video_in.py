@@ -140,7 +140,8 @@ class VideoReader:
         Raises:
             ValueError: the video is damaged, or its end is missing.
         """
-        last = -1
+        last: int | None = None
+        start = round(self.start / self.time_base)
         for item in self._in_order():
             if not isinstance(item, av.VideoFrame):
                 if sound is not None:
@@ -148,8 +149,9 @@ class VideoReader:
                 continue
             step = item.duration or max(1, round(1 / (self.fps * self.time_base)))
             # Bare streams have no timestamps; and no two pictures are shown at once.
-            pts = last + step if item.pts is None else item.pts - round(self.start / self.time_base)
-            last = pts = max(pts, last + 1) if last >= 0 else pts
+            due = 0 if last is None else last + step
+            pts = due if item.pts is None else item.pts - start
+            last = pts = pts if last is None else max(pts, last + 1)
             yield Frame(self._picture(item), pts, step)
 
     def _in_order(self) -> Iterator[av.VideoFrame | Packet[Any]]:

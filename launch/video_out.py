@@ -23,6 +23,10 @@ from launch.video_in import SCALING, Frame, VideoReader
 COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"}
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000}
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+#: Whatever else this FFmpeg has for H.264, should it have been built without libx264.
+ENCODER = "libx264" if "libx264" in av.codecs_available else "h264"
+#: The index comes first, as the web wants it; offsets between tracks are kept to more than the usual millisecond.
+MP4 = {"movflags": "+faststart", "movie_timescale": "90000"}
 #: H.264's quality: 18 is said to be hard to tell from the original.
 CRF = 18
 
@@ -53,7 +57,7 @@ class VideoWriter:
         self.dropped: list[str] = []
         with self._writing():
             out.parent.mkdir(parents=True, exist_ok=True)
-            self.container = av.open(f"file:{self.partial}", "w", format="mp4", options={"movflags": "+faststart"})
+            self.container = av.open(f"file:{self.partial}", "w", format="mp4", options=MP4)
         self.video: Any = None
 
     def __enter__(self) -> Self:
@@ -107,13 +111,11 @@ class VideoWriter:
                 self.container.mux(track.encode(frame))
 
     def _start(self, width: int, height: int) -> None:
-        names = av.codecs_available
-        name = "libx264" if "libx264" in names else "h264"
         odd = width % 2 or height % 2
-        if odd and name != "libx264":
+        if odd and ENCODER != "libx264":
             raise ValueError(f"{self.out}: {width} x {height} pixels need a PyAV with libx264: make both sides even")
-        self.video = self.container.add_stream(name, rate=self.source.fps, width=width, height=height)
-        if name == "libx264":
+        self.video = self.container.add_stream(ENCODER, rate=self.source.fps, width=width, height=height)
+        if ENCODER == "libx264":
             self.video.options = {"crf": str(CRF), "preset": "medium"}
         else:
             self.video.bit_rate = round(width * height * self.source.fps / 5)

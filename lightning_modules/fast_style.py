@@ -17,7 +17,7 @@ from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
-from lightning_modules.pictures import fit, square
+from lightning_modules.pictures import fit
 from lightning_modules.style_family import StyleFamily, weighted_sum
 from lightning_modules.stylize import Style
 from lightning_modules.tiles import Tile, merged_mean_std, tiles
@@ -154,12 +154,10 @@ class FastStyle(StyleFamily):
             self._grams = {name: torch.cat([gram(features[name]) for features in found]) for name in STYLE_LAYERS}
         return self._grams
 
-    def preview_styles(self, held_out: Batch) -> tuple[list[Tensor], list[Style]]:
-        side = held_out["image"].shape[2]
-        count = len(self.own_styles)
-        shown = range(min(6, count))
-        thumbnails = [square(self._pictures[number], side).to(held_out["image"]) for number in shown]
-        return thumbnails, [Style(weights=[float(number == other) for other in range(count)]) for number in shown]
+    def styles_of(self, batch: Batch) -> list[tuple[Tensor, Style]]:
+        numbers = range(len(self._pictures))
+        alone = [Style(weights=[float(number == other) for other in numbers]) for number in numbers]
+        return [(picture.to(self.device), style) for picture, style in zip(self._pictures, alone, strict=True)]
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:

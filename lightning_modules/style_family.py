@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lightning_modules.base import Batch, ImageFamily, Losses, Preview
 from lightning_modules.networks.vgg import VGG19
-from lightning_modules.stylize import Style
+from lightning_modules.pictures import square
+from lightning_modules.stylize import Style, Stylizer
 
 
 class StyleFamily(ImageFamily):
@@ -47,7 +48,7 @@ class StyleFamily(ImageFamily):
         return ("vgg19_normalized",)
 
     def take_weights(self, name: str, file: Path) -> None:
-        self._encoders = [VGG19(file).to(memory_format=torch.channels_last)]
+        self._encoders = [VGG19(file)]
 
     @property
     def encoder(self) -> VGG19:
@@ -74,15 +75,21 @@ class StyleFamily(ImageFamily):
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Four photographs (left) in up to six styles (on top)."""
         contents = held_out["image"][:4]
-        thumbnails, styles = self.preview_styles(held_out)
-        white = torch.ones_like(contents[:1])
-        rows = [torch.cat([c, *(self.stylize(c, style) for style in styles)]) for c in contents.split(1)]
-        return {"samples": Preview(torch.cat([white, *thumbnails, *rows]), columns=len(styles) + 1)}
+        styles = self.styles_of(held_out)[:6]
+        return {"samples": sheet(self, list(contents.split(1)), styles, contents.shape[2])}
 
-    def preview_styles(self, held_out: Batch) -> tuple[list[Tensor], list[Style]]:
-        """Pictures of the images' size that stand for the styles, and the styles."""
-        pictures = held_out["style"][:6].split(1)
-        return list(pictures), [Style([picture]) for picture in pictures]
+    def styles_of(self, batch: Batch) -> list[tuple[Tensor, Style]]:
+        """Pictures [1, 3, H, W] that stand for styles, and these: the batch's own, or those that it was trained for."""
+        return [(picture, Style([picture])) for picture in batch["style"].split(1)]
+
+
+def sheet(stylizer: Stylizer, contents: Sequence[Tensor], styles: Sequence[tuple[Tensor, Style]], side: int) -> Preview:
+    """Each content (left) in each style (on top), as squares of ``side`` pixels."""
+    white = contents[0].new_ones(1, 3, side, side)
+    cells = [white, *(square(picture, side) for picture, _ in styles)]
+    for content in contents:
+        cells += [square(picture, side) for picture in (content, *(stylizer.stylize(content, s) for _, s in styles))]
+    return Preview(torch.cat(cells), columns=len(styles) + 1)
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Losses:

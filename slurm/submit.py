@@ -225,14 +225,13 @@ def check_weights(cli: GessoCLI) -> None:
     from datamodules.assets import fetch
     from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
-    from launch.evaluation import weights_of
     from launch.weights import provide_styles, provide_weights
 
     provide_weights(cli.model)
     provide_styles(cli.model)
     evaluation = find(cli.trainer, Evaluation)
-    if evaluation is not None and evaluation.metrics:
-        fetch(weights_of(evaluation.extractor))
+    for name in evaluation.published_weights() if evaluation else ():
+        fetch(name)
 
 
 def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import lightning as L
 
-from launch import evaluation
+from launch import evaluation, style_evaluation
 from launch.callbacks.clock import find
 from launch.callbacks.progress import Progress
 from launch.signals import agreed
@@ -15,6 +15,8 @@ from launch.tracking import record
 from lightning_modules.base import ImageFamily
 from lightning_modules.generative import generator
 from lightning_modules.metrics.generation import GenerationMetrics
+from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
+from lightning_modules.style_family import StyleFamily
 
 
 class Evaluation(L.Callback):
@@ -22,10 +24,11 @@ class Evaluation(L.Callback):
 
     Args:
         every_kimg: interval of validation in thousands of images.
-        metrics: which of ``fid``, ``kid``, ``is`` and ``prdc``; empty: none.
+        metrics: of a family that makes samples: ``fid``, ``kid``, ``is``, ``prdc``; of one that stylises: ``lpips``,
+            ``ssim``, ``content_cosine``, ``gram_distance``, ``statistics_distance``, ``artfid``; empty: none.
         extractor: ``inception-tf`` for numbers comparable with papers, ``inception-clean``, or ``mobilenet_v2``, light
             enough for a machine without a GPU. Its name is in the metrics' names.
-        num_samples: how many images are generated; papers use 50,000.
+        num_samples: how many images are generated (papers use 50,000), or how many held-out photographs stylised.
         reference_split: split of the data set to compare with; papers use the training set.
         reference_samples: only so many of its images, where a CPU would take too long; None: all, as papers do.
         batch_size: images generated at a time on a rank.
@@ -35,7 +38,7 @@ class Evaluation(L.Callback):
     def __init__(
         self,
         every_kimg: float = 200.0,
-        metrics: Sequence[evaluation.MetricName] = ("fid", "kid"),
+        metrics: Sequence[evaluation.MetricName | StyleMetricName] = ("fid", "kid"),
         extractor: evaluation.ExtractorName = "inception-tf",
         num_samples: int = 10_000,
         reference_split: str = "train",
@@ -55,7 +58,7 @@ class Evaluation(L.Callback):
         self.reference_samples = reference_samples
         self.batch_size = batch_size
         self.seed = seed
-        self._scorer: GenerationMetrics | None = None
+        self._scorer: GenerationMetrics | StyleMetrics | None = None
         #: Images seen at the last validation that came to its end.
         self._validated_at = 0
 
@@ -69,12 +72,23 @@ class Evaluation(L.Callback):
         """The names under which the metrics are logged."""
         results = {"kid": ["kid", "kid_std"], "is": ["is", "is_std"]}
         results["prdc"] = ["precision", "recall", "density", "coverage"]
-        return [f"{name}/{self.extractor}" for metric in self.metrics for name in results.get(metric, [metric])]
+        names = []
+        for metric in self.metrics:
+            if metric in get_args(StyleMetricName):
+                names.append({"lpips": "lpips/vgg16", "artfid": f"artfid/{self.extractor}"}.get(metric, metric))
+            else:
+                names += [f"{name}/{self.extractor}" for name in results.get(metric, [metric])]
+        return names
+
+    def published_weights(self) -> list[str]:
+        """Names of the published weights that the metrics need (``gesso fetch`` has them)."""
+        if any(name in get_args(StyleMetricName) for name in self.metrics):
+            return style_evaluation.assets(self.metrics, self.extractor)
+        return [evaluation.weights_of(self.extractor)] if self.metrics else []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
         if self.metrics:
-            generator(pl_module)  # else a ValueError
             self._scorer = self._prepare(trainer, pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -95,24 +109,29 @@ class Evaluation(L.Callback):
             return
         bar = find(trainer, Progress)
         scorer = self._scorer = self._scorer or self._prepare(trainer, pl_module)
+        where: Any = {
+            "num_samples": self.num_samples,
+            "rank": trainer.global_rank,
+            "world_size": trainer.world_size,
+            "progress": lambda images: bar.evaluated(images, self.num_samples) if bar else None,
+            "interrupted": lambda: trainer.state.fn == "fit" and bool(agreed(trainer)),
+        }
         with trainer.precision_plugin.val_step_context():
-            scores = evaluation.score(
-                pl_module,
-                scorer,
-                num_samples=self.num_samples,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                rank=trainer.global_rank,
-                world_size=trainer.world_size,
-                progress=lambda images: bar.evaluated(images, self.num_samples) if bar else None,
-                interrupted=lambda: trainer.state.fn == "fit" and bool(agreed(trainer)),
-            )
+            if isinstance(scorer, StyleMetrics):
+                data: Any = trainer.datamodule  # type: ignore[attr-defined]
+                scores = style_evaluation.score(pl_module, scorer, data, **where)
+            else:
+                scores = evaluation.score(pl_module, scorer, batch_size=self.batch_size, seed=self.seed, **where)
         if scores:
             record(trainer, {**scores, "evaluation/samples": self.num_samples})
 
     on_test_epoch_end = on_validation_epoch_end
 
-    def _prepare(self, trainer: Any, module: ImageFamily) -> GenerationMetrics:
+    def _prepare(self, trainer: Any, module: ImageFamily) -> GenerationMetrics | StyleMetrics:
+        if isinstance(module, StyleFamily):
+            return style_evaluation.build_metrics(self._of_kind(StyleMetricName), self.extractor, module.device)
+        generator(module)  # else a ValueError
+        names = self._of_kind(evaluation.MetricName)
         network = evaluation.extractor(self.extractor, module.device)
         statistics = evaluation.reference(
             trainer.datamodule,
@@ -123,4 +142,13 @@ class Evaluation(L.Callback):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        return GenerationMetrics(network, statistics, self.metrics, num_samples=self.num_samples).to(module.device)
+        return GenerationMetrics(network, statistics, names, num_samples=self.num_samples).to(module.device)
+
+    def _of_kind(self, kind: Any) -> Any:
+        """The metrics' names, if they are all of this family's kind."""
+        if foreign := set(self.metrics) - set(get_args(kind)):
+            raise ValueError(
+                f"evaluation.metrics: {', '.join(sorted(foreign))} cannot be measured of this family; "
+                f"choose from {', '.join(get_args(kind))}"
+            )
+        return self.metrics

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launch.stylization import Request
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "stylize",
-        help="put a picture, or a folder of them, into the style of others",
+        help="put a picture, a folder of them or a video into the style of others",
         description="AdaIN (Huang and Belongie 2017) does it in one pass, with its published decoder; gatys (Gatys et "
         "al. 2016) optimises the picture itself, which takes minutes and looks best.",
     )
-    parser.add_argument("content", metavar="CONTENT", help="a picture, or a folder of pictures")
+    parser.add_argument("content", metavar="CONTENT", help="a picture, a folder of pictures, or a video")
     parser.add_argument("--style", nargs="+", default=[], metavar="PICTURE", help="one or more")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
     parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
@@ -32,13 +36,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--tile", type=int, metavar="N", help="work on squares of N pixels (default: large pictures only; 0: never)"
     )
+    parser.add_argument(
+        "--smooth", type=float, default=0.8, metavar="S", help="videos: how much flicker is taken out, 0 to below 1"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--method", choices=("adain", "gatys"), default="adain")
     how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="gatys: iterations at the smallest scale")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument("--out", metavar="PNG_OR_FOLDER", help="default: CONTENT-stylized")
+    parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="default: CONTENT-stylized")
     parser.set_defaults(run=run)
 
 
@@ -50,34 +57,22 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from launch import stylization
+    from launch import stylization, video
     from launch.hardware import best_device
-    from lightning_modules.pictures import fit
 
     content = Path(arguments.content)
+    clip = content.suffix.lower() in video.SUFFIXES and not content.is_dir()
     files = stylization.pictures_in(content) if content.is_dir() else [content]
+    out = _out(arguments, content, ".mp4" if clip else ".png")
     # What cannot be read is known before anything is fetched or computed.
-    styles = [stylization.read_picture(Path(name)) for name in arguments.style]
-    if arguments.style_size:
-        styles = [fit(style, arguments.style_size) for style in styles]
-    request = stylization.Request(
-        styles=styles,
-        weights=arguments.weights,
-        masks=[Path(name) for name in arguments.mask or ()],
-        alpha=arguments.alpha,
-        colors=arguments.preserve_color,
-        size=arguments.size,
-        tile=arguments.tile,
-    )
-    default = content.with_name(f"{content.name if content.is_dir() else content.stem}-stylized")
-    out = Path(arguments.out) if arguments.out else default if content.is_dir() else default.with_suffix(".png")
-    failed = 0
+    request = _request(arguments)
     device = best_device(arguments.device)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("stylize", total=len(files))
 
         def iterated(done: int, total: int, loss: float) -> None:
-            bar.update(task, completed=number + done / total, description=f"stylize  loss {loss:.4g}")
+            whole = int(bar.tasks[task].completed)
+            bar.update(task, completed=whole + min(done / total, 0.99), description=f"stylize  loss {loss:.4g}")
 
         method = (
             stylization.trained(arguments.run_folder, device)
@@ -86,7 +81,17 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
             )
         )
-        for number, file in enumerate(files):
+        failed = 0
+        if clip:
+
+            def framed(done: int, total: int | None) -> None:
+                bar.update(task, completed=done, total=total)
+
+            report = stylization.stylize_clip(
+                content, out, method, request, device, smooth=arguments.smooth, progress=framed
+            )
+            print(report, file=sys.stderr)
+        for number, file in enumerate([] if clip else files, 1):
             target = out / f"{file.stem}.png" if content.is_dir() else out
             try:
                 stylization.stylize_file(file, target, method, request, device)
@@ -96,6 +101,31 @@ def run(arguments: argparse.Namespace) -> int:
                 # One broken file must not cost a folder of thousands.
                 print(f"gesso: {error}", file=sys.stderr)
                 failed += 1
-            bar.update(task, completed=number + 1)
+            bar.update(task, completed=number)
     print(out)
     return int(failed > 0)
+
+
+def _out(arguments: argparse.Namespace, content: Path, suffix: str) -> Path:
+    if arguments.out:
+        return Path(arguments.out)
+    name = f"{content.name}-stylized" if content.is_dir() else f"{content.stem}-stylized{suffix}"
+    return content.with_name(name)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from launch import stylization
+    from lightning_modules.pictures import fit
+
+    styles = [stylization.read_picture(Path(name)) for name in arguments.style]
+    if arguments.style_size:
+        styles = [fit(style, arguments.style_size) for style in styles]
+    return stylization.Request(
+        styles=styles,
+        weights=arguments.weights,
+        masks=[Path(name) for name in arguments.mask or ()],
+        alpha=arguments.alpha,
+        colors=arguments.preserve_color,
+        size=arguments.size,
+        tile=arguments.tile,
+    )

@@ -1,0 +1,99 @@
+"""How well a family stylises: held-out photographs in held-out styles, on all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from datamodules.assets import fetch
+from datamodules.shards import ShardData
+from launch.evaluation import ExtractorName, extractor, weights_of
+from launch.pictures import to_float
+from lightning_modules.base import Preview
+from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
+from lightning_modules.networks.lpips import LPIPS
+from lightning_modules.networks.vgg import VGG19
+from lightning_modules.style_family import StyleFamily, sheet
+
+#: So many of the held-out styles take turns.
+STYLES = 64
+
+
+def assets(names: Sequence[str], network: ExtractorName) -> list[str]:
+    """The published weights that these metrics need."""
+    lpips = ["vgg16_lpips"] if {"lpips", "artfid"} & set(names) else []
+    return ["vgg19_normalized", *lpips, *([weights_of(network)] if "artfid" in names else [])]
+
+
+def build_metrics(names: Sequence[StyleMetricName], network: ExtractorName, device: torch.device) -> StyleMetrics:
+    """The metrics with their networks' real weights, fetched if need be."""
+    needed = assets(names, network)
+    lpips = LPIPS(fetch("vgg16_lpips")).to(device) if "vgg16_lpips" in needed else None
+    encoder = VGG19(fetch("vgg19_normalized")).to(device)
+    return StyleMetrics(encoder, lpips, extractor(network, device) if "artfid" in names else None, names).to(device)
+
+
+@torch.no_grad()
+def score(
+    family: StyleFamily,
+    metrics: StyleMetrics,
+    data: ShardData,
+    *,
+    num_samples: int,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[int], None] = lambda images: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """Metrics of ``num_samples`` held-out photographs, each in the next style; the same for any number of ranks.
+
+    Args:
+        data: of whose validation split (or the last there is) the photographs are, and the styles, where it has some.
+        progress: called with the number of pictures made on all ranks since the last call.
+        interrupted: asked before every picture, equally often on every rank: whether to break off.
+
+    Returns:
+        The metrics by name; none if it was interrupted.
+    """
+    metrics.reset()
+    held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(STYLES).items()}
+    styles = family.styles_of(held_out)
+    own = contents(data, num_samples, rank, world_size)
+    for _ in range(-(-num_samples // world_size)):
+        if interrupted():
+            return {}
+        # The last one of a rank may be empty.
+        if (found := next(own, None)) is not None:
+            number, content = found
+            content = to_float(content).to(family.device)
+            picture, style = styles[number % len(styles)]
+            metrics.update(content, family.stylize(content, style), picture)
+            progress(world_size)
+    return metrics.compute()
+
+
+def contents(data: ShardData, count: int, rank: int, world_size: int) -> Iterator[tuple[int, Tensor]]:
+    """This rank's of ``count`` held-out photographs, from the beginning again where there are fewer.
+
+    Yields:
+        the photograph's number, and uint8 [1, 3, H, W].
+    """
+    split = data.held_out_split
+    first = 0
+    while first < count:
+        limit = min(data.manifest.split(split).samples, count - first)
+        number = first + rank
+        for batch in data.reference_batches(split, rank=rank, world_size=world_size, batch_size=8, limit=limit):
+            for image in batch.split(1):
+                yield number, image
+                number += world_size
+        first += limit
+
+
+@torch.no_grad()
+def contact_sheet(family: StyleFamily, data: ShardData, *, contents: int = 8, styles: int = 8) -> Preview:
+    """Held-out photographs (left) in held-out or the network's own styles (on top)."""
+    held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(contents).items()}
+    return sheet(family, list(held_out["image"].split(1)), family.styles_of(held_out)[:styles], data.size)

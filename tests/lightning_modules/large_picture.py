@@ -1,0 +1,39 @@
+"""Stylises a large real photograph and says how much memory that took: `python -m ... SIDE TILE OUT` (TILE 0: none)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from launch.pictures import to_uint8
+from launch.stylization import stylizer
+from lightning_modules.pictures import resize
+from lightning_modules.stylize import Style
+from tests.pictures import paintings, photographs
+
+
+def peak() -> float:
+    """MiB that this process has held at most. (getrusage's peak comes down from the parent.)"""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def main() -> None:
+    side, tile, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    torch.manual_seed(0)
+    method = stylizer("adain", torch.device("cpu"), steps=1, seed=0, progress=lambda done, total, loss: None)
+    style = Style([paintings(256)[:1]])
+    # Small once, so that code and weights are in memory.
+    method.stylize(photographs(64)[:1], style)
+    content = resize(photographs(512)[:1], (side, side))
+    before = peak()
+    picture = method.stylize(content, style, tile=tile or None)
+    print(before, peak())
+    np.save(out, to_uint8(picture).numpy())
+
+
+if __name__ == "__main__":
+    main()
