@@ -36,20 +36,19 @@ class ContentStyleData(ShardData):
         return ShardData(self.style_path, self.global_batch_size, **options)
 
     def train_dataloader(self) -> Any:
-        self._follow()
+        self.style.trainer, self.style.position = self.trainer, self.position
         return Pairs(super().train_dataloader(), self.style.train_dataloader())
 
     def val_dataloader(self) -> Any:
-        self._follow()
-        return Pairs(super().val_dataloader(), self.style.train_dataloader())
+        return self._held_out_pairs(super().val_dataloader())
 
     def test_dataloader(self) -> Any:
-        self._follow()
-        return Pairs(super().test_dataloader(), self.style.train_dataloader())
+        return self._held_out_pairs(super().test_dataloader())
 
-    def _follow(self) -> None:
+    def _held_out_pairs(self, content: Any) -> Any:
+        """Each photograph with the same held-out style every time."""
         self.style.trainer = self.trainer
-        self.style.position = self.position
+        return Pairs(content, self.style.held_out_dataloader())
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Both become float32 NCHW in [-1, 1], on the device."""

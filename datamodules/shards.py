@@ -130,6 +130,11 @@ class ShardData(L.LightningDataModule):
         augment = Augment(self.size, self.crop, self.flip, self.color_jitter)
         return self._loader("train", self.training_order(), augment, start=self.position)
 
+    def held_out_dataloader(self) -> DataLoader[Batch]:
+        """Endless batches of the held-out split, centred, the same each time."""
+        split = self.held_out_split
+        return self._loader(split, self._shuffled(split), Augment(self.size), start=0)
+
     def val_dataloader(self) -> DataLoader[Batch]:
         """The ``val`` split once, or ``test`` where there is no ``val``; of neither, no batch."""
         splits = [name for name in ("val", "test") if name in self.manifest.splits]
@@ -218,7 +223,10 @@ class ShardData(L.LightningDataModule):
         """Which sample stands at which position of training."""
         if self.balanced:
             return BalancedOrder(np.asarray(self.manifest.index("train")["label"]), self.seed)
-        sizes = [shard.samples for shard in self.manifest.split("train").shards]
+        return self._shuffled("train")
+
+    def _shuffled(self, split: str) -> Order:
+        sizes = [shard.samples for shard in self.manifest.split(split).shards]
         return Order(sizes, self.seed, self.manifest.segments, self.window)
 
     def _held_out(self, split: str, samples: int | None = None) -> DataLoader[Batch]:
