@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from datamodules.assets import fetch
 from datamodules.shards import ShardData
 from launch.evaluation import ExtractorName, extractor, weights_of
 from launch.pictures import to_float
+from launch.video import VideoReader
 from lightning_modules.base import Preview
 from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.style_family import StyleFamily, sheet
+from lightning_modules.temporal import TemporalSmoother
 
 #: So many of the held-out styles take turns.
 STYLES = 64
@@ -90,6 +93,19 @@ def contents(data: ShardData, count: int, rank: int, world_size: int) -> Iterato
                 yield number, image
                 number += world_size
         first += limit
+
+
+@torch.no_grad()
+def temporal_consistency(family: StyleFamily, data: ShardData, video: Path) -> dict[str, float]:
+    """How far a stylised video is from following its own motion: ``TemporalConsistency``, in the first held-out style."""
+    held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(1).items()}
+    _, style = family.styles_of(held_out)[0]
+    # Nothing is smoothed: the network is to be measured.
+    smoother = TemporalSmoother(0)
+    with VideoReader(video) as reader:
+        for frame in reader.frames():
+            smoother(frame.picture, family.stylize(frame.picture.to(family.device), style))
+    return {name: value.item() for name, value in smoother.raw.compute().items()}
 
 
 @torch.no_grad()

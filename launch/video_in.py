@@ -74,6 +74,7 @@ class VideoReader:
         size: width and height of the upright pictures.
         count: how many frames there are, if the file says so: good for a progress bar only.
         time_base: seconds of one tick of the timestamps.
+        pixel_aspect: width of an upright pixel by its height: 1, but for some television.
 
     Raises:
         FileNotFoundError: there is none.
@@ -121,6 +122,8 @@ class VideoReader:
             raise unreadable(self.path, "it holds no picture")
         height, width = upright(np.empty((self.first.height, self.first.width)), self.first).shape
         self.size = (width, height)
+        aspect = self.video.sample_aspect_ratio or Fraction(1)
+        self.pixel_aspect = aspect if upright(np.empty((1, 2)), self.first).shape == (1, 2) else 1 / aspect
 
     def __enter__(self) -> Self:
         return self

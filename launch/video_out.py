@@ -121,7 +121,7 @@ class VideoWriter:
             self.video.bit_rate = round(width * height * self.source.fps / 5)
         self.video.pix_fmt = "yuv444p" if odd else "yuv420p"
         codec, first = self.video.codec_context, self.source.first
-        codec.time_base = self.source.time_base
+        codec.time_base, codec.sample_aspect_ratio = self.source.time_base, self.source.pixel_aspect
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = first.color_primaries, first.color_trc
         for stream in self.source.sounds:

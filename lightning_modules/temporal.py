@@ -137,12 +137,10 @@ def warp(picture: Tensor, flow: Tensor) -> Tensor:
     Bicubic: with bilinear weights a picture that is carried on from frame to frame melts away.
     """
     height, width = picture.shape[2:]
-    y, x = torch.meshgrid(
-        torch.arange(height, device=flow.device), torch.arange(width, device=flow.device), indexing="ij"
-    )
-    places = torch.stack([x + flow[0, 0], y + flow[0, 1]], -1)
-    grid = (places + 0.5) * 2 / torch.tensor([width, height], device=flow.device) - 1
-    return F.grid_sample(picture, grid[None].to(picture), mode="bicubic", padding_mode="border", align_corners=False)
+    x = torch.arange(width, device=flow.device) + 0.5
+    y = torch.arange(height, device=flow.device)[:, None] + 0.5
+    grid = torch.stack([(flow[:, 0] + x) * (2 / width) - 1, (flow[:, 1] + y) * (2 / height) - 1], -1)
+    return F.grid_sample(picture, grid.to(picture), mode="bicubic", padding_mode="border", align_corners=False)
 
 
 class TemporalConsistency(Metric):
@@ -168,18 +166,18 @@ class TemporalConsistency(Metric):
         for name in ("absolute", "square", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, before: Tensor, now: Tensor, motion: Motion) -> None:
+    def update(self, carried: Tensor, now: Tensor, visible: Tensor) -> None:
         """One step.
 
         Args:
-            before: [1, C, H, W] in [-1, 1].
-            now: the frame after it.
-            motion: of the content between them.
+            carried: the frame before, at its new place: ``warp(before, motion.flow)``; [1, C, H, W] in [-1, 1].
+            now: the frame, likewise.
+            visible: [1, 1, H, W], 1 where they are compared: ``motion.visible``.
         """
-        difference = (now - warp(before, motion.flow)).float() / 2 * motion.visible
-        self.absolute += difference.abs().sum(dtype=torch.float64)
-        self.square += difference.square().sum(dtype=torch.float64)
-        self.count += motion.visible.sum(dtype=torch.float64) * now.shape[1]
+        difference = (now - carried).float() / 2 * visible
+        self.absolute += difference.abs().sum()
+        self.square += difference.square().sum()
+        self.count += visible.sum() * now.shape[1]
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars; NaN when nothing could be compared."""
@@ -216,7 +214,8 @@ def blend(styled: Tensor, carried: Tensor, trust: Tensor, smooth: float) -> Tens
 
 def box(picture: Tensor, radius: int) -> Tensor:
     """Means over (2 radius + 1)^2 pixels of [1, C, H, W]; the border goes on outside."""
-    return F.avg_pool2d(F.pad(picture, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
+    padded, side = F.pad(picture, (radius,) * 4, mode="replicate"), 2 * radius + 1
+    return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)
 
 
 def strength(detail: Tensor) -> Tensor:
@@ -266,9 +265,10 @@ class TemporalSmoother:
         if self._before is not None:
             before, raw, smoothed = self._before
             motion = motion_between(before, content.to(styled))
+            carried_raw, carried = warp(torch.cat([raw, smoothed], 1), motion.flow).chunk(2, 1)
             # At 0 not even the rounding differs.
-            out = blend(styled, warp(smoothed, motion.flow), motion.trust, self.smooth) if self.smooth else styled
-            self.raw.to(styled.device).update(raw, styled, motion)
-            self.smoothed.to(styled.device).update(smoothed, out, motion)
+            out = blend(styled, carried, motion.trust, self.smooth) if self.smooth else styled
+            self.raw.to(styled.device).update(carried_raw, styled, motion.visible)
+            self.smoothed.to(styled.device).update(carried, out, motion.visible)
         self._before = (content.to(styled), styled, out)
         return out

@@ -44,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--num-samples", type=int, metavar="N", help="default 50,000, or the whole split; for styles 100"
     )
+    parser.add_argument("--video", type=Path, metavar="FILE", help="of a style run: how far it flickers in this video")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="of a style run: contents x styles, to look at")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
@@ -128,6 +129,8 @@ def _stylized(arguments: argparse.Namespace, module: Any, origin: dict[str, Any]
     metrics = style_evaluation.build_metrics(arguments.metrics, arguments.extractor, module.device)
     with _bar(number) as advance:
         scores = style_evaluation.score(module, metrics, data, num_samples=number, progress=advance)
+    if arguments.video:
+        scores |= style_evaluation.temporal_consistency(module, data, arguments.video)
     if arguments.sheet:
         preview = style_evaluation.contact_sheet(module, data)
         print(save_png(image_grid(*preview), arguments.sheet), file=sys.stderr)

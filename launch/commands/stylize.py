@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--tile", type=int, metavar="N", help="work on squares of N pixels (default: large pictures only; 0: never)"
     )
     parser.add_argument(
-        "--smooth", type=float, default=0.8, metavar="S", help="videos: how much flicker is taken out, 0 to below 1"
+        "--smooth", type=float, default=0.7, metavar="S", help="videos: how much flicker is taken out, 0 to below 1"
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--method", choices=("adain", "gatys"), default="adain")

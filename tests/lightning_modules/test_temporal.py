@@ -177,8 +177,8 @@ def still(side: int = 16) -> Motion:
 def test_the_error_of_a_known_difference() -> None:
     metric = TemporalConsistency()
     before = photographs(16)[:1] / 2
-    metric.update(before, before + 0.2, still())
-    metric.update(before, before - 0.4, still())
+    metric.update(before, before + 0.2, still().visible)
+    metric.update(before, before - 0.4, still().visible)
     # In [0, 1] the differences are 0.1 and 0.2.
     found = metric.compute()
     assert found["warping_error"].item() == pytest.approx(0.15, abs=1e-6)
@@ -191,7 +191,7 @@ def test_hidden_places_do_not_count() -> None:
     motion.visible[..., :8] = 0
     before, now = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
     now[..., :8], now[..., 8:] = 1, 0.1
-    metric.update(before, now, motion)
+    metric.update(before, now, motion.visible)
     assert metric.compute()["warping_error"].item() == pytest.approx(0.05, abs=1e-7)
     with pytest.warns(UserWarning, match="before the ``update``"):
         assert TemporalConsistency().compute()["warping_error"].isnan()
@@ -199,7 +199,7 @@ def test_hidden_places_do_not_count() -> None:
 
 def test_parts_add_up(clip: Clip) -> None:
     """Two ranks, or two videos, are as one: states are sums."""
-    steps = [(a, b, motion_between(a, b)) for a, b in zip(clip.frames[:4], clip.frames[1:5], strict=True)]
+    steps = [(a, b, motion_between(a, b).visible) for a, b in zip(clip.frames[:4], clip.frames[1:5], strict=True)]
     whole, parts = TemporalConsistency(), [TemporalConsistency(), TemporalConsistency()]
     for number, step in enumerate(steps):
         whole.update(*step)
@@ -214,8 +214,9 @@ def test_a_video_that_only_moves_does_not_flicker() -> None:
     noise = torch.Generator().manual_seed(0)
     for before, now in zip(clip.frames, clip.frames[1:], strict=False):
         motion = motion_between(before, now)
-        moving.update(before, now, motion)
-        boiling.update(before, now + 0.1 * torch.randn(now.shape, generator=noise), motion)
+        carried = warp(before, motion.flow)
+        moving.update(carried, now, motion.visible)
+        boiling.update(carried, now + 0.1 * torch.randn(now.shape, generator=noise), motion.visible)
     assert moving.compute()["warping_error"] < 0.01
     # Noise of deviation s has the mean magnitude s sqrt(2 / pi).
     assert boiling.compute()["warping_error"].item() == pytest.approx(0.05 * math.sqrt(2 / math.pi), rel=0.1)
@@ -325,7 +326,7 @@ def test_real_style_transfer_flickers_less_and_stays_sharp(clip: Clip, stylised:
         for name, video in (("raw", raw), ("out", out)):
             known = TemporalConsistency()
             for t in range(1, len(video)):
-                known.update(video[t - 1], video[t], Motion(clip.flows[t], clip.background(t), clip.background(t)))
+                known.update(warp(video[t - 1], clip.flows[t]), video[t], clip.background(t))
             flicker[name] = known.compute()["warping_error"].item()
         assert flicker["out"] < 0.6 * flicker["raw"]
         assert np.mean([sharpness(x) for x in out[8:]]) > 0.8 * np.mean([sharpness(x) for x in raw[8:]])
