@@ -97,7 +97,7 @@ def contents(data: ShardData, count: int, rank: int, world_size: int) -> Iterato
 
 @torch.no_grad()
 def temporal_consistency(family: StyleFamily, data: ShardData, video: Path) -> dict[str, float]:
-    """How far a stylised video is from following its own motion: ``TemporalConsistency``, in the first held-out style."""
+    """How far a video in the first held-out style is from following its own motion: ``TemporalConsistency``."""
     held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(1).items()}
     _, style = family.styles_of(held_out)[0]
     # Nothing is smoothed: the network is to be measured.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from lightning_modules.base import Batch, Losses
 from lightning_modules.losses.perceptual import content_loss, total_variation
-from lightning_modules.losses.style import gram
+from lightning_modules.losses.style import gram, relative_gram_loss
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.pictures import fit
@@ -40,7 +41,7 @@ class FastStyle(StyleFamily):
         style_size: the styles' longer side in pixels: with a smaller one, strokes are finer.
         network: ``johnson``, or ``light`` for phones and video.
         content_weight: of the mean squared difference of features at relu3_1.
-        style_weight: of the mean squared difference of Gram matrices, averaged over four layers.
+        style_weight: of the relative difference of Gram matrices, averaged over four layers.
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
         tv_weight: of the total variation.
         temporal_weight: of the temporal consistency, for video: a picture moved by a few pixels, with a little noise,
@@ -59,11 +60,11 @@ class FastStyle(StyleFamily):
         style_size: int = 256,
         network: Kind = "johnson",
         content_weight: float = 1.0,
-        style_weight: float = 100.0,
+        style_weight: float = 10.0,
         layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         tv_weight: float = 0.1,
         temporal_weight: float = 0.0,
-        lr: float = 1e-3,
+        lr: float = 2e-4,
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
         **options: Any,
@@ -71,6 +72,8 @@ class FastStyle(StyleFamily):
         super().__init__(channels_last=channels_last, **options)
         if resolution <= 2 * SHIFT or style_size < 16:
             raise ValueError(f"resolution must be more than {2 * SHIFT} pixels, and style_size 16 or more")
+        # A checkpoint names its paintings wherever it is used.
+        styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
         self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
@@ -103,14 +106,14 @@ class FastStyle(StyleFamily):
 
     def training_losses(self, batch: Batch) -> Losses:
         """Each photograph is put into a style that is drawn for it."""
-        drawn = self.rand(len(batch["image"])) * len(self.own_styles)
-        return self._losses(batch["image"], drawn.long())
+        count = len(self.own_styles)
+        drawn = (self.rand(len(batch["image"])) * count).long().clamp_max(count - 1)
+        return self._losses(batch["image"], drawn)
 
     def losses(self, batch: Batch) -> Losses:
         """All terms, each as it is and weighted; the styles are taken in turn."""
-        return self._losses(
-            batch["image"], torch.arange(len(batch["image"]), device=self.device) % len(self.own_styles)
-        )
+        turns = torch.arange(len(batch["image"]), device=self.device)
+        return self._losses(batch["image"], turns % len(self.own_styles))
 
     def _losses(self, images: Tensor, styles: Tensor) -> Losses:
         encoder = self.encoder
@@ -121,7 +124,7 @@ class FastStyle(StyleFamily):
         found = encoder(pictures, STYLE_LAYERS)
         targets = self.style_grams()
         by_layer = [
-            weight * (gram(found[name]) - targets[name][styles]).square().mean()
+            weight * relative_gram_loss(found[name], targets[name][styles])
             for name, weight in self.layer_weights.items()
         ]
         terms = {

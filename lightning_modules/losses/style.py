@@ -58,6 +58,22 @@ def gram_loss(features: Tensor, target: Tensor) -> Tensor:
     return (gram(features) - target.float()).square().mean()
 
 
+def relative_gram_loss(features: Tensor, target: Tensor) -> Tensor:
+    """``gram_loss`` as a share of the target's mean square, ||G - A||² / ||A||²: 1 for features that are all zero.
+
+    So one weight serves all layers and styles, whose Gram matrices differ by orders of magnitude.
+
+    Args:
+        features: [N, C, H, W].
+        target: each picture's style: its ``gram``, [N, C, C].
+
+    Returns:
+        float32 scalar: the mean over the batch.
+    """
+    target = target.float()
+    return ((gram(features) - target).square().sum((1, 2)) / target.square().sum((1, 2))).mean()
+
+
 def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over the places: float32 [N, C, 1, 1] each.
 
