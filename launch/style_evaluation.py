@@ -63,6 +63,7 @@ def score(
     metrics.reset()
     held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(STYLES).items()}
     styles = family.styles_of(held_out)
+    photographs = data.manifest.split(data.held_out_split).samples
     own = contents(data, num_samples, rank, world_size)
     for _ in range(-(-num_samples // world_size)):
         if interrupted():
@@ -71,7 +72,8 @@ def score(
         if (found := next(own, None)) is not None:
             number, content = found
             content = to_float(content).to(family.device)
-            picture, style = styles[number % len(styles)]
+            # A photograph that comes again meets another style.
+            picture, style = styles[(number + number // photographs) % len(styles)]
             metrics.update(content, family.stylize(content, style), picture)
             progress(world_size)
     return metrics.compute()
