@@ -65,10 +65,10 @@ def score(
     styles = family.styles_of(held_out)
     photographs = data.manifest.split(data.held_out_split).samples
     own = contents(data, num_samples, rank, world_size)
-    for _ in range(-(-num_samples // world_size)):
+    for _ in range(most_of_a_rank(num_samples, photographs, world_size)):
         if interrupted():
             return {}
-        # The last one of a rank may be empty.
+        # Some ranks have a photograph less in each round through them.
         if (found := next(own, None)) is not None:
             number, content = found
             content = to_float(content).to(family.device)
@@ -77,6 +77,12 @@ def score(
             metrics.update(content, family.stylize(content, style), picture)
             progress(world_size)
     return metrics.compute()
+
+
+def most_of_a_rank(count: int, photographs: int, world_size: int) -> int:
+    """How many of ``count`` photographs the first rank gets, which gets most."""
+    rounds, rest = divmod(count, photographs)
+    return rounds * -(-photographs // world_size) + -(-rest // world_size)
 
 
 def contents(data: ShardData, count: int, rank: int, world_size: int) -> Iterator[tuple[int, Tensor]]:
