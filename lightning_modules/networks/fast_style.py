@@ -23,8 +23,9 @@ RESIDUALS = 5
 class FastStyleNetwork(nn.Module):
     """Two strided convolutions, five residual blocks, two upsamplings; instance norm and reflection padding throughout.
 
-    What it draws is added to the content before the tanh: it need not learn to copy. Nearest upsampling and a
-    convolution stand for the paper's transposed convolutions, which leave checkerboards (Odena et al. 2016).
+    What it draws is added to the content in the style's brightness and contrast, so that it need not learn to copy.
+    Nearest upsampling and a convolution stand for the paper's transposed convolutions, which leave checkerboards (Odena
+    et al. 2016).
 
     Args:
         styles: number K of styles.
@@ -48,8 +49,10 @@ class FastStyleNetwork(nn.Module):
         )
         self.up = nn.ModuleList(_Convolution(2 * channels, channels, 3, styles) for channels in (2 * width, width))
         self.to_rgb = nn.Conv2d(width, 3, 9)
-        # At first the picture is the content's, from where the way to a styled one is steady.
+        self.colors = ConditionalInstanceNorm(3, styles)
+        # At first the picture is the content's, of middling contrast, from where the way to a styled one is steady.
         nn.init.normal_(self.to_rgb.weight, std=1e-3)
+        nn.init.constant_(self.colors.weight, 0.5)
 
     def forward(self, images: Tensor, mix: Tensor) -> Tensor:
         """Pictures in a style.
@@ -74,7 +77,7 @@ class FastStyleNetwork(nn.Module):
             # Odd sides were rounded up on the way down.
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")[:, :, :height, :width]
             x = checkpointed(block, x, shares, enabled=on)
-        return torch.tanh(images + self.to_rgb(reflect(x, 4)).float())
+        return torch.tanh(self.colors(images, mix) + self.to_rgb(reflect(x, 4)).float())
 
 
 def _smaller(mix: Tensor, scale: int) -> Tensor:

@@ -56,7 +56,8 @@ def test_every_layer_is_the_published_one(encoder: VGG19) -> None:
     for layer in published_encoder():
         x = layer(x)
         if isinstance(layer, nn.ReLU):
-            torch.testing.assert_close(ours[next(names)], x, rtol=1e-4, atol=1e-4)
+            # Of mean 1; sums of thousands of products in another order of memory.
+            torch.testing.assert_close(ours[next(names)], x, rtol=1e-3, atol=1e-3)
     assert next(names, None) is None
 
 
