@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from datamodules.assets import cache_folder, fetch
 from datamodules.shards import ShardData
-from launch.pictures import to_uint8
+from launch.pictures import to_float, to_uint8
 from lightning_modules.generative import GenerativeFamily
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
@@ -81,6 +82,11 @@ def reference(
         partial.replace(file)
     # Every rank has them all: a node with a cache folder of its own needs no file.
     return statistics
+
+
+def held_out(data: ShardData, count: int, device: torch.device) -> dict[str, Tensor]:
+    """The same few images never trained on, by name: float32 NCHW in [-1, 1], on the device."""
+    return {name: to_float(images).to(device) for name, images in data.held_out_images(count).items()}
 
 
 @torch.no_grad()

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from datamodules.assets import fetch
 from datamodules.shards import ShardData
-from launch.evaluation import ExtractorName, extractor, weights_of
+from launch.evaluation import ExtractorName, extractor, held_out, weights_of
 from launch.pictures import to_float
 from launch.video import VideoReader
 from lightning_modules.base import Preview
 from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
-from lightning_modules.networks.vgg import VGG19
 from lightning_modules.style_family import StyleFamily, sheet
 from lightning_modules.temporal import TemporalSmoother
 
@@ -30,12 +29,12 @@ def assets(names: Sequence[str], network: ExtractorName) -> list[str]:
     return ["vgg19_normalized", *lpips, *([weights_of(network)] if "artfid" in names else [])]
 
 
-def build_metrics(names: Sequence[StyleMetricName], network: ExtractorName, device: torch.device) -> StyleMetrics:
-    """The metrics with their networks' real weights, fetched if need be."""
-    needed = assets(names, network)
+def build_metrics(family: StyleFamily, names: Sequence[StyleMetricName], network: ExtractorName) -> StyleMetrics:
+    """The metrics with the family's own encoder, and other networks' real weights, fetched if need be."""
+    device, needed = family.device, assets(names, network)
     lpips = LPIPS(fetch("vgg16_lpips")).to(device) if "vgg16_lpips" in needed else None
-    encoder = VGG19(fetch("vgg19_normalized")).to(device)
-    return StyleMetrics(encoder, lpips, extractor(network, device) if "artfid" in names else None, names).to(device)
+    features = extractor(network, device) if "artfid" in names else None
+    return StyleMetrics(family.encoder, lpips, features, names).to(device)
 
 
 @torch.no_grad()
@@ -61,8 +60,8 @@ def score(
         The metrics by name; none if it was interrupted.
     """
     metrics.reset()
-    held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(STYLES).items()}
-    styles = family.styles_of(held_out)
+    batch = held_out(data, STYLES, family.device)
+    styles = family.styles_of(batch)
     photographs = data.manifest.split(data.held_out_split).samples
     own = contents(data, num_samples, rank, world_size)
     for _ in range(most_of_a_rank(num_samples, photographs, world_size)):
@@ -106,8 +105,8 @@ def contents(data: ShardData, count: int, rank: int, world_size: int) -> Iterato
 @torch.no_grad()
 def temporal_consistency(family: StyleFamily, data: ShardData, video: Path) -> dict[str, float]:
     """How far a video in the first held-out style is from following its own motion: ``TemporalConsistency``."""
-    held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(1).items()}
-    _, style = family.styles_of(held_out)[0]
+    batch = held_out(data, 1, family.device)
+    _, style = family.styles_of(batch)[0]
     # Nothing is smoothed: the network is to be measured.
     smoother = TemporalSmoother(0)
     with VideoReader(video) as reader:
@@ -119,5 +118,5 @@ def temporal_consistency(family: StyleFamily, data: ShardData, video: Path) -> d
 @torch.no_grad()
 def contact_sheet(family: StyleFamily, data: ShardData, *, contents: int = 8, styles: int = 8) -> Preview:
     """Held-out photographs (left) in held-out or the network's own styles (on top)."""
-    held_out = {name: to_float(images).to(family.device) for name, images in data.held_out_images(contents).items()}
-    return sheet(family, list(held_out["image"].split(1)), family.styles_of(held_out)[:styles], data.size)
+    batch = held_out(data, contents, family.device)
+    return sheet(family, list(batch["image"].split(1)), family.styles_of(batch)[:styles], data.size)

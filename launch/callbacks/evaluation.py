@@ -129,7 +129,7 @@ class Evaluation(L.Callback):
 
     def _prepare(self, trainer: Any, module: ImageFamily) -> GenerationMetrics | StyleMetrics:
         if isinstance(module, StyleFamily):
-            return style_evaluation.build_metrics(self._of_kind(StyleMetricName), self.extractor, module.device)
+            return style_evaluation.build_metrics(module, self._of_kind(StyleMetricName), self.extractor)
         generator(module)  # else a ValueError
         names = self._of_kind(evaluation.MetricName)
         network = evaluation.extractor(self.extractor, module.device)

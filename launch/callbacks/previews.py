@@ -9,7 +9,8 @@ from torch import Tensor
 
 from launch.callbacks.clock import Every, clock_of, run_folder
 from launch.callbacks.ema import averaged
-from launch.pictures import image_grid, save_png, to_float
+from launch.evaluation import held_out
+from launch.pictures import image_grid, save_png
 from launch.tracking import record_pictures
 from lightning_modules.base import ImageFamily
 
@@ -40,8 +41,8 @@ class Previews(L.Callback):
         """Every rank generates, since a sharded network needs them all; the first one writes."""
         self._written_at = module.images_seen
         if not self._batch:
-            images = trainer.datamodule.held_out_images(20)  # type: ignore[attr-defined]
-            self._batch = {name: to_float(tensor).to(module.device) for name, tensor in images.items()}
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._batch = held_out(data, 20, module.device)
         with averaged(trainer, module):
             previews = module.previews(self._batch, seed=self.seed)
         if not trainer.is_global_zero:

@@ -126,7 +126,7 @@ def _stylized(arguments: argparse.Namespace, module: Any, origin: dict[str, Any]
     kind = ContentStyleData if "style_path" in paths else ShardData
     data = kind(**paths, size=module.hparams.get("resolution"), channels=3)
     provide_styles(module)
-    metrics = style_evaluation.build_metrics(arguments.metrics, arguments.extractor, module.device)
+    metrics = style_evaluation.build_metrics(module, arguments.metrics, arguments.extractor)
     with _bar(number) as advance:
         scores = style_evaluation.score(module, metrics, data, num_samples=number, progress=advance)
     if arguments.video:

@@ -113,16 +113,13 @@ class _ToUnit(nn.Module):
         return (x + 1) / 2
 
 
-class CommonAdaIN:
-    """The public AdaIN training: the content's features, four layers of the style's, four of the result's; Adam."""
+class _Encoded:
+    """The features of four layers."""
 
     layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
     def __init__(self, encoder: VGG19) -> None:
         self.encoder, self.names = sequential_encoder(encoder, "relu4_1")
-        self.decoder = common_decoder()
-        self.optimizer = torch.optim.Adam(self.decoder.parameters(), lr=1e-4)
-        self.log: dict[str, float] = {}
 
     def features(self, x: Tensor) -> list[Tensor]:
         found = []
@@ -132,6 +129,16 @@ class CommonAdaIN:
             if name in self.layers:
                 found.append(x)
         return found
+
+
+class CommonAdaIN(_Encoded):
+    """The public AdaIN training: the content's features, four layers of the style's, four of the result's; Adam."""
+
+    def __init__(self, encoder: VGG19) -> None:
+        super().__init__(encoder)
+        self.decoder = common_decoder()
+        self.optimizer = torch.optim.Adam(self.decoder.parameters(), lr=1e-4)
+        self.log: dict[str, float] = {}
 
     def step(self, content: Tensor, style: Tensor) -> None:
         styles = self.features(style)
@@ -170,26 +177,15 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows.mean(dim=2).view(*x.shape[:2], 1, 1), std
 
 
-class CommonFastStyle:
+class CommonFastStyle(_Encoded):
     """The public fast neural style example: InstanceNorm2d, features of all layers of input and result, Adam."""
 
-    layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-
     def __init__(self, encoder: VGG19, style: Tensor, batch: int) -> None:
-        self.encoder, self.names = sequential_encoder(encoder, "relu4_1")
+        super().__init__(encoder)
         self.network = common_network()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
         self.grams = [gram_matrix(f) for f in self.features(style.repeat(batch, 1, 1, 1))]
         self.log: dict[str, float] = {}
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        found = []
-        x = (x + 1) / 2
-        for layer, name in zip(self.encoder, self.names, strict=True):
-            x = layer(x)
-            if name in self.layers:
-                found.append(x)
-        return found
 
     def step(self, images: Tensor) -> None:
         self.optimizer.zero_grad()

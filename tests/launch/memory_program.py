@@ -29,6 +29,7 @@ from launch.footprint import synthetic_batch
 from launch.strategies import ddp, zero
 from lightning_modules.dcgan import DCGAN
 from tests.launch.ranks import run_ranks
+from tests.memory import resident
 
 HANG_SECONDS = 400
 
@@ -225,13 +226,6 @@ def run(job: dict[str, Any], out: Path) -> None:
         "cuda_peak": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     }
     (out / f"{job['name']}-{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(result))
-
-
-def resident(what: str) -> int:
-    """Bytes of this process in physical memory: now (``VmRSS``) or at most (``VmHWM``)."""
-    # Not getrusage: its ru_maxrss goes through fork and exec, so that a child of a large pytest starts with its peak.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status[what].split()[0]) * 1024
 
 
 def main() -> None:

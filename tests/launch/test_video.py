@@ -298,9 +298,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from launch.video import stylize_video
+from tests.memory import resident
 stylize_video(Path(sys.argv[1]), Path(sys.argv[2]), lambda x: -x, smooth=0.5, progress=lambda done, total: None)
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) / 1024)
+print(resident("VmHWM") / 2**20)
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +11,8 @@ from launch.pictures import to_uint8
 from launch.stylization import stylizer
 from lightning_modules.pictures import resize
 from lightning_modules.stylize import Style
+from tests.memory import resident
 from tests.pictures import paintings, photographs
-
-
-def peak() -> float:
-    """MiB that this process has held at most. (getrusage's peak comes down from the parent.)"""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def main() -> None:
@@ -29,9 +23,9 @@ def main() -> None:
     # Small once, so that code and weights are in memory.
     method.stylize(photographs(64)[:1], style)
     content = resize(photographs(512)[:1], (side, side))
-    before = peak()
+    before = resident("VmHWM") / 2**20
     picture = method.stylize(content, style, tile=tile or None)
-    print(before, peak())
+    print(before, resident("VmHWM") / 2**20)
     np.save(out, to_uint8(picture).numpy())
 
 
