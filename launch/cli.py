@@ -30,10 +30,11 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb, what in TRAINING.items():
         verbs.add_parser(verb, help=what, add_help=False).set_defaults(verb=verb)
-    # The one room above launch that the command line leads to; it imports SLURM's commands only to call them.
+    # The rooms above launch that the command line leads to.
     from slurm import cli as slurm
+    from tune import cli as tune
 
-    for command in (plan, generate, stylize, rate, evaluate, checkpoint, shards, fetch, recipes, report, slurm):
+    for command in (plan, generate, stylize, rate, evaluate, checkpoint, shards, fetch, recipes, report, slurm, tune):
         command.add_parser(verbs)
     return top
 

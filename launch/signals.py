@@ -55,6 +55,19 @@ def listening() -> Iterator[None]:
             act_on_ctrl_c(False)
 
 
+@contextlib.contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Inside, Ctrl-C does nothing. In any thread but the first, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def act_on_ctrl_c(by_steps: bool) -> None:
     """Says whether training's steps look for Ctrl-C, so that it need not interrupt at once."""
     global _steps_act

@@ -92,7 +92,9 @@ class ForgivingWandb(WandbLogger):
             self._gone = True
 
 
-def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[str, Any]) -> WandbLogger | None:
+def wandb_logger(
+    run: RunFolder, project: str, mode: WandbMode, config: Mapping[str, Any], *, group: str | None = None
+) -> WandbLogger | None:
     """The W&B run of a training: the same one after every resume; offline where there is no key.
 
     The id is drawn and written into run.json before training begins, so that a run killed at any moment goes on
@@ -111,6 +113,7 @@ def wandb_logger(run: RunFolder, project: str, mode: WandbMode, config: Mapping[
         name=run.path.name,
         project=project,
         id=identity,
+        group=group,
         save_dir=str(run.path),
         resume="allow",
         config=dict(config),

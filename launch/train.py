@@ -8,9 +8,9 @@ import math
 import os
 import re
 import shlex
-import signal
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -49,7 +49,7 @@ from launch.runs import (
     this_process,
     versions,
 )
-from launch.signals import COME_AGAIN, Interrupted
+from launch.signals import COME_AGAIN, Interrupted, deaf_to_ctrl_c
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import RankLost
 from launch.tracking import MetricsCSV, WandbMode, finish_wandb, say, wandb_logger
@@ -72,6 +72,7 @@ class RunOptions:
         name: of the run folder; the date is added.
         root: folder of the run folders.
         project: W&B project.
+        group: W&B group of runs that belong together, such as seeds of one recipe; a sweep's trials have one.
         wandb: ``auto`` is online where there is a key, else offline.
         nonfinite_limit: training stops when a network's losses or gradients were not finite in so many updates in a
             row; until then such updates are skipped and counted.
@@ -82,6 +83,7 @@ class RunOptions:
     name: str = "run"
     root: str = "runs"
     project: str = "gesso"
+    group: str | None = None
     wandb: WandbMode = "auto"
     nonfinite_limit: int = 20
 
@@ -110,8 +112,19 @@ class GessoCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=callbacks, logger=False, default_root_dir=str(path), **kwargs)
 
 
-def build(argv: list[str]) -> GessoCLI:
+class Parsed(GessoCLI):
+    """Parses only."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def build(argv: list[str], kind: type[GessoCLI] = GessoCLI) -> GessoCLI:
     """Parses ``argv`` (recipe and overrides) and instantiates trainer, family and data module.
+
+    Args:
+        argv: the arguments.
+        kind: ``Parsed`` leaves it at that, for who only wants to know whether the types are right.
 
     Raises:
         ValueError: an option is unknown or has a wrong value; one line.
@@ -122,7 +135,7 @@ def build(argv: list[str]) -> GessoCLI:
     zero.register()
     quiet()
     try:
-        return GessoCLI(
+        return kind(
             ImageFamily,
             L.LightningDataModule,
             subclass_mode_model=True,
@@ -145,22 +158,30 @@ def build(argv: list[str]) -> GessoCLI:
         raise ValueError(parser_error(str(error))) from error
 
 
-def main(verb: str, argv: list[str]) -> int:
-    """Runs ``gesso fit``, ``validate`` or ``test``; returns the exit code."""
+def main(verb: str, argv: list[str], callbacks: Sequence[L.Callback] = ()) -> int:
+    """Runs ``gesso fit``, ``validate`` or ``test``; returns the exit code.
+
+    Args:
+        verb: which of them.
+        argv: its arguments.
+        callbacks: of whoever trains from Python; they come last, and do not belong to the recipe.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume")
     parser.add_argument("--checkpoint")
     own, rest = parser.parse_known_args(argv)
     inherited = os.environ.get("GESSO_RUN")
     try:
-        return _main(verb, argv, own, with_recipes(rest))
+        return _main(verb, argv, own, with_recipes(rest), callbacks)
     finally:
         # The ranks that this process started have it by now; the next training here is another run.
         if inherited is None:
             os.environ.pop("GESSO_RUN", None)
 
 
-def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[str]) -> int:
+def _main(
+    verb: str, argv: list[str], own: argparse.Namespace, arguments: list[str], callbacks: Sequence[L.Callback]
+) -> int:
     checkpoint: Path | None = None
     if own.resume:
         run = open_run(own.resume)
@@ -175,6 +196,7 @@ def _main(verb: str, argv: list[str], own: argparse.Namespace, arguments: list[s
     # A damaged checkpoint is known before anything long begins.
     saved = layout.read(checkpoint) if checkpoint else None
     cli = build(arguments)
+    cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     check_data(cli)
     provide_weights(cli.model)
     provide_styles(cli.model)
@@ -217,7 +239,7 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     trainer.check_val_every_n_epoch = None
     module.nonfinite_limit = options.nonfinite_limit
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False))
-    wandb = wandb_logger(run, options.project, options.wandb, config)
+    wandb = wandb_logger(run, options.project, options.wandb, config, group=options.group)
     trainer.loggers = [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
     trainer.strategy.last_words = lambda reason: rank_zero_only(run.update)(state="failed", error=reason)
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
@@ -318,16 +340,14 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
 @rank_zero_only
 def close_folder(trainer: Any, state: str, error: str | None = None) -> None:
     """Books how training ended, and writes the report. A Ctrl-C must not cut this short."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        clock_of(trainer).write(trainer, trainer.lightning_module, state=state, error=error)
-        finish_wandb(failed=state == "failed")
-        say(f"report: {write_report(run_folder(trainer).path)}")
-    except OSError as problem:
-        # A full disk that ended training must not be hidden by the report that no longer fits.
-        say(f"no report: {problem}")
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with deaf_to_ctrl_c():
+        try:
+            clock_of(trainer).write(trainer, trainer.lightning_module, state=state, error=error)
+            finish_wandb(failed=state == "failed")
+            say(f"report: {write_report(run_folder(trainer).path)}")
+        except OSError as problem:
+            # A full disk that ended training must not be hidden by the report that no longer fits.
+            say(f"no report: {problem}")
 
 
 def with_recipes(argv: list[str]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import os
 import re
@@ -172,33 +170,22 @@ def prepare(request: Request) -> list[Training]:
 
 
 def _prepare(request: Request, argv: list[str], number: int) -> Training:
-    from launch.callbacks.checkpoints import Checkpoints
-    from launch.callbacks.clock import find, run_folder
-    from launch.train import build, check_data, with_recipes
+    from launch.callbacks.clock import run_folder
+    from launch.rehearsal import check, provide, rehearse
     from lightning_modules.style_family import StyleFamily
 
     job = request.job
     named = [f"--run.name={job.name}"] if job.name else []
-    shape = [f"--trainer.devices={job.tasks_per_node}", f"--trainer.num_nodes={job.nodes}", "--trainer.accelerator=cpu"]
-    inherited = os.environ.pop("GESSO_RUN", None)
-    try:
-        # What this machine's CPU can do does not matter to the nodes that will train.
-        with contextlib.redirect_stderr(io.StringIO()):
-            cli = build(with_recipes([*argv, *named, *shape]))
-        path = Path(os.path.abspath(run_folder(cli.trainer).path))
-    finally:
-        os.environ.pop("GESSO_RUN", None)
-        if inherited is not None:
-            os.environ["GESSO_RUN"] = inherited
-    check_data(cli)
-    if checkpoints := find(cli.trainer, Checkpoints):
-        checkpoints.find_monitor(cli.trainer)
+    shape = [f"--trainer.devices={job.tasks_per_node}", f"--trainer.num_nodes={job.nodes}"]
+    cli = rehearse([*argv, *named, *shape])
+    path = Path(os.path.abspath(run_folder(cli.trainer).path))
+    check(cli)
     data: Any = cli.datamodule
     places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path), "run folder": str(path)}
     if isinstance(cli.model, StyleFamily):
         places |= {f"style {file}": file for file in cli.model.style_files()}
     check_places(request, places)
-    check_weights(cli)
+    provide(cli)
     check_memory(cli, job, request.gpu_memory)
     cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
     cli.config.trainer.devices = job.tasks_per_node
@@ -218,20 +205,6 @@ def check_places(request: Request, places: Mapping[str, str]) -> None:
                     f"{place}: this {what} lies under {folder}, which compute nodes do not see: put it on a file "
                     "system that they share, or say --trust-paths if they do"
                 )
-
-
-def check_weights(cli: GessoCLI) -> None:
-    """Fetches what evaluation needs here: compute nodes seldom reach the internet."""
-    from datamodules.assets import fetch
-    from launch.callbacks.clock import find
-    from launch.callbacks.evaluation import Evaluation
-    from launch.weights import provide_styles, provide_weights
-
-    provide_weights(cli.model)
-    provide_styles(cli.model)
-    evaluation = find(cli.trainer, Evaluation)
-    for name in evaluation.published_weights() if evaluation else ():
-        fetch(name)
 
 
 def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:

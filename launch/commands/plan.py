@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -82,21 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> Any:
-    from launch.train import build, with_recipes
+    from launch.rehearsal import rehearse
 
     argv = [f"--config={name}" for name in arguments.config] + arguments.overrides
-    # Whatever the recipe trains on, the plan is made here.
-    argv.append("--trainer.accelerator=cpu")
     argv += [f"--trainer.devices={arguments.devices}"] if arguments.devices else []
     argv += [f"--trainer.num_nodes={arguments.nodes}"] if arguments.nodes else []
-    inherited = os.environ.get("GESSO_RUN")
-    try:
-        # What this machine's CPU can do does not matter to the one that will train.
-        with contextlib.redirect_stderr(io.StringIO()):
-            return build(with_recipes(argv))
-    finally:
-        if inherited is None:
-            os.environ.pop("GESSO_RUN", None)
+    return rehearse(argv)
 
 
 def _precision(asked: Any) -> str:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from launch.report.charts import label
 from launch.report.curves import draw, evaluation_table, loss_charts, metric_charts, metric_table, other_charts
-from launch.report.embed import Picture, embed
-from launch.report.pieces import Html, definitions, grid_of, is_number, mapping, section
+from launch.report.document import document, write_page
+from launch.report.embed import embed
+from launch.report.pieces import Html, definitions, grid_of, image, is_number, mapping, section
 from launch.report.record import Metric, Record, evenly, read_record
-
-HERE = Path(__file__).parent
 
 #: Bytes that pictures may take: together under 7 MB, however large the grids and however many.
 FRAMES = 24
@@ -30,16 +29,7 @@ def write_report(run_dir: Path) -> Path:
         ValueError: a file in it is damaged.
         OSError: the page cannot be written; an earlier one stays.
     """
-    page = render_page(read_record(run_dir))
-    file = run_dir / "report.html"
-    partial = run_dir / ".report.html.partial"
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{file}: cannot be written ({error.strerror or error})") from error
-    return file
+    return write_page(run_dir / "report.html", render_page(read_record(run_dir)))
 
 
 def render_page(record: Record) -> Html:
@@ -59,27 +49,7 @@ def render_page(record: Record) -> Html:
             section("Made with", _surroundings(record)),
         ]
     )
-    # The policy makes sure that the page asks no server for anything, whatever a config may say.
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(record.name)} · gesso</title>
-<style>{(HERE / "page.css").read_text()}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script>{(HERE / "page.js").read_text()}</script>
-</body>
-</html>
-"""
+    return document(record.name, body)
 
 
 # ---- the top of the page --------------------------------------------------------------------------------------------
@@ -145,7 +115,7 @@ def _pictures(record: Record, metrics: list[Metric]) -> Html:
         kimg, file = record.pictures[name][-1]
         if picture := embed(file, OTHERS_BYTES // len(others)):
             caption = f"<b>{escape(name.replace('_', ' '))}</b> <small>at {kimg:,} kimg</small>"
-            stills.append(f"<figure><figcaption>{caption}</figcaption>{_image(picture, name)}</figure>")
+            stills.append(f"<figure><figcaption>{caption}</figcaption>{image(picture, name)}</figure>")
     return grid_of("pictures", [part for part in (film, grid_of("stills", stills)) if part])
 
 
@@ -165,7 +135,7 @@ def _film(files: list[tuple[int, Path]], metric: Metric | None) -> Html:
     if not frames:
         return ""
     last = len(frames) - 1
-    images = "".join(_image(picture, caption, hidden=k < last) for k, (picture, caption) in enumerate(frames))
+    images = "".join(image(picture, caption, hidden=k < last) for k, (picture, caption) in enumerate(frames))
     controls = (
         f'<div class="controls" hidden><button type="button" aria-label="play">▶</button>'
         f'<input type="range" min="0" max="{last}" value="{last}" aria-label="which grid"></div>'
@@ -174,11 +144,6 @@ def _film(files: list[tuple[int, Path]], metric: Metric | None) -> Html:
     )
     caption = f"<b>samples</b> <output>{escape(frames[-1][1])}</output>"
     return f'<figure class="film"><figcaption>{caption}</figcaption>{images}{controls}</figure>'
-
-
-def _image(picture: Picture, name: str, *, hidden: bool = False) -> Html:
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img src="{picture.uri}" alt="{escape(name)}" {size}{" hidden" if hidden else ""}>'
 
 
 # ---- how to go on, and what it was made with ------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, TypeGuard
 
+from launch.report.embed import Picture
+
 #: Text that is HTML already; everything else goes through ``escape``.
 Html = str
 
@@ -31,6 +33,11 @@ def definitions(rows: Mapping[str, Html]) -> Html:
     if not rows:
         return ""
     return "<dl>" + "\n".join(f"<dt>{escape(what)}</dt><dd>{value}</dd>" for what, value in rows.items()) + "</dl>"
+
+
+def image(picture: Picture, name: str, *, hidden: bool = False) -> Html:
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img src="{picture.uri}" alt="{escape(name)}" {size}{" hidden" if hidden else ""}>'
 
 
 def is_number(value: Any) -> TypeGuard[float]:

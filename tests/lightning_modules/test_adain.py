@@ -94,7 +94,7 @@ def arguments(sets: tuple[Path, Path], root: Path, *more: str) -> list[str]:
         *("--data.global_batch_size=4", "--model.resolution=32", f"--run.root={root}", "--run.kimg=0.032"),
         *("--run.log_every_kimg=0.008", "--run.wandb=disabled", "--trainer.accelerator=cpu"),
         *("--trainer.precision=32-true", "--evaluation.every_kimg=0.016", "--previews.every_kimg=0.016"),
-        *("--checkpoints.every_kimg=0.016", "--model.lr=0.001", *more),
+        *("--checkpoints.every_kimg=0.016", "--model.lr=0.001", "--evaluation.num_samples=10", *more),
     ]
 
 

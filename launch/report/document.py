@@ -1,0 +1,50 @@
+"""The page around a report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from launch.report.pieces import Html
+
+HERE = Path(__file__).parent
+
+
+def document(title: str, body: Html) -> Html:
+    """A whole page. Its policy makes sure that it asks no server for anything, whatever a config may say."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(title)} · gesso</title>
+<style>{(HERE / "page.css").read_text()}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script>{(HERE / "page.js").read_text()}</script>
+</body>
+</html>
+"""
+
+
+def write_page(file: Path, page: Html) -> Path:
+    """Writes a page, or leaves the one before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{file}: cannot be written ({error.strerror or error})") from error
+    return file

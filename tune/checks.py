@@ -1,0 +1,165 @@
+"""What would go wrong in a trial, found before one starts; one line each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tune.space import Space, argument
+from tune.sweep import Objective, Placement, Sweep
+
+if TYPE_CHECKING:
+    from launch.train import GessoCLI
+
+#: Options that the sweep itself decides.
+OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "evaluation.every_kimg")
+#: Metrics that a run logs whatever its family.
+SPEED = "images_per_second"
+
+
+def check_space(training: Sequence[str], space: Space) -> None:
+    """Tries values of every dimension on the recipe's own types.
+
+    Raises:
+        ValueError: an option that the recipe does not have, or values that it does not take.
+    """
+    from launch.train import Parsed, build, with_recipes
+
+    argv = with_recipes(list(training))
+    build(argv, Parsed)
+    for dimension in space:
+        if dimension.name.startswith(OWN):
+            raise ValueError(f"space: {dimension.name}: the sweep itself decides this one")
+        conditions = [f"--{name}={argument(values[0])}" for name, values in dimension.when.items()]
+        for value in dimension.probes():
+            try:
+                build([*argv, *conditions, f"--{dimension.name}={argument(value)}"], Parsed)
+            except ValueError as error:
+                raise ValueError(f"space: {dimension.name}: {dimension.text} does not fit: {error}") from error
+
+
+def check_values(training: Sequence[str], space: Space) -> None:
+    """Builds the family at the space's corners: a constructor knows more than types.
+
+    Raises:
+        ValueError: it refuses.
+    """
+    from launch.rehearsal import check, rehearse
+
+    for corner in (0, -1):
+        config = {dimension.name: dimension.probes()[corner] for dimension in space}
+        try:
+            check(rehearse([*training, *space.overrides(config)]))
+        except ValueError as error:
+            values = ", ".join(f"{name} {value}" for name, value in space.active(config).items())
+            raise ValueError(f"space: with {values}: {error}") from error
+
+
+def find_objectives(objectives: Sequence[Objective], cli: GessoCLI) -> tuple[Objective, ...]:
+    """The objectives with the full names of their metrics: ``fid`` becomes ``fid/mobilenet_v2``.
+
+    Raises:
+        ValueError: a metric that is never logged.
+    """
+    known = [*measured(cli), SPEED]
+    short = {name.partition("/")[0]: name for name in reversed(known) if not name.startswith("val/")}
+    found = []
+    for objective in objectives:
+        name = objective.metric if objective.metric in known else short.get(objective.metric)
+        if name is None:
+            close = difflib.get_close_matches(objective.metric, known, n=1, cutoff=0.7)
+            hint = f"did you mean {close[0]}?" if close else f"this recipe measures {', '.join(known)}"
+            why = " (training losses change with the weights that are swept)" * objective.metric.startswith("loss/")
+            raise ValueError(f"--metric {objective.metric} is never logged{why}; {hint}")
+        found.append(replace(objective, metric=name))
+    return tuple(found)
+
+
+def measured(cli: GessoCLI) -> list[str]:
+    """Names of all metrics that this training measures in validation."""
+    import torch
+
+    from launch.callbacks.clock import find
+    from launch.callbacks.evaluation import Evaluation
+    from launch.evaluation import held_out
+
+    evaluation = find(cli.trainer, Evaluation)
+    names = evaluation.names() if evaluation else []
+    data: Any = cli.datamodule
+    model: Any = cli.model
+    # What a family measures on held-out images, it says by measuring: two of them are enough.
+    with torch.no_grad():
+        losses = model.held_out_losses(held_out(data, 2, torch.device("cpu")))
+    return [*names, *(f"val/{name}" for name in losses)]
+
+
+def check_sweep(sweep: Sweep, space: Space) -> None:
+    """Raises a ValueError for a search, a scheduler and lengths that do not go together."""
+    if sweep.num_samples < 1:
+        raise ValueError(f"--num-samples {sweep.num_samples}: must be 1 or more")
+    several = len(sweep.objectives) > 1
+    if several and sweep.scheduler != "none":
+        raise ValueError(f"--scheduler {sweep.scheduler} ranks trials by one metric: leave it or the others out")
+    if several and sweep.search != "tpe":
+        raise ValueError("several objectives need --search tpe, which looks for their Pareto front")
+    if sweep.search == "tpe":
+        if sweep.population:
+            raise ValueError(f"--scheduler {sweep.scheduler} looks for better values by itself: leave out --search tpe")
+        for dimension in space:
+            if dimension.is_grid or dimension.text.startswith(("randn", "qrandn")):
+                kind = dimension.text.partition("(")[0]
+                raise ValueError(f"space: {dimension.name}: TPE takes no {kind}; use a range or choice")
+    if sweep.kimg < sweep.every_kimg:
+        raise ValueError(
+            f"a trial of {sweep.kimg:g} kimg never comes to its first evaluation, at {sweep.every_kimg:g}: set "
+            "--evaluation.every_kimg or --run.kimg"
+        )
+    _check_scheduler(sweep, space)
+    placement = sweep.placement
+    if placement.ranks < 1 or placement.cpus <= 0 or placement.gpus < 0:
+        raise ValueError("--ranks-per-trial must be 1 or more, --cpus-per-trial more than 0, --gpus-per-trial not less")
+    if placement.ranks > 1 and placement.gpus not in (0, 1):
+        raise ValueError("a trial of several ranks has one GPU for each: --gpus-per-trial is 0, or as many as ranks")
+
+
+def _check_scheduler(sweep: Sweep, space: Space) -> None:
+    if sweep.scheduler in ("asha", "median"):
+        if not sweep.every_kimg <= sweep.grace_kimg <= sweep.kimg:
+            raise ValueError(
+                f"--grace-kimg {sweep.grace_kimg:g}: trials can be compared between their first evaluation, at "
+                f"{sweep.every_kimg:g}, and their end, at {sweep.kimg:g}: set --evaluation.every_kimg lower"
+            )
+        if sweep.reduction <= 1:
+            raise ValueError(f"--reduction {sweep.reduction:g}: must be more than 1")
+    if sweep.population:
+        if not sweep.every_kimg <= sweep.perturb_kimg < sweep.kimg:
+            raise ValueError(
+                f"--perturb-kimg {sweep.perturb_kimg:g}: must be no less than the interval of evaluations, "
+                f"{sweep.every_kimg:g}, and less than a trial's length, {sweep.kimg:g}"
+            )
+        if sweep.num_samples < 4:
+            raise ValueError(f"--num-samples {sweep.num_samples}: a population has 4 trials or more")
+        if not any(dimension.mutate for dimension in space):
+            raise ValueError(f"space: {sweep.scheduler} may change nothing: every option says `mutate: false`")
+    if sweep.scheduler == "pb2":
+        for dimension in space:
+            if dimension.mutate and dimension.bounds is None:
+                raise ValueError(f"space: {dimension.name}: PB2 changes ranges alone; say `mutate: false`, or use pbt")
+
+
+def check_room(placement: Placement, nodes: Sequence[dict[str, float]]) -> None:
+    """Raises a ValueError when a trial would wait for ever.
+
+    Args:
+        placement: what a trial needs.
+        nodes: what each node has, by Ray's names.
+    """
+    bundle = placement.bundles()[0]
+    places = sum(min(int(node.get(kind, 0) / amount) for kind, amount in bundle.items()) for node in nodes)
+    if places < placement.ranks:
+        needs = " and ".join(f"{amount:g} {kind}" for kind, amount in bundle.items())
+        has = "; ".join(" and ".join(f"{node.get(kind, 0):g} {kind}" for kind in bundle) for node in nodes)
+        ranks = f"{placement.ranks} times " if placement.ranks > 1 else ""
+        raise ValueError(f"no room for a trial: it needs {ranks}{needs}, and there is {has} (node by node)")

@@ -1,0 +1,123 @@
+"""Runs a sweep on Ray: one that starts here and stops with the sweep, or a cluster that is up already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+# Ray reads these when it is imported. A sweep's own files say all that its loggers would; its state is written each
+# second, so that a trial that has ended is not run again; a trial that was stopped has time to write its report.
+os.environ.update(
+    {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # The older output obeys verbose=0.
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+)
+
+import ray
+from ray import tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+
+from tune.checks import check_room
+from tune.search import scheduler, searcher
+from tune.sweep import Placement, Sweep
+from tune.trial import run_trial
+from tune.watch import Row, Watch, read_rows
+
+#: The name of Ray Tune's own folder in the sweep's.
+EXPERIMENT = "ray"
+#: How often a trial whose process was lost begins again; one that fails by itself does not.
+RETRIES = 3
+
+
+@contextlib.contextmanager
+def cluster(placement: Placement, address: str | None = None) -> Iterator[None]:
+    """A Ray cluster: the one at ``address``, or one of this machine alone that is stopped afterwards.
+
+    Raises:
+        ValueError: it has no room for a trial.
+    """
+    names = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "RAY_CHDIR_TO_TRIAL_DIR", "WANDB_MODE", "WANDB_API_KEY", "GESSO_CACHE")
+    variables = {name: os.environ[name] for name in names if name in os.environ}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            address=address or "local",
+            runtime_env={"env_vars": variables},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **local,
+        )
+    try:
+        check_room(placement, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run(sweep: Sweep) -> list[Row]:
+    """Runs a sweep, or goes on with one that was stopped, inside of ``cluster``; ends when it does or a signal comes.
+
+    Returns:
+        All trials.
+    """
+    with stopping_on_sigterm():
+        tuner(sweep).fit()
+    return read_rows(sweep)
+
+
+def tuner(sweep: Sweep) -> tune.Tuner:
+    """Ray's Tuner for a sweep, with what it knew when it was stopped."""
+    trainable: Any = partial(run_trial, folder=str(sweep.path))
+    trainable.__name__ = "trial"
+    resources = PlacementGroupFactory(sweep.placement.bundles(), strategy="PACK")
+    with_resources = tune.with_resources(trainable, resources)
+    state = sweep.path / EXPERIMENT
+    if tune.Tuner.can_restore(str(state)):
+        return tune.Tuner.restore(str(state), with_resources)
+    space = sweep.space
+    return tune.Tuner(
+        with_resources,
+        # A searcher of its own has the space already.
+        param_space=space.domains() if sweep.search == "random" else {},
+        tune_config=tune.TuneConfig(
+            num_samples=sweep.num_samples,
+            search_alg=searcher(sweep, space),
+            scheduler=scheduler(sweep, space),
+            # Imports take longer than many a trial. Processes that have trained together are not used again.
+            reuse_actors=sweep.placement.ranks == 1,
+        ),
+        run_config=tune.RunConfig(
+            name=EXPERIMENT,
+            storage_path=str(sweep.path),
+            callbacks=[Watch(sweep)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            # PBT may copy from a trial that has reported again meanwhile.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if sweep.population else 1),
+            verbose=0,
+        ),
+    )
+
+
+@contextlib.contextmanager
+def stopping_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM (SLURM's at preemption) does what Ray Tune does at SIGUSR1 and Ctrl-C: save, and stop."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,76 @@
+"""What came of a sweep: its best trials, their recipes, and a few lines to read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tune.sweep import Sweep
+from tune.watch import Row, best_of, front_of, save_rows, short
+
+#: Recipes of a Pareto front that are written.
+MOST = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sweep's result.
+
+    Args:
+        rows: all trials.
+        chosen: the best one, or those on the Pareto front.
+        recipes: a file for each of these, which `gesso fit --config` takes.
+    """
+
+    rows: Sequence[Row]
+    chosen: Sequence[Row]
+    recipes: Sequence[Path]
+
+    @property
+    def over(self) -> bool:
+        """Whether no trial is left to run."""
+        return bool(self.rows) and all(row.state not in ("waiting", "running") for row in self.rows)
+
+
+def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
+    """Chooses the best of a sweep's trials, and writes their recipes."""
+    save_rows(sweep, rows)
+    if len(sweep.objectives) > 1:
+        chosen = front_of(rows, sweep.objectives)[:MOST]
+    else:
+        best = best_of(rows, sweep.objectives[0])
+        chosen = [best] if best else []
+    for old in [*sweep.path.glob("pareto-*.yaml"), *sweep.path.glob("best.yaml")]:
+        old.unlink()
+    several = len(sweep.objectives) > 1
+    names = [f"pareto-{k}.yaml" if several else "best.yaml" for k in range(1, len(chosen) + 1)]
+    recipes = [write_recipe(sweep, row, sweep.path / name) for row, name in zip(chosen, names, strict=True)]
+    return Outcome(rows, chosen, recipes)
+
+
+def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
+    """The sweep's recipe with a trial's values."""
+    from launch.train import Parsed, build
+
+    parsed = build([f"--config={sweep.recipe}", *sweep.space.overrides(row.config)], Parsed)
+    text = parsed.parser.dump(parsed.config, skip_unset=False)
+    figures = ", ".join(f"{objective.metric} {row.value(objective):.4g}" for objective in sweep.objectives)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(f"# Trial {row.number} of {sweep.path.name}: {figures} at {row.kimg:g} kimg\n{text}")
+    partial.replace(file)
+    return file
+
+
+def summary(sweep: Sweep, outcome: Outcome) -> str:
+    """A few lines for the terminal."""
+    lines = []
+    for row, recipe in zip(outcome.chosen, outcome.recipes, strict=True):
+        figures = ", ".join(f"{objective.metric} {row.value(objective):.4g}" for objective in sweep.objectives)
+        drawn = " ".join(f"{name}={short(value)}" for name, value in row.config.items())
+        lines.append(f"trial {row.number}: {figures} at {row.kimg:g} kimg  {drawn}")
+        lines.append(f"  gesso fit --config {os.path.relpath(recipe)}")
+    failed = [row for row in outcome.rows if row.state == "failed"]
+    lines += [f"trial {row.number} failed: {row.error}" for row in failed]
+    return "\n".join([*lines, f"report: {os.path.relpath(sweep.path / 'report.html')}"])

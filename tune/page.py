@@ -1,0 +1,155 @@
+"""A sweep's report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from launch.report import document
+from launch.report.charts import Chart, Line, label
+from launch.report.curves import draw
+from launch.report.embed import embed
+from launch.report.pieces import Html, definitions, grid_of, image, section
+from launch.report.pieces import table as html_table
+from tune.importance import importances
+from tune.outcome import Outcome
+from tune.plots import importance_bars, parallel_coordinates, scatter
+from tune.space import Space
+from tune.sweep import Sweep
+from tune.watch import Row, ranked, short
+
+#: Trials whose curves and grids are shown.
+SHOWN = 6
+#: Bytes that their grids may take.
+GRIDS = 4_000_000
+
+
+def write_page(sweep: Sweep, outcome: Outcome) -> Path:
+    """Writes ``report.html`` into a sweep's folder.
+
+    Raises:
+        OSError: it cannot be written; an earlier one stays.
+    """
+    rows, space = outcome.rows, sweep.space
+    best = ranked(rows, sweep.objectives[0])
+    chosen = list(outcome.chosen) + [row for row in best if row not in outcome.chosen]
+    importance = [importance_bars(importances(rows, space, o), o) for o in sweep.objectives]
+    body = "\n".join(
+        [
+            _header(sweep, outcome),
+            _tiles(sweep, outcome),
+            section("Parallel coordinates", parallel_coordinates(rows, list(space), sweep.objectives)),
+            section(
+                "What mattered",
+                grid_of("charts", [*filter(None, [scatter(rows, outcome.chosen, sweep.objectives), *importance])]),
+            ),
+            section("Curves", draw(_curves(sweep, chosen[:SHOWN]))),
+            section("Pictures of the best trials", _pictures(sweep, chosen[:SHOWN])),
+            section("Trials", _table(sweep, space, [*best, *(row for row in rows if row not in best)], outcome.chosen)),
+            section("Go on", _commands(sweep, outcome)),
+            section("Space", f"<pre>{escape((sweep.path / 'space.yaml').read_text())}</pre>"),
+        ]
+    )
+    return document.write_page(sweep.path / "report.html", document.document(sweep.path.name, body))
+
+
+def _header(sweep: Sweep, outcome: Outcome) -> Html:
+    state = "finished" if outcome.over else "interrupted"
+    how = {"random": "random draws", "tpe": "TPE"}[sweep.search] + (
+        f", {sweep.scheduler}" if sweep.scheduler != "none" else ""
+    )
+    facts = [how, f"seed {sweep.seed}", f"{sweep.kimg:g} kimg a trial"]
+    return (
+        f"<header><p class='brand'>gesso</p><h1>{escape(sweep.path.name)}</h1>"
+        f'<p class="facts"><span class="state {state}">{state}</span>'
+        + "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+        + "</p></header>"
+    )
+
+
+def _tiles(sweep: Sweep, outcome: Outcome) -> Html:
+    rows = outcome.rows
+    counts = {state: sum(row.state == state for row in rows) for state in ("finished", "stopped", "failed")}
+    spent, whole = sum(row.kimg for row in rows), sweep.kimg * len(rows)
+    tiles = [
+        ("trials", str(len(rows)), ", ".join(f"{count} {state}" for state, count in counts.items() if count)),
+        (
+            "trained on",
+            f"{label(spent)} kimg",
+            f"{100 * spent / whole:.0f} % of all trials to their end" if whole else "",
+        ),
+    ]
+    if outcome.chosen and len(sweep.objectives) == 1:
+        (best,) = outcome.chosen
+        tiles.insert(0, (sweep.objectives[0].metric, label(best.value(sweep.objectives[0])), f"trial {best.number}"))
+    elif outcome.chosen:
+        tiles.insert(
+            0, ("Pareto front", f"{len(outcome.chosen)} trials", ", ".join(o.metric for o in sweep.objectives))
+        )
+    return grid_of(
+        "tiles",
+        [
+            f"<div><small>{escape(what)}</small><strong>{escape(figure)}</strong><small>{escape(beside)}</small></div>"
+            for what, figure, beside in tiles
+        ],
+    )
+
+
+def _curves(sweep: Sweep, rows: Sequence[Row]) -> list[Chart]:
+    return [
+        Chart(
+            objective.metric,
+            [
+                Line(f"trial {row.number}", [(r.kimg, r.metrics.get(objective.metric, math.nan)) for r in row.reports])
+                for row in rows
+            ],
+            note="the best trials",
+            marks=True,
+        )
+        for objective in sweep.objectives
+    ]
+
+
+def _pictures(sweep: Sweep, rows: Sequence[Row]) -> Html:
+    figures = []
+    for row in rows:
+        files = sorted((sweep.trials / row.id / "samples").glob("[0-9]*.png"))
+        picture = embed(files[-1], GRIDS // SHOWN) if files else None
+        if picture:
+            drawn = ", ".join(f"{name.removeprefix('model.')} {short(value)}" for name, value in row.config.items())
+            caption = f"<figcaption><b>trial {row.number}</b> <small>{escape(drawn)}</small></figcaption>"
+            figures.append(f"<figure>{caption}{image(picture, f'trial {row.number}')}</figure>")
+    return grid_of("charts pictures", figures)
+
+
+def _table(sweep: Sweep, space: Space, rows: Sequence[Row], chosen: Sequence[Row]) -> Html:
+    heads = [
+        "trial",
+        "",
+        *(d.name.removeprefix("model.") for d in space),
+        "kimg",
+        *(o.metric for o in sweep.objectives),
+    ]
+    cells = []
+    for row in rows:
+        values = [escape(short(row.config[d.name])) if d.name in row.config else "–" for d in space]
+        figures = [label(row.value(objective)) if row.reports else "–" for objective in sweep.objectives]
+        star = " ★" if row in chosen else ""
+        state = escape(row.state) + (f" <small>{escape(row.error)}</small>" if row.error else "")
+        cells.append([f"{row.number}{star}", state, *values, f"{row.kimg:g}", *figures])
+    return html_table(heads, cells)
+
+
+def _commands(sweep: Sweep, outcome: Outcome) -> Html:
+    rows = {"this sweep": sweep.command}
+    if not outcome.over:
+        rows["go on"] = sweep.resume_command()
+    for file, row in zip(outcome.recipes, outcome.chosen, strict=True):
+        rows[f"train trial {row.number}'s recipe"] = f"gesso fit --config {shlex.quote(os.path.relpath(file))}"
+    for row in outcome.chosen[:1]:
+        rows["pictures of it"] = f"gesso generate {shlex.quote(os.path.relpath(sweep.trials / row.id))} --num 64"
+    return definitions({what: f"<code>{escape(command)}</code>" for what, command in rows.items()})

@@ -1,0 +1,165 @@
+"""Pictures of a sweep as inline SVG: parallel coordinates, the Pareto front, and which option mattered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from launch.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, label, log_ticks, tick_label, ticks
+from launch.report.pieces import Html
+from tune.space import Dimension
+from tune.sweep import Objective
+from tune.watch import Row, short
+
+#: The parallel coordinates' size, in the SVG's own units.
+WIDE, TALL, EDGE = 1040, 300, 70
+
+
+class Scale:
+    """Maps one option's or metric's values to [0, 1]."""
+
+    def __init__(self, values: Sequence[Any], dimension: Dimension | None = None) -> None:
+        self.names: list[str] | None = None
+        self.log = bool(dimension and dimension.log)
+        if dimension and dimension.values:
+            self.names = [short(value) for value in dimension.values]
+            return
+        numbers = [float(value) for value in values]
+        low, high = dimension.bounds if dimension and dimension.bounds else (min(numbers), max(numbers))
+        self.low, self.high = (low, high) if low < high else (low - 0.5, high + 0.5)
+
+    def __call__(self, value: Any) -> float:
+        if self.names is not None:
+            return (self.names.index(short(value)) + 0.5) / len(self.names)
+        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, float(value)))
+        return min(max((at - low) / (high - low), 0.0), 1.0)
+
+    def marks(self) -> list[tuple[float, str]]:
+        """Positions to label."""
+        if self.names is not None:
+            return [((k + 0.5) / len(self.names), name) for k, name in enumerate(self.names)]
+        found = log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, 4)
+        return [(self(tick), tick_label(tick) if abs(tick) >= 1e-3 or tick == 0 else f"{tick:g}") for tick in found]
+
+
+def parallel_coordinates(rows: Sequence[Row], dimensions: Sequence[Dimension], objectives: Sequence[Objective]) -> Html:
+    """A line for each trial through what it was given and what came of it; the better the first metric, the darker."""
+    measured = [row for row in rows if all(math.isfinite(row.value(objective)) for objective in objectives)]
+    if len(measured) < 2:
+        return ""
+    axes: list[tuple[str, Scale]] = []
+    for dimension in dimensions:
+        drawn = [row.config[dimension.name] for row in measured if dimension.name in row.config]
+        if drawn:
+            axes.append((dimension.name, Scale(drawn, dimension)))
+    axes += [(o.metric, Scale([row.value(o) for row in measured])) for o in objectives]
+    places = [EDGE + k * (WIDE - 2 * EDGE) / max(1, len(axes) - 1) for k in range(len(axes))]
+    order = sorted(measured, key=lambda row: -objectives[0].sign * row.value(objectives[0]))
+    parts = [_axis(name, scale, x) for (name, scale), x in zip(axes, places, strict=True)]
+    for rank, row in enumerate(order):
+        values = {**row.config, **{objective.metric: row.value(objective) for objective in objectives}}
+        points = [
+            f"{x:.1f},{_up(scale(values[name])):.1f}"
+            for (name, scale), x in zip(axes, places, strict=True)
+            if name in values
+        ]
+        share = rank / max(1, len(order) - 1)
+        best = rank == len(order) - 1
+        colour, width = ("c1", 2.6) if best else ("c0", 1.4)
+        style = f"stroke:var(--{colour});stroke-opacity:{0.15 + 0.6 * share:.2f};stroke-width:{width}"
+        title = f"<title>trial {row.number}: {escape(_told(values))}</title>"
+        parts.append(f'<polyline fill="none" style="{style}" points="{" ".join(points)}">{title}</polyline>')
+    return f'<div class="chart"><svg viewBox="0 0 {WIDE} {TALL}" role="img">{"".join(parts)}</svg></div>'
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {short(value)}" for name, value in values.items())
+
+
+def _up(share: float) -> float:
+    return TALL - 24 - share * (TALL - 74)
+
+
+def _axis(name: str, scale: Scale, x: float) -> Html:
+    marks = "".join(
+        f'<text x="{x - 5:.1f}" y="{_up(at):.1f}" dy=".34em" text-anchor="end">{escape(text)}</text>'
+        for at, text in scale.marks()
+    )
+    line = f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{_up(0):.1f}" y2="{_up(1):.1f}"/>'
+    head = escape(name.removeprefix("model.") + (" (log)" if scale.log else ""))
+    return f'{line}{marks}<text x="{x:.1f}" y="22" text-anchor="middle" style="font-weight:600">{head}</text>'
+
+
+def scatter(rows: Sequence[Row], front: Sequence[Row], objectives: Sequence[Objective]) -> Html:
+    """All trials over two metrics, with the Pareto front as a line."""
+    measured = [row for row in rows if all(math.isfinite(row.value(objective)) for objective in objectives)]
+    if len(objectives) < 2 or len(measured) < 2:
+        return ""
+    first, second = objectives[:2]
+    across, up = (_padded([row.value(objective) for row in measured]) for objective in (first, second))
+
+    def place(row: Row) -> tuple[float, float]:
+        x, y = (
+            (row.value(objective) - low) / (high - low) for objective, (low, high) in ((first, across), (second, up))
+        )
+        return LEFT + x * (RIGHT - LEFT), BOTTOM - y * (BOTTOM - TOP)
+
+    parts = []
+    for tick in ticks(*up):
+        y = BOTTOM - (tick - up[0]) / (up[1] - up[0]) * (BOTTOM - TOP)
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y:.1f}" dy=".34em" text-anchor="end">{label(tick)}</text>')
+    for tick in ticks(*across, count=6):
+        x = LEFT + (tick - across[0]) / (across[1] - across[0]) * (RIGHT - LEFT)
+        parts.append(f'<text x="{x:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{label(tick)}</text>')
+    parts.append(f'<text class="unit" x="{RIGHT}" y="{BOTTOM + 30}" text-anchor="end">{escape(_aim(first))}</text>')
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, front))
+    parts.append(f'<polyline class="c1 curve" fill="none" style="stroke:var(--c1);stroke-width:1.5" points="{line}"/>')
+    on_front = {row.id for row in front}
+    for row in measured:
+        x, y = place(row)
+        colour = "c1" if row.id in on_front else "c0"
+        told = {**row.config, **{objective.metric: row.value(objective) for objective in objectives}}
+        parts.append(
+            f'<g class="{colour}"><circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+            f"<title>trial {row.number}: {escape(_told(told))}</title></circle></g>"
+        )
+        if row.id in on_front:
+            parts.append(f'<text x="{x + 7:.1f}" y="{y - 6:.1f}">{row.number}</text>')
+    return _figure(_aim(second), f"over {_aim(first)}; the line is the Pareto front", HEIGHT, parts)
+
+
+def _figure(title: str, note: str, height: float, parts: Sequence[Html]) -> Html:
+    caption = f"<figcaption><b>{escape(title)}</b> <small>{escape(note)}</small></figcaption>"
+    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
+    return f'<figure class="chart">{caption}{drawing}</figure>'
+
+
+def _aim(objective: Objective) -> str:
+    return f"{objective.metric} {'↓' if objective.mode == 'min' else '↑'}"
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def importance_bars(shares: Mapping[str, float], objective: Objective) -> Html:
+    """How much of a metric's variation each option explains, as bars."""
+    if not shares:
+        return ""
+    height = 30
+    rows = []
+    for k, (name, share) in enumerate(sorted(shares.items(), key=lambda item: -item[1])):
+        y = 8 + k * height
+        rows.append(
+            f'<text x="168" y="{y + 9}" dy=".34em" text-anchor="end">{escape(name.removeprefix("model."))}</text>'
+            f'<rect x="176" y="{y}" width="{max(1.0, 240 * share):.1f}" height="18" rx="3" style="fill:var(--c0)"/>'
+            f'<text x="{184 + 240 * share:.1f}" y="{y + 9}" dy=".34em">{100 * share:.0f} %</text>'
+        )
+    return _figure(
+        f"importance for {objective.metric}", "share of its variation (fANOVA)", 16 + height * len(shares), rows
+    )

@@ -1,0 +1,157 @@
+"""What a sweep is: a folder that says what was asked for, and holds everything that came of it.
+
+::
+
+    sweeps/<name>/
+        sweep.json       what was asked for
+        config.yaml      the recipe that all trials share, resolved
+        space.yaml       the space, as it was given
+        trials/<id>/     a run folder for each trial, which `gesso fit --resume`, `generate` and `report` take
+        results.json     each trial's configuration, state and reports
+        best.yaml        the best trial's recipe; pareto-1.yaml ... where there are two objectives
+        report.html
+        ray/             Ray Tune's own state
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tune.space import Space, read_space
+
+Mode = Literal["min", "max"]
+Search = Literal["random", "tpe"]
+Scheduler = Literal["none", "asha", "median", "pbt", "pb2"]
+#: Schedulers that move trials' states about.
+POPULATION = ("pbt", "pb2")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric, and whether less or more of it is better."""
+
+    metric: str
+    mode: Mode
+
+    @property
+    def sign(self) -> int:
+        """Times this, less is better."""
+        return 1 if self.mode == "min" else -1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one trial gets: ``ranks`` processes with so much each. GPUs may be shared (0.5) by trials of one rank."""
+
+    ranks: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def bundles(self) -> list[dict[str, float]]:
+        """One for each rank, as Ray's placement groups have them."""
+        return [{"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})} for _ in range(self.ranks)]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep.
+
+    Args:
+        path: its folder.
+        command: what was typed.
+        objectives: one, or two and more: then a Pareto front is looked for.
+        num_samples: trials; with ``grid`` in the space, passes over the grid.
+        search: where configurations come from.
+        scheduler: which trials go on.
+        kimg: length of a trial that is not ended early.
+        every_kimg: interval of its reports: the recipe's evaluations.
+        grace_kimg: what ASHA and the median rule let every trial train.
+        reduction: of the trials that reach a rung of ASHA's, one in so many goes on.
+        perturb_kimg: interval in which PBT and PB2 copy and change weights.
+        placement: what a trial gets.
+        concurrent: trials at once; None: as many as there is room for.
+        seed: of everything that is drawn.
+    """
+
+    path: Path
+    command: str
+    objectives: Sequence[Objective]
+    num_samples: int
+    search: Search = "random"
+    scheduler: Scheduler = "none"
+    kimg: float = 0.0
+    every_kimg: float = 0.0
+    grace_kimg: float = 0.0
+    reduction: float = 3.0
+    perturb_kimg: float = 0.0
+    placement: Placement = Placement()
+    concurrent: int | None = None
+    seed: int = 0
+
+    @property
+    def space(self) -> Space:
+        return read_space(self.path / "space.yaml")
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def ray(self) -> Path:
+        return self.path / "ray"
+
+    @property
+    def population(self) -> bool:
+        """Whether trials take over each other's states."""
+        return self.scheduler in POPULATION
+
+    def save(self) -> None:
+        content = {**asdict(self), "path": None}
+        partial = self.path / "sweep.json.partial"
+        partial.write_text(json.dumps(content, indent=1))
+        partial.replace(self.path / "sweep.json")
+
+    def resume_command(self) -> str:
+        return f"gesso tune --resume {shlex.quote(os.path.relpath(self.path))}"
+
+
+def new_sweep_path(root: str, name: str) -> Path:
+    """A fresh folder name under ``root``."""
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "sweep"
+    return Path(os.path.abspath(root)) / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def open_sweep(path: str | os.PathLike[str]) -> Sweep:
+    """The sweep at ``path``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its sweep.json is damaged.
+    """
+    folder = Path(os.path.abspath(path))
+    file = folder / "sweep.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: no sweep here (sweep.json is missing); `gesso tune` makes them under sweeps/")
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        objectives = tuple(Objective(**objective) for objective in content.pop("objectives"))
+        placement = Placement(**content.pop("placement"))
+        sweep = Sweep(**{**content, "path": folder, "objectives": objectives, "placement": placement})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file}: not readable ({type(error).__name__}: {error})") from error
+    if sweep.scheduler not in get_args(Scheduler) or sweep.search not in get_args(Search):
+        raise ValueError(f"{file}: search {sweep.search}, scheduler {sweep.scheduler}: this version knows them not")
+    return sweep

@@ -1,0 +1,216 @@
+"""How a sweep stands: a file, and a live table in the terminal, kept current while Ray Tune works."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from launch.runs import RunFolder
+from tune.journal import Journal, Report
+from tune.sweep import Objective, Sweep
+
+State = Literal["waiting", "running", "finished", "stopped", "failed"]
+RESULTS = "results.json"
+#: Rows of the live table.
+ROWS = 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Args:
+        number: in the order of their beginning, from 1.
+        id: the name of its run folder.
+        config: what was drawn and matters; in PBT what it has now.
+        state: ``stopped``: ended early by the scheduler.
+        reports: all of them, the oldest first.
+        error: why it failed; "" if it did not.
+    """
+
+    number: int
+    id: str
+    config: dict[str, Any]
+    state: State
+    reports: Sequence[Report] = ()
+    error: str = ""
+
+    @property
+    def kimg(self) -> float:
+        return self.reports[-1].kimg if self.reports else 0.0
+
+    def value(self, objective: Objective) -> float:
+        """The last value of a metric; NaN before there is one."""
+        return self.reports[-1].metrics.get(objective.metric, math.nan) if self.reports else math.nan
+
+
+def rows_of(sweep: Sweep, trials: Sequence[Trial]) -> list[Row]:
+    """How each of Ray's trials stands."""
+    space = sweep.space
+    return [
+        _row(sweep, number, trial.trial_id, space.active(trial.config), trial.status)
+        for number, trial in enumerate(trials, start=1)
+    ]
+
+
+def _row(sweep: Sweep, number: int, identity: str, config: dict[str, Any], status: str) -> Row:
+    run = RunFolder(sweep.trials / identity)
+    info = run.info()
+    reports = Journal(run.path).read()
+    state: State = "waiting"
+    error = ""
+    if status == Trial.ERROR:
+        state, error = "failed", str(info.get("error") or "its process was lost; see logs/rank0.log")
+    elif status == Trial.TERMINATED:
+        state = "finished" if reports and reports[-1].kimg > sweep.kimg - sweep.every_kimg else "stopped"
+    elif status == Trial.RUNNING:
+        state = "running"
+    return Row(number, identity, config, state, reports, error)
+
+
+def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
+    partial = sweep.path / f"{RESULTS}.partial"
+    partial.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    partial.replace(sweep.path / RESULTS)
+
+
+def read_rows(sweep: Sweep) -> list[Row]:
+    """The trials of a sweep as they stood when last written down; none before that."""
+    file = sweep.path / RESULTS
+    if not file.is_file():
+        return []
+    return [
+        Row(**{**row, "reports": [Report(**report) for report in row["reports"]]})
+        for row in json.loads(file.read_text())
+    ]
+
+
+def ranked(rows: Sequence[Row], objective: Objective) -> list[Row]:
+    """Trials with a result, the best first; of those that trained longest before those that were ended early."""
+    measured = [row for row in rows if row.reports and row.state != "failed"]
+    return sorted(measured, key=lambda row: (-row.kimg, objective.sign * row.value(objective)))
+
+
+def best_of(rows: Sequence[Row], objective: Objective) -> Row | None:
+    """The best trial by its last report."""
+    measured = [row for row in rows if row.state != "failed" and math.isfinite(row.value(objective))]
+    return min(measured, key=lambda row: objective.sign * row.value(objective), default=None)
+
+
+def front_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
+    """The Pareto front: trials than which no other is better in one metric and as good in all; by the first metric."""
+
+    def losses(row: Row) -> list[float]:
+        return [objective.sign * row.value(objective) for objective in objectives]
+
+    measured = [row for row in rows if row.state != "failed" and all(map(math.isfinite, losses(row)))]
+    front = [
+        row
+        for row in measured
+        if not any(
+            all(a <= b for a, b in zip(losses(other), losses(row), strict=True)) and losses(other) != losses(row)
+            for other in measured
+        )
+    ]
+    return sorted(front, key=losses)
+
+
+class Watch(Callback):
+    """Ray Tune's callback that keeps file and table current.
+
+    Args:
+        sweep: the sweep.
+        interval: seconds between two looks at the trials.
+    """
+
+    def __init__(self, sweep: Sweep, interval: float = 0.5) -> None:
+        self.sweep = sweep
+        self.interval = interval
+        self._looked = -math.inf
+        self._told: set[str] = set()
+        self._live: Live | None = None
+
+    def setup(self, *arguments: Any, **info: Any) -> None:
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._live = Live(console=console, auto_refresh=False)
+            self._live.start()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if time.monotonic() - self._looked >= self.interval:
+            self._look(trials)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._look(trials)
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _look(self, trials: list[Trial]) -> None:
+        rows = rows_of(self.sweep, trials)
+        save_rows(self.sweep, rows)
+        if self._live:
+            self._live.update(table(self.sweep, rows), refresh=True)
+        else:
+            self._tell(rows)
+        # Of long sweeps reading takes its time.
+        self._looked = time.monotonic()
+
+    def _tell(self, rows: Sequence[Row]) -> None:
+        """A line for each trial that has ended, where there is no terminal."""
+        for row in rows:
+            if row.state in ("finished", "stopped", "failed") and row.id not in self._told:
+                self._told.add(row.id)
+                what = row.error or ", ".join(
+                    f"{objective.metric} {row.value(objective):.4g}" for objective in self.sweep.objectives
+                )
+                drawn = " ".join(f"{name}={short(value)}" for name, value in row.config.items())
+                print(f"trial {row.number} {row.state} at {row.kimg:g} kimg: {what}  ({drawn})", file=sys.stderr)
+
+    def get_state(self) -> dict[str, Any] | None:
+        return None
+
+
+def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
+    """The trials that run, and the best of the others."""
+    objectives = sweep.objectives
+    best = {
+        row.id for row in (front_of(rows, objectives) if len(objectives) > 1 else [best_of(rows, objectives[0])]) if row
+    }
+    counts = {state: sum(row.state == state for row in rows) for state in ("running", "finished", "stopped", "failed")}
+    title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    shown = Table(title=f"{sweep.path.name}: {len(rows)} of {sweep.num_samples} trials: {title}", title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row.config))
+    for head in (
+        "trial",
+        "",
+        *(name.removeprefix("model.") for name in names),
+        "kimg",
+        *(o.metric for o in objectives),
+    ):
+        shown.add_column(head, justify="left" if head == "" else "right")
+    running = [row for row in rows if row.state == "running"]
+    others = [*ranked([row for row in rows if row.state != "running"], objectives[0])]
+    failed = [row for row in rows if row.state == "failed"]
+    for row in [*running, *others, *failed][:ROWS]:
+        values = [short(row.config.get(name, "–")) for name in names]
+        figures = [f"{row.value(objective):.4g}" if row.reports else "" for objective in objectives]
+        style = "bold green" if row.id in best else "red" if row.state == "failed" else None
+        shown.add_row(str(row.number), row.state, *values, f"{row.kimg:g}", *figures, style=style)
+    return shown
+
+
+def short(value: Any) -> str:
+    """A value in four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
