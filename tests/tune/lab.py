@@ -1,0 +1,50 @@
+"""What the tests do with sweeps: start small ones as a person would, and read what came of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tune.sweep import Sweep, open_sweep
+from tune.watch import Row, read_rows
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Sweeps of trainings that take a second.
+
+    Args:
+        recipe: of the planted family.
+        root: of the sweeps.
+    """
+
+    recipe: Path
+    root: Path
+
+    def space(self, **dimensions: object) -> Path:
+        """A space's file; ``model.`` goes without saying."""
+        file = self.root / f"space-{len(list(self.root.glob('space-*')))}.yaml"
+        file.write_text(yaml.safe_dump({f"model.{name}": entry for name, entry in dimensions.items()}))
+        return file
+
+    def command(self, space: Path, *more: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "launch.cli", "tune", f"--config={self.recipe}", f"--space={space}"),
+            *("--metric=val/planted", f"--root={self.root / 'sweeps'}", *more),
+        ]
+
+    def run(self, space: Path, *more: str) -> tuple[Sweep, list[Row]]:
+        """Runs a sweep to its end."""
+        done = subprocess.run(self.command(space, *more), capture_output=True, text=True, timeout=850)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.last()
+
+    def last(self) -> tuple[Sweep, list[Row]]:
+        """The newest sweep, and its trials."""
+        path = max((self.root / "sweeps").iterdir(), key=lambda path: path.stat().st_mtime)
+        sweep = open_sweep(path)
+        return sweep, read_rows(sweep)
