@@ -79,7 +79,7 @@ def submit(request: Request, *, dry_run: bool = False) -> str:
     trainings = prepare(request)
     job = job_of(request, trainings)
     if shutil.which("sbatch"):
-        check_job(job, environment)
+        check_job(render(job), environment)
     if dry_run:
         return render(job)
     return write_and_queue(request, job, trainings, environment)
@@ -172,7 +172,6 @@ def prepare(request: Request) -> list[Training]:
 def _prepare(request: Request, argv: list[str], number: int) -> Training:
     from launch.callbacks.clock import run_folder
     from launch.rehearsal import check, provide, rehearse
-    from lightning_modules.style_family import StyleFamily
 
     job = request.job
     named = [f"--run.name={job.name}"] if job.name else []
@@ -180,11 +179,8 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
     cli = rehearse([*argv, *named, *shape])
     path = Path(os.path.abspath(run_folder(cli.trainer).path))
     check(cli)
-    data: Any = cli.datamodule
-    places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path), "run folder": str(path)}
-    if isinstance(cli.model, StyleFamily):
-        places |= {f"style {file}": file for file in cli.model.style_files()}
-    check_places(request, places)
+    if not request.trust_paths:
+        check_places({**places_of(cli), "run folder": str(path)})
     provide(cli)
     check_memory(cli, job, request.gpu_memory)
     cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
@@ -192,10 +188,19 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
     return Training(cli, RunFolder(path if len(request.array) == 0 else path.with_name(f"{path.name}-{number}")))
 
 
-def check_places(request: Request, places: Mapping[str, str]) -> None:
+def places_of(cli: GessoCLI) -> dict[str, str]:
+    """What a training reads, and where that lies."""
+    from lightning_modules.style_family import StyleFamily
+
+    data: Any = cli.datamodule
+    places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path)}
+    if isinstance(cli.model, StyleFamily):
+        places |= {f"style {file}": file for file in cli.model.style_files()}
+    return places
+
+
+def check_places(places: Mapping[str, str]) -> None:
     """Raises a ValueError for folders that compute nodes cannot see."""
-    if request.trust_paths:
-        return
     local = [*LOCAL, *filter(None, [os.environ.get("TMPDIR")])]
     for what, place in places.items():
         path = os.path.realpath(place)
@@ -238,14 +243,14 @@ def job_of(request: Request, trainings: Sequence[Training]) -> Job:
     return replace(request.job, name=name, runs=runs, folder=folder)
 
 
-def check_job(job: Job, environment: Mapping[str, str]) -> None:
-    """Asks SLURM whether it could ever run this job.
+def check_job(text: str, environment: Mapping[str, str]) -> None:
+    """Asks SLURM whether it could ever run a job's script.
 
     Raises:
         ValueError: it could not; its own words.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
-        script.write(render(job))
+        script.write(text)
         script.flush()
         try:
             queue.slurm("sbatch", "--test-only", script.name, env=environment)

@@ -7,7 +7,10 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
+
+from slurm.cli import SBATCH
 
 SEARCHES = ("random", "tpe")
 SCHEDULERS = ("none", "asha", "median", "pbt", "pb2")
@@ -46,7 +49,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     where.add_argument("--address", help="a Ray cluster that is up (default: one of this machine, for this sweep)")
     where.add_argument("--root", default="sweeps", help="folder of the sweeps (default: sweeps)")
     where.add_argument("--name", help="of the sweep (default: the recipe's)")
+    # A node's part of a sweep on SLURM; not for people.
+    parser.add_argument("--node", metavar="SWEEP", help=argparse.SUPPRESS)
+    _add_slurm(parser)
     parser.set_defaults(run=_tune, overrides=None)
+
+
+def _add_slurm(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on SLURM", "The defaults of `gesso slurm submit` hold here, too.")
+    group.add_argument("--slurm", action="store_true", help="queue the sweep as one job, with Ray on its nodes")
+    group.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: 1)")
+    group.add_argument("--gpus-per-node", metavar="G", help="4 or h100:4; left out: a CPU partition")
+    group.add_argument("--cpus-per-task", type=int, metavar="C", help="cores of each node")
+    for name, what in SBATCH.items():
+        group.add_argument(f"--{name}", metavar=name.upper(), help=what)
+    group.add_argument("--env-setup", action="append", metavar="LINE", help="shell line that comes first")
+    group.add_argument("--sbatch", action="append", metavar="OPTION", help="any other option of sbatch")
+    group.add_argument("--signal-lead", type=int, metavar="S", help="seconds before the limit to stop at")
+    group.add_argument("--trust-paths", action="store_true", default=None, help="the nodes see folders that look local")
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -65,6 +85,10 @@ def _tune(arguments: argparse.Namespace) -> int:
         sweep = open_sweep(arguments.report)
         print(write_page(sweep, conclude(sweep, read_rows(sweep))))
         return 0
+    if arguments.node:
+        from tune.nodes import serve
+
+        return serve(Path(arguments.node))
     if arguments.resume:
         from tune.sweep import open_sweep
 
@@ -73,6 +97,11 @@ def _tune(arguments: argparse.Namespace) -> int:
         sweep = open_sweep(arguments.resume)
     else:
         sweep = prepare(arguments)
+    if arguments.slurm:
+        from tune.job import submit
+
+        print(submit(sweep, arguments))
+        return 0
     return conduct(sweep, arguments.address)
 
 
@@ -135,14 +164,14 @@ def prepare(arguments: argparse.Namespace) -> Any:
     return sweep
 
 
-def conduct(sweep: Any, address: str | None) -> int:
+def conduct(sweep: Any, address: str | None, *, nodes: int = 1) -> int:
     """Runs a sweep to its end, and says what came of it."""
     from tune.drive import cluster, run
     from tune.outcome import conclude, summary
     from tune.page import write_page
 
     shown = os.path.relpath(sweep.path)
-    with cluster(sweep.placement, address):
+    with cluster(sweep.placement, address, nodes=nodes):
         print(f"sweep: {shown}", file=sys.stderr)
         rows = run(sweep)
     outcome = conclude(sweep, rows)

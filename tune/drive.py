@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -39,15 +40,23 @@ from tune.watch import Row, Watch, read_rows
 
 #: The name of Ray Tune's own folder in the sweep's.
 EXPERIMENT = "ray"
+#: Seconds that the nodes of a cluster may take to come.
+PATIENCE = 300.0
 #: How often a trial whose process was lost begins again; one that fails by itself does not.
 RETRIES = 3
 
 
 @contextlib.contextmanager
-def cluster(placement: Placement, address: str | None = None) -> Iterator[None]:
+def cluster(placement: Placement, address: str | None = None, *, nodes: int = 1) -> Iterator[None]:
     """A Ray cluster: the one at ``address``, or one of this machine alone that is stopped afterwards.
 
+    Args:
+        placement: what a trial needs.
+        address: of a cluster that is up.
+        nodes: how many it has when it is complete.
+
     Raises:
+        TimeoutError: they have not come.
         ValueError: it has no room for a trial.
     """
     names = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "RAY_CHDIR_TO_TRIAL_DIR", "WANDB_MODE", "WANDB_API_KEY", "GESSO_CACHE")
@@ -63,10 +72,20 @@ def cluster(placement: Placement, address: str | None = None) -> Iterator[None]:
             **local,
         )
     try:
-        check_room(placement, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        check_room(placement, [node["Resources"] for node in _alive(nodes)])
         yield
     finally:
         ray.shutdown()
+
+
+def _alive(count: int) -> list[dict[str, Any]]:
+    """Ray's nodes, when all have come."""
+    deadline = time.monotonic() + PATIENCE
+    while len(alive := [node for node in ray.nodes() if node["Alive"]]) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(alive)} of {count} nodes have come to Ray within {PATIENCE:.0f} s")
+        time.sleep(0.5)
+    return alive
 
 
 def run(sweep: Sweep) -> list[Row]:

@@ -76,7 +76,8 @@ def scheduler(sweep: Sweep, space: Space) -> TrialScheduler:
             perturbation_interval=sweep.perturb_kimg,
             hyperparam_mutations={d.name: list(d.values) if d.values else d.domain for d in mutable},
             resample_probability=0.1,
-            perturbation_factors=FACTORS,  # type: ignore[arg-type] - any number of them will do
+            # Any number of them will do.
+            perturbation_factors=FACTORS,  # type: ignore[arg-type]
             custom_explore_fn=partial(within, space),
             log_config=True,
             **aim,

@@ -56,12 +56,17 @@ class Row:
 
 
 def rows_of(sweep: Sweep, trials: Sequence[Trial]) -> list[Row]:
-    """How each of Ray's trials stands."""
+    """How each of Ray's trials stands, by number."""
     space = sweep.space
-    return [
-        _row(sweep, number, trial.trial_id, space.active(trial.config), trial.status)
-        for number, trial in enumerate(trials, start=1)
+    # Ray puts a trial that begins again behind all others.
+    numbers = {row.id: row.number for row in read_rows(sweep)}
+    for trial in trials:
+        numbers.setdefault(trial.trial_id, len(numbers) + 1)
+    rows = [
+        _row(sweep, numbers[trial.trial_id], trial.trial_id, space.active(trial.config), trial.status)
+        for trial in trials
     ]
+    return sorted(rows, key=lambda row: row.number)
 
 
 def _row(sweep: Sweep, number: int, identity: str, config: dict[str, Any], status: str) -> Row:

@@ -45,6 +45,6 @@ class Lab:
 
     def last(self) -> tuple[Sweep, list[Row]]:
         """The newest sweep, and its trials."""
-        path = max((self.root / "sweeps").iterdir(), key=lambda path: path.stat().st_mtime)
-        sweep = open_sweep(path)
+        file = max((self.root / "sweeps").glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
+        sweep = open_sweep(file.parent)
         return sweep, read_rows(sweep)

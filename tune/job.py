@@ -1,0 +1,90 @@
+"""A sweep as one SLURM job of several nodes, which comes back when it was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+from typing import Any
+
+from launch.rehearsal import rehearse
+from slurm import queue, site
+from slurm.cli import SBATCH
+from slurm.script import Job, directives, rendezvous
+from slurm.submit import check_job, check_places, executable, places_of
+from tune.sweep import Sweep
+
+
+def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
+    """Queues a sweep that was written; what to tell the person.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: one line; nothing was queued.
+    """
+    if shutil.which("sbatch") is None:
+        raise FileNotFoundError("sbatch not found: this machine belongs to no SLURM cluster; go to a login node")
+    options = _with_defaults(vars(arguments))
+    if not options["trust_paths"]:
+        check_places({**places_of(rehearse([f"--config={sweep.recipe}"])), "sweep's folder": str(sweep.path)})
+    same: dict[str, Any] = {name: None if options[name] is None else str(options[name]) for name in SBATCH}
+    job = Job(
+        name=sweep.path.name,
+        runs=[sweep.path],
+        folder=sweep.path / "slurm",
+        gesso=executable(),
+        command=sweep.command,
+        nodes=options["nodes"] or 1,
+        gpus_per_node=None if options["gpus_per_node"] is None else str(options["gpus_per_node"]),
+        cpus_per_task=options["cpus_per_task"],
+        **same,
+        env_setup=options["env_setup"] or [],
+        extra=options["sbatch"] or [],
+        signal_lead=options["signal_lead"] or 120,
+    )
+    text = render(job)
+    check_job(text, os.environ)
+    for folder in (job.folder, sweep.path / "logs"):
+        folder.mkdir(exist_ok=True)
+    script = job.folder / "job.sh"
+    script.write_text(text)
+    number = queue.submit(script)
+    shown = os.path.relpath(sweep.path)
+    return (
+        f"queued job {number}: a sweep on {job.nodes} nodes\n  {shown}\n"
+        f"follow it with: tail -f {shlex.quote(shown)}/logs/node0.log; stop it with: scancel {number}"
+    )
+
+
+def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
+    known = ("nodes", "gpus_per_node", "cpus_per_task", *SBATCH, "env_setup", "sbatch", "signal_lead", "trust_paths")
+    # Other options of `gesso slurm submit` may stand in the same file.
+    others = ("tasks_per_node", "array_limit", "chain", "container", "mount", "env", "stage", "gpu_memory")
+    defaults = site.defaults([*known, *others])
+    return {**options, **{name: defaults[name] for name in known if name in defaults and options[name] in (None, [])}}
+
+
+def render(job: Job) -> str:
+    """The sbatch script of a sweep: one task on each node."""
+    sweep = shlex.quote(str(job.runs[0]))
+    cores = f"--cpus-per-task={job.cpus_per_task} " if job.cpus_per_task else ""
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *directives(job),
+            "",
+            f"# {job.command}",
+            f"sweep={sweep}",
+            *job.env_setup,
+            rendezvous(),
+            f'srun --kill-on-bad-exit=1 --open-mode=append --output="$sweep/logs/node%t.log" {cores}\\',
+            f'    {shlex.quote(job.gesso)} tune --node "$sweep"',
+            "code=$?",
+            "# 75: it was interrupted, and goes on where it was. What SLURM itself has requeued is not asked.",
+            'if [[ $code == 75 && $(scontrol --oneliner show job "$SLURM_JOB_ID") == *" JobState=RUNNING "* ]]; then',
+            '    scontrol requeue "$SLURM_JOB_ID"',
+            "fi",
+            'exit "$code"',
+            "",
+        ]
+    )

@@ -1,0 +1,94 @@
+"""A sweep inside of one SLURM job: Ray on every node, the sweep on the first.
+
+``ray symmetric-run`` does the same, but tells nodes apart by their addresses, and so cannot serve where two of them
+share a machine. Here each task of the job's one step knows its part by its number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+#: Seconds that Ray's head may take to come.
+PATIENCE = 300.0
+
+
+def serve(sweep: Path) -> int:
+    """What each node's task does: the first one runs the sweep, the others lend it what they have.
+
+    Returns:
+        The exit code; ``COME_AGAIN`` when the sweep was interrupted, and can go on.
+    """
+    address = f"{socket.gethostbyname(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
+    if int(os.environ["SLURM_PROCID"]) > 0:
+        return _lend(address)
+    return _lead(sweep, address)
+
+
+def _lead(path: Path, address: str) -> int:
+    from launch.signals import COME_AGAIN
+    from tune.cli import conduct
+    from tune.sweep import open_sweep
+
+    sweep = open_sweep(path)
+    host, port = address.split(":")
+    gpus = sweep.placement.gpus > 0
+    with _ray(["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"], gpus=gpus):
+        _wait_for(address)
+        code = conduct(sweep, address, nodes=int(os.environ["SLURM_NNODES"]))
+    return COME_AGAIN if code == 130 else code
+
+
+def _lend(address: str) -> int:
+    # Signals are for the first node, which ends this one by ending Ray.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    _wait_for(address)
+    with _ray([f"--address={address}"], gpus=True) as started:
+        while started.poll() is None and _answers(address):
+            time.sleep(1)
+    return 0
+
+
+@contextlib.contextmanager
+def _ray(options: Sequence[str], *, gpus: bool) -> Iterator[subprocess.Popen]:
+    """Ray on this node, with the cores that SLURM gave; it ends with this."""
+    cores = os.environ.get("SLURM_CPUS_ON_NODE") or str(len(os.sched_getaffinity(0)))
+    command = [
+        *(str(Path(sys.prefix) / "bin" / "ray"), "start", *options, "--block", f"--num-cpus={cores}"),
+        # Ports as they are free: nodes, and other people's jobs, may share a machine.
+        *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
+        *([] if gpus else ["--num-gpus=0"]),
+    ]
+    # A session of its own: a signal for the sweep must not end Ray before the sweep has saved.
+    started = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield started
+    finally:
+        started.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+
+
+def _wait_for(address: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not _answers(address):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Ray has not answered at {address} within {PATIENCE:.0f} s: see the first node's log")
+        time.sleep(0.5)
+
+
+def _answers(address: str) -> bool:
+    host, port = address.split(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False
