@@ -368,7 +368,9 @@ def parser_error(message: str) -> str:
         r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text
     )
     if not inner:
-        return text
+        # So it says what a constructor has refused, of a class that is named by its whole path.
+        refused = re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>.*class_path='[\w.]*?(\w+)'", text)
+        return f"{refused[2]}: {refused[1]}" if refused else text
     detail = re.sub(r"<class '(\w+)'>", r"\1", inner[2]).replace("typing.Literal", "one of ")
     detail = detail.replace("Parser key ", "").replace("Expected a ", "expected ")
     kind = "model" if inner[1] in FAMILIES else "data"

@@ -33,6 +33,7 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from tune.checks import check_room
+from tune.nodes import LED
 from tune.search import scheduler, searcher
 from tune.sweep import Placement, Sweep
 from tune.trial import run_trial
@@ -94,7 +95,7 @@ def run(sweep: Sweep) -> list[Row]:
     Returns:
         All trials.
     """
-    with stopping_on_sigterm():
+    with contextlib.nullcontext() if LED in os.environ else stopping_on_sigterm():
         tuner(sweep).fit()
     return read_rows(sweep)
 
@@ -134,7 +135,7 @@ def tuner(sweep: Sweep) -> tune.Tuner:
 
 @contextlib.contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM (SLURM's at preemption) does what Ray Tune does at SIGUSR1 and Ctrl-C: save, and stop."""
+    """Inside, SIGTERM does what Ray Tune does at SIGUSR1 and Ctrl-C: save, and stop."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGUSR1))
     try:
         yield

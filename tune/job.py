@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import shutil
 from typing import Any
@@ -13,6 +14,7 @@ from slurm import queue, site
 from slurm.cli import SBATCH
 from slurm.script import Job, directives, rendezvous
 from slurm.submit import check_job, check_places, executable, places_of
+from tune.nodes import AGAIN, TOKEN
 from tune.sweep import Sweep
 
 
@@ -46,6 +48,9 @@ def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
     check_job(text, os.environ)
     for folder in (job.folder, sweep.path / "logs"):
         folder.mkdir(exist_ok=True)
+    token = sweep.path / TOKEN
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
     script = job.folder / "job.sh"
     script.write_text(text)
     number = queue.submit(script)
@@ -80,8 +85,9 @@ def render(job: Job) -> str:
             f'srun --kill-on-bad-exit=1 --open-mode=append --output="$sweep/logs/node%t.log" {cores}\\',
             f'    {shlex.quote(job.gesso)} tune --node "$sweep"',
             "code=$?",
-            "# 75: it was interrupted, and goes on where it was. What SLURM itself has requeued is not asked.",
-            'if [[ $code == 75 && $(scontrol --oneliner show job "$SLURM_JOB_ID") == *" JobState=RUNNING "* ]]; then',
+            "# It was interrupted, and goes on where it was; what SLURM itself has requeued needs no asking.",
+            f'if rm "$sweep/slurm/{AGAIN}" 2>/dev/null &&',
+            '    [[ $(scontrol --oneliner show job "$SLURM_JOB_ID") == *" JobState=RUNNING "* ]]; then',
             '    scontrol requeue "$SLURM_JOB_ID"',
             "fi",
             'exit "$code"',

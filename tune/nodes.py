@@ -16,6 +16,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from launch.signals import COME_AGAIN
+
+#: Set where a sweep is led inside of a SLURM job: the file that asks the job's script to queue it again.
+LED = "GESSO_SWEEP_LED"
+AGAIN = "again"
+#: The secret of a sweep's Ray, in its folder.
+TOKEN = "ray.token"
 #: Seconds that Ray's head may take to come.
 PATIENCE = 300.0
 
@@ -26,6 +33,9 @@ def serve(sweep: Path) -> int:
     Returns:
         The exit code; ``COME_AGAIN`` when the sweep was interrupted, and can go on.
     """
+    # Before Ray is imported: who shares the machine, or the network, must not speak to this Ray.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = (sweep / TOKEN).read_text()
     address = f"{socket.gethostbyname(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
     if int(os.environ["SLURM_PROCID"]) > 0:
         return _lend(address)
@@ -33,10 +43,11 @@ def serve(sweep: Path) -> int:
 
 
 def _lead(path: Path, address: str) -> int:
-    from launch.signals import COME_AGAIN
     from tune.cli import conduct
     from tune.sweep import open_sweep
 
+    os.environ[LED] = str(path / "slurm" / AGAIN)
+    leave_at_once()
     sweep = open_sweep(path)
     host, port = address.split(":")
     gpus = sweep.placement.gpus > 0
@@ -44,6 +55,23 @@ def _lead(path: Path, address: str) -> int:
         _wait_for(address)
         code = conduct(sweep, address, nodes=int(os.environ["SLURM_NNODES"]))
     return COME_AGAIN if code == 130 else code
+
+
+def leave_at_once() -> None:
+    """Makes SLURM's signals end this process, to come again.
+
+    They reach every process of a job's step, Ray's own among them: there is nobody left to stop trials with. What they
+    have reported is on disk, and a sweep goes on from there as if it had been killed.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: object) -> None:
+    print(f"interrupted by {signal.Signals(number).name}; the sweep goes on where it was", flush=True)
+    # srun returns another code, once it has killed the other nodes' tasks.
+    Path(os.environ[LED]).touch()
+    os._exit(COME_AGAIN)
 
 
 def _lend(address: str) -> int:
@@ -67,7 +95,6 @@ def _ray(options: Sequence[str], *, gpus: bool) -> Iterator[subprocess.Popen]:
         *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
         *([] if gpus else ["--num-gpus=0"]),
     ]
-    # A session of its own: a signal for the sweep must not end Ray before the sweep has saved.
     started = subprocess.Popen(command, start_new_session=True)
     try:
         yield started

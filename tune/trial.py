@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -86,6 +88,8 @@ def train(sweep: Sweep, run: RunFolder, argv: Sequence[str], reporting: Reportin
     ):
         from launch.train import main
 
+        # SLURM's name for the node, where there is one.
+        print(f"on {os.environ.get('SLURMD_NODENAME') or platform.node()}")
         limit_threads(sweep.placement.cpus)
         main("fit", list(argv), [reporting])
 

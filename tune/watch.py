@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from launch.runs import RunFolder
 from tune.journal import Journal, Report
+from tune.nodes import LED, leave_at_once
 from tune.sweep import Objective, Sweep
 
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
@@ -151,6 +153,11 @@ class Watch(Callback):
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False)
             self._live.start()
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        # Ray Tune has put its own handler there meanwhile.
+        if iteration <= 1 and LED in os.environ:
+            leave_at_once()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if time.monotonic() - self._looked >= self.interval:

@@ -28,7 +28,7 @@ class Lab:
     def space(self, **dimensions: object) -> Path:
         """A space's file; ``model.`` goes without saying."""
         file = self.root / f"space-{len(list(self.root.glob('space-*')))}.yaml"
-        file.write_text(yaml.safe_dump({f"model.{name}": entry for name, entry in dimensions.items()}))
+        file.write_text(yaml.safe_dump({f"model.{name}": entry for name, entry in dimensions.items()}, sort_keys=False))
         return file
 
     def command(self, space: Path, *more: str) -> list[str]:

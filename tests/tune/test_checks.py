@@ -1,0 +1,89 @@
+"""What is wrong with a sweep is one line, before any trial starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main
+from tests.tune.lab import Lab
+from tune.space import read_space
+from tune.sweep import Placement
+
+
+def complaint(lab: Lab, capsys: pytest.CaptureFixture[str], space: Path, *more: str) -> str:
+    """What `gesso tune` says; it must not have made anything."""
+    assert main([*lab.command(space)[3:], *more]) == 2
+    assert not (lab.root / "sweeps").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "more", "expected"),
+    [
+        ({"frist": "uniform(1, 2)"}, (), "space: model.frist: uniform(1, 2) does not fit: "),
+        ({"depth": "uniform(1, 5)"}, (), "space: model.depth: uniform(1, 5) does not fit: "),
+        ({"depth": [1, 2.5]}, (), "space: model.depth: "),
+        ({"first": "uniform(-1, 1)"}, (), "space: with model.first -1.0: Planted: first is -1.0 and second 1.0; both"),
+        ({"first": "loguniform(0, 1)"}, (), "model.first: loguniform(0, 1): the lower bound must be more than 0"),
+        ({"first": "loguniform(2, 1)"}, (), "less than the upper"),
+        ({"first": "lognormal(2, 1)"}, (), "model.first: lognormal: no distribution; did you mean"),
+        ({"first": "__import__('os').getcwd()"}, (), "write a distribution, such as loguniform(1e-4, 1)"),
+        ({"first": "uniform(1, 2)"}, ("--metric=val/plantet",), "give one --mode for each metric"),
+        ({"first": "uniform(1, 2)"}, ("--scheduler=asha", "--grace-kimg=0.001"), "--grace-kimg 0.001: trials can be"),
+        ({"first": "uniform(1, 2)"}, ("--run.kimg=0.008",), "never comes to its first evaluation"),
+        ({"first": "randn(1, 2)"}, ("--search=tpe",), "TPE takes no randn"),
+        ({"kind": ["plain", "fancy"]}, ("--scheduler=pb2",), "PB2 changes ranges alone"),
+    ],
+)
+def test_one_line(
+    lab: Lab,
+    capsys: pytest.CaptureFixture[str],
+    dimensions: dict[str, object],
+    more: tuple[str, ...],
+    expected: str,
+) -> None:
+    if "give one" in expected:
+        more = (*more, "--mode=min")
+    assert expected in complaint(lab, capsys, lab.space(**dimensions), *more)
+
+
+def test_a_metric_that_is_never_logged(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [word for word in lab.command(lab.space(first="uniform(1, 2)"))[3:] if not word.startswith("--metric")]
+    assert main([*arguments, "--metric=val/plantet"]) == 2
+    assert "--metric val/plantet is never logged; did you mean val/planted?" in capsys.readouterr().err
+    assert main([*arguments, "--metric=fid"]) == 2
+    assert "this recipe measures val/planted, val/first, images_per_second" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_no_room_for_a_trial(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*lab.command(lab.space(first="uniform(1, 2)"))[3:], "--cpus-per-trial=1000"]) == 2
+    assert "no room for a trial: it needs 1000 CPU, and there is" in capsys.readouterr().err
+
+
+def test_conditions(lab: Lab) -> None:
+    space = read_space(
+        lab.space(
+            kind=["plain", "fancy"],
+            second={"sample": "uniform(1, 2)", "when": {"model.kind": "fancy"}},
+            depth={"sample": "randint(1, 4)", "when": {"model.second": [1.5]}, "mutate": False},
+        )
+    )
+    drawn = {"model.kind": "plain", "model.second": 1.5, "model.depth": 2}
+    # What depends on an option without effect has none either.
+    assert space.overrides(drawn) == ["--model.kind=plain"]
+    fancy = {**drawn, "model.kind": "fancy"}
+    assert space.overrides(fancy) == ["--model.kind=fancy", "--model.second=1.5", "--model.depth=2"]
+    assert space["model.depth"].probes() == (1, 3)
+    with pytest.raises(ValueError, match="which must be an option of the space above this one"):
+        read_space(lab.space(second={"sample": "uniform(1, 2)", "when": {"model.kind": "fancy"}}))
+    with pytest.raises(ValueError, match="which is never drawn"):
+        read_space(lab.space(kind=["plain"], second={"sample": "uniform(1, 2)", "when": {"model.kind": "fancy"}}))
+
+
+def test_bundles() -> None:
+    assert Placement(ranks=2, cpus=4, gpus=1).bundles() == [{"CPU": 4, "GPU": 1}] * 2
+    assert Placement(gpus=0.5).bundles() == [{"CPU": 1.0, "GPU": 0.5}]

@@ -1,0 +1,65 @@
+"""What one trial takes over from another is the whole state, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from launch.checkpoints import layout
+from launch.runs import RunFolder
+from launch.train import main
+from tests.launch.identity import assert_identical, training_state
+from tune.journal import Journal, Report
+from tune.reporting import Reporting
+from tune.sweep import Objective
+
+
+def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DCGAN: two networks with an optimizer each, averages, and a place in the stream."""
+    kept: list[Path] = []
+
+    def keep(report: Report, state: Path | None) -> None:
+        assert state is not None
+        kept.append(Path(shutil.copytree(state, tmp_path / f"state-{len(kept)}")))
+
+    def train(name: str, *more: str) -> Path:
+        monkeypatch.setenv("GESSO_RUN", str(tmp_path / name))
+        arguments = [
+            *("--config=mnist-dcgan", f"--data.path={shards}", "--data.global_batch_size=16", "--model.width=8"),
+            *("--run.wandb=disabled", "--trainer.accelerator=cpu", "--trainer.precision=32-true"),
+            *("--evaluation.metrics=[fid]", "--evaluation.num_samples=16", "--evaluation.reference_samples=32"),
+            *("--evaluation.every_kimg=0.08", "--checkpoints.every_kimg=10", "--checkpoints.monitor=null"),
+            *("--previews.every_kimg=10", "--run.kimg=0.24", *more),
+        ]
+        objective = Objective("fid/mobilenet_v2", "min")
+        assert main("fit", arguments, [Reporting({}, (objective,), states=True, tell=keep)]) == 0
+        return tmp_path / name
+
+    parent = train("parent")
+    assert [report.images_seen for report in Journal(parent).read()] == [80, 160, 240]
+    # The clone changes the learning rate, and stops where it began: all but that is what the parent was.
+    clone = train("clone", f"--checkpoint={kept[1]}", "--run.kimg=0.16", "--model.generator_lr=0.001")
+    ours, theirs = training_state(clone), _state(kept[1])
+    for state in (ours, theirs):
+        for optimizer in state["optimizer_states"].values():
+            for group in optimizer["param_groups"]:
+                del group["lr"]
+        del state["hyper_parameters"]
+    assert_identical(ours, theirs)
+    # It was measured already; and with no change it goes on as the parent did.
+    assert Journal(clone).read() == []
+    twin = train("twin", f"--checkpoint={kept[1]}")
+    assert_identical(training_state(twin), training_state(parent))
+    assert [report.metrics["fid/mobilenet_v2"] for report in Journal(twin).read()] == [
+        Journal(parent).read()[-1].metrics["fid/mobilenet_v2"]
+    ]
+
+
+def _state(path: Path) -> dict:
+    run = RunFolder(path.parent / f"{path.name}-run")
+    run.checkpoints.mkdir(parents=True)
+    shutil.copytree(path, run.checkpoints / "000000000000")
+    assert layout.read(run.checkpoints / "000000000000")
+    return training_state(run.path)
