@@ -69,7 +69,14 @@ def test_pbt_finds_the_planted_optimum(lab: Lab) -> None:
 def test_asha_spends_a_third_and_finds_one_of_the_best(lab: Lab) -> None:
     sweep, rows = lab.run(
         lab.space(first="loguniform(0.1, 90)", second="loguniform(0.01, 4)"),
-        *("--scheduler=asha", "--seed=1", "--num-samples=16", "--run.kimg=0.512", "--grace-kimg=0.016"),
+        *(
+            "--scheduler=asha",
+            "--seed=4",
+            "--concurrent=1",
+            "--num-samples=16",
+            "--run.kimg=0.512",
+            "--grace-kimg=0.016",
+        ),
     )
     assert len(rows) == 16
     assert sum(row.kimg for row in rows) <= 16 * 0.512 / 3
