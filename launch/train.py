@@ -154,7 +154,7 @@ def build(argv: list[str], kind: type[GessoCLI] = GessoCLI) -> GessoCLI:
             args=argv,
             run=False,
         )
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ValueError(parser_error(str(error))) from error
 
 
