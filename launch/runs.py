@@ -91,13 +91,11 @@ class RunFolder:
         Raises:
             Superseded: ``owner`` is another process, and not among the ``fields``.
         """
-        partial = self.path / "run.json.partial"
         with _UPDATING, naming(self.path / "run.json"):
             if "owner" not in fields:
                 self.check_owner()
             self.path.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({**self.info(), **fields}, indent=1))
-            partial.replace(self.path / "run.json")
+            write_whole(self.path / "run.json", json.dumps({**self.info(), **fields}, indent=1))
 
     def check_owner(self) -> None:
         """Makes sure that this process still is the one that trains this run.
@@ -110,6 +108,13 @@ class RunFolder:
         owner = self.info().get("owner")
         if owner not in (None, this_process()):
             raise Superseded(f"{self.path}: {owner} has taken this run over; this one ends")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file so that it is never half there; killed meanwhile, the one before stays."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text)
+    partial.replace(file)
 
 
 @contextlib.contextmanager
@@ -157,11 +162,16 @@ def new_run_path(root: str, name: str) -> Path:
     """
     if chosen := os.environ.get("GESSO_RUN"):
         return Path(chosen)
-    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
-    # Jobs of an array start in the same second.
-    path = Path(root) / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    path = Path(root) / fresh_name(name, "run")
     os.environ["GESSO_RUN"] = str(path)
     return path
+
+
+def fresh_name(name: str, default: str) -> str:
+    """A folder's name that nobody has: ``name`` (``default`` where nothing of it can stand in one), and the time."""
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or default
+    # Jobs of an array start in the same second.
+    return f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def versions() -> dict[str, str]:

@@ -83,7 +83,7 @@ def render(job: Job) -> str:
         *_run(job),
         *job.env_setup,
         *(f"export {name}={shlex.quote(value)}" for name, value in job.env.items()),
-        rendezvous(),
+        RENDEZVOUS,
         *_staging(job),
         _training(job),
         _aftermath(job),
@@ -126,9 +126,8 @@ def _run(job: Job) -> list[str]:
     return [f"runs=(\n{folders}\n)", "run=${runs[$SLURM_ARRAY_TASK_ID]}"]
 
 
-def rendezvous() -> str:
-    """Shell lines that say where the nodes meet, and that signals are theirs."""
-    return """\
+#: Shell lines that say where the nodes meet, and that signals are theirs.
+RENDEZVOUS = """\
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A job's own, also where two of them share a node.
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))

@@ -33,16 +33,12 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from tune.checks import check_room
-from tune.nodes import LED
+from tune.nodes import LED, PATIENCE
 from tune.search import scheduler, searcher
 from tune.sweep import Placement, Sweep
 from tune.trial import run_trial
 from tune.watch import Row, Watch, read_rows
 
-#: The name of Ray Tune's own folder in the sweep's.
-EXPERIMENT = "ray"
-#: Seconds that the nodes of a cluster may take to come.
-PATIENCE = 300.0
 #: How often a trial whose process was lost begins again; one that fails by itself does not.
 RETRIES = 3
 
@@ -106,9 +102,8 @@ def tuner(sweep: Sweep) -> tune.Tuner:
     trainable.__name__ = "trial"
     resources = PlacementGroupFactory(sweep.placement.bundles(), strategy="PACK")
     with_resources = tune.with_resources(trainable, resources)
-    state = sweep.path / EXPERIMENT
-    if tune.Tuner.can_restore(str(state)):
-        return tune.Tuner.restore(str(state), with_resources)
+    if tune.Tuner.can_restore(str(sweep.ray)):
+        return tune.Tuner.restore(str(sweep.ray), with_resources)
     space = sweep.space
     return tune.Tuner(
         with_resources,
@@ -122,8 +117,8 @@ def tuner(sweep: Sweep) -> tune.Tuner:
             reuse_actors=sweep.placement.ranks == 1,
         ),
         run_config=tune.RunConfig(
-            name=EXPERIMENT,
-            storage_path=str(sweep.path),
+            name=sweep.ray.name,
+            storage_path=str(sweep.ray.parent),
             callbacks=[Watch(sweep)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             # PBT may copy from a trial that has reported again meanwhile.

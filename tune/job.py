@@ -12,7 +12,7 @@ from typing import Any
 from launch.rehearsal import rehearse
 from slurm import queue, site
 from slurm.cli import SBATCH
-from slurm.script import Job, directives, rendezvous
+from slurm.script import RENDEZVOUS, Job, directives
 from slurm.submit import check_job, check_places, executable, places_of
 from tune.nodes import AGAIN, TOKEN
 from tune.sweep import Sweep
@@ -81,7 +81,7 @@ def render(job: Job) -> str:
             f"# {job.command}",
             f"sweep={sweep}",
             *job.env_setup,
-            rendezvous(),
+            RENDEZVOUS,
             f'srun --kill-on-bad-exit=1 --open-mode=append --output="$sweep/logs/node%t.log" {cores}\\',
             f'    {shlex.quote(job.gesso)} tune --node "$sweep"',
             "code=$?",

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.runs import write_whole
+
 JOURNAL = "reports.jsonl"
 
 
@@ -39,19 +41,15 @@ class Journal:
         self.file = run / JOURNAL
 
     def read(self) -> list[Report]:
-        """All reports; a line that was being written when the process was killed is none."""
+        """All reports."""
         if not self.file.is_file():
             return []
-        lines = self.file.read_text().splitlines(keepends=True)
-        return [Report(**json.loads(line)) for line in lines if line.endswith("\n")]
+        return [Report(**json.loads(line)) for line in self.file.read_text().splitlines()]
 
     def add(self, report: Report) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        # By whole lines: what follows half a line would be lost with it.
         self.keep([*self.read(), report])
 
     def keep(self, reports: Sequence[Report]) -> None:
         """Leaves these reports alone."""
-        partial = self.file.with_name(f"{JOURNAL}.partial")
-        partial.write_text("".join(json.dumps(asdict(report)) + "\n" for report in reports))
-        partial.replace(self.file)
+        write_whole(self.file, "".join(json.dumps(asdict(report)) + "\n" for report in reports))

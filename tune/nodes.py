@@ -23,7 +23,7 @@ LED = "GESSO_SWEEP_LED"
 AGAIN = "again"
 #: The secret of a sweep's Ray, in its folder.
 TOKEN = "ray.token"
-#: Seconds that Ray's head may take to come.
+#: Seconds that Ray's head, and then the other nodes, may take to come.
 PATIENCE = 300.0
 
 

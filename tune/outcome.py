@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.runs import write_whole
 from tune.sweep import Sweep
-from tune.watch import Row, best_of, front_of, save_rows, short
+from tune.watch import Row, chosen_of
 
 #: Recipes of a Pareto front that are written.
 MOST = 8
@@ -36,12 +37,7 @@ class Outcome:
 
 def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
     """Chooses the best of a sweep's trials, and writes their recipes."""
-    save_rows(sweep, rows)
-    if len(sweep.objectives) > 1:
-        chosen = front_of(rows, sweep.objectives)[:MOST]
-    else:
-        best = best_of(rows, sweep.objectives[0])
-        chosen = [best] if best else []
+    chosen = chosen_of(rows, sweep.objectives)[:MOST]
     for old in [*sweep.path.glob("pareto-*.yaml"), *sweep.path.glob("best.yaml")]:
         old.unlink()
     several = len(sweep.objectives) > 1
@@ -56,10 +52,8 @@ def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
 
     parsed = build([f"--config={sweep.recipe}", *sweep.space.overrides(row.config)], Parsed)
     text = parsed.parser.dump(parsed.config, skip_unset=False)
-    figures = ", ".join(f"{objective.metric} {row.value(objective):.4g}" for objective in sweep.objectives)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(f"# Trial {row.number} of {sweep.path.name}: {figures} at {row.kimg:g} kimg\n{text}")
-    partial.replace(file)
+    figures = row.figures(sweep.objectives)
+    write_whole(file, f"# Trial {row.number} of {sweep.path.name}: {figures} at {row.kimg:g} kimg\n{text}")
     return file
 
 
@@ -67,9 +61,7 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
     """A few lines for the terminal."""
     lines = []
     for row, recipe in zip(outcome.chosen, outcome.recipes, strict=True):
-        figures = ", ".join(f"{objective.metric} {row.value(objective):.4g}" for objective in sweep.objectives)
-        drawn = " ".join(f"{name}={short(value)}" for name, value in row.config.items())
-        lines.append(f"trial {row.number}: {figures} at {row.kimg:g} kimg  {drawn}")
+        lines.append(f"trial {row.number}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")
         lines.append(f"  gesso fit --config {os.path.relpath(recipe)}")
     failed = [row for row in outcome.rows if row.state == "failed"]
     lines += [f"trial {row.number} failed: {row.error}" for row in failed]

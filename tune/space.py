@@ -26,6 +26,8 @@ import yaml
 from ray import tune
 from ray.tune.search.sample import Integer
 
+from launch.recipes import described, resolve
+
 SPACES = Path(__file__).parent / "spaces"
 
 #: What a distribution may be called, with how it is written.
@@ -122,10 +124,8 @@ def argument(value: Any) -> str:
 
 
 def spaces() -> dict[str, str]:
-    """Name of a ready space -> what it varies: the file's first comment line."""
-    return {
-        file.stem: file.read_text().splitlines()[0].removeprefix("#").strip() for file in sorted(SPACES.glob("*.yaml"))
-    }
+    """Name of a ready space -> what it varies."""
+    return described(SPACES)
 
 
 def find_space(name: str) -> Path:
@@ -134,14 +134,7 @@ def find_space(name: str) -> Path:
     Raises:
         FileNotFoundError: neither.
     """
-    if Path(name).is_file():
-        return Path(name)
-    ready = SPACES / f"{name.removesuffix('.yaml')}.yaml"
-    if ready.is_file():
-        return ready
-    close = difflib.get_close_matches(name, spaces(), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"ready ones are {', '.join(spaces())}"
-    raise FileNotFoundError(f"{name}: neither a file nor a ready space; {hint}")
+    return resolve(name, SPACES, kind="ready space", listing="gesso tune --list-spaces")
 
 
 def read_space(file: Path) -> Space:

@@ -17,22 +17,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from launch.runs import fresh_name, write_whole
+from tune.choices import POPULATION, Mode, Scheduler, Search
 from tune.space import Space, read_space
-
-Mode = Literal["min", "max"]
-Search = Literal["random", "tpe"]
-Scheduler = Literal["none", "asha", "median", "pbt", "pb2"]
-#: Schedulers that move trials' states about.
-POPULATION = ("pbt", "pb2")
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ class Sweep:
     concurrent: int | None = None
     seed: int = 0
 
-    @property
+    @cached_property
     def space(self) -> Space:
         return read_space(self.path / "space.yaml")
 
@@ -119,10 +113,7 @@ class Sweep:
         return self.scheduler in POPULATION
 
     def save(self) -> None:
-        content = {**asdict(self), "path": None}
-        partial = self.path / "sweep.json.partial"
-        partial.write_text(json.dumps(content, indent=1))
-        partial.replace(self.path / "sweep.json")
+        write_whole(self.path / "sweep.json", json.dumps({**asdict(self), "path": None}, indent=1))
 
     def resume_command(self) -> str:
         return f"gesso tune --resume {shlex.quote(os.path.relpath(self.path))}"
@@ -130,8 +121,7 @@ class Sweep:
 
 def new_sweep_path(root: str, name: str) -> Path:
     """A fresh folder name under ``root``."""
-    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "sweep"
-    return Path(os.path.abspath(root)) / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return Path(os.path.abspath(root)) / fresh_name(name, "sweep")
 
 
 def open_sweep(path: str | os.PathLike[str]) -> Sweep:

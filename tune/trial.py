@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,10 @@ def run_trial(config: Mapping[str, Any], folder: str) -> None:
             drawn,
             tuple(sweep.objectives),
             states=sweep.population,
-            tell=lambda report, folder: _tell(identity, report, folder),
+            tell=partial(_tell, identity),
             parent=parent,
         )
-        argv = arguments(sweep, run, config, state if sweep.population else None)
-        train(sweep, run, argv, reporting)
+        train(sweep, run, arguments(sweep, run, config, state), reporting)
     if reporting.stopped:
         sys.exit(0)
 
@@ -120,12 +120,10 @@ def _take_over(run: RunFolder, identity: str, note: Mapping[str, Any]) -> str | 
     return note["trial"] if note["trial"] != identity else None
 
 
-def _tell(identity: str, report: Report, state: Path | None) -> None:
-    """Hands a report to Ray Tune; returns when the trial is to go on, else ends the thread."""
+def _tell(identity: str, report: Report, handed: Path | None) -> None:
+    """Hands a report to Ray Tune, which copies; returns when the trial is to go on, else ends the thread."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder = handed or Path(scratch)
         (folder / NOTE).write_text(json.dumps({"trial": identity, "images_seen": report.images_seen}))
-        if state:
-            shutil.copytree(state, folder / STATE)
         metrics = {**report.metrics, "kimg": report.kimg, "images_seen": report.images_seen}
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))

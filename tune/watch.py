@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launch.runs import RunFolder
+from launch.runs import RunFolder, write_whole
 from tune.journal import Journal, Report
 from tune.nodes import LED, leave_at_once
 from tune.sweep import Objective, Sweep
@@ -56,16 +56,33 @@ class Row:
         """The last value of a metric; NaN before there is one."""
         return self.reports[-1].metrics.get(objective.metric, math.nan) if self.reports else math.nan
 
+    def figures(self, objectives: Sequence[Objective]) -> str:
+        """What came of it, in words."""
+        return ", ".join(f"{objective.metric} {self.value(objective):.4g}" for objective in objectives)
 
-def rows_of(sweep: Sweep, trials: Sequence[Trial]) -> list[Row]:
-    """How each of Ray's trials stands, by number."""
-    space = sweep.space
-    # Ray puts a trial that begins again behind all others.
-    numbers = {row.id: row.number for row in read_rows(sweep)}
+    @property
+    def drawn(self) -> str:
+        """What was drawn, as on the command line."""
+        return " ".join(f"{name}={short(value)}" for name, value in self.config.items())
+
+
+def short(value: Any) -> str:
+    """A value in four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def rows_of(sweep: Sweep, trials: Sequence[Trial], numbers: dict[str, int]) -> list[Row]:
+    """How each of Ray's trials stands, by number.
+
+    Args:
+        sweep: the sweep.
+        trials: Ray's; it puts one that begins again behind all others.
+        numbers: those of the trials that are known, by id; the others get theirs.
+    """
     for trial in trials:
         numbers.setdefault(trial.trial_id, len(numbers) + 1)
     rows = [
-        _row(sweep, numbers[trial.trial_id], trial.trial_id, space.active(trial.config), trial.status)
+        _row(sweep, numbers[trial.trial_id], trial.trial_id, sweep.space.active(trial.config), trial.status)
         for trial in trials
     ]
     return sorted(rows, key=lambda row: row.number)
@@ -87,9 +104,7 @@ def _row(sweep: Sweep, number: int, identity: str, config: dict[str, Any], statu
 
 
 def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
-    partial = sweep.path / f"{RESULTS}.partial"
-    partial.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    partial.replace(sweep.path / RESULTS)
+    write_whole(sweep.path / RESULTS, json.dumps([asdict(row) for row in rows], indent=1))
 
 
 def read_rows(sweep: Sweep) -> list[Row]:
@@ -133,6 +148,14 @@ def front_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
     return sorted(front, key=losses)
 
 
+def chosen_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
+    """What a sweep recommends: the best trial, or those on the Pareto front of several objectives."""
+    if len(objectives) > 1:
+        return front_of(rows, objectives)
+    best = best_of(rows, objectives[0])
+    return [best] if best else []
+
+
 class Watch(Callback):
     """Ray Tune's callback that keeps file and table current.
 
@@ -145,10 +168,13 @@ class Watch(Callback):
         self.sweep = sweep
         self.interval = interval
         self._next_look = 0.0
+        self._numbers: dict[str, int] = {}
         self._told: set[str] = set()
         self._live: Live | None = None
 
     def setup(self, *arguments: Any, **info: Any) -> None:
+        # Of a sweep that was stopped.
+        self._numbers = {row.id: row.number for row in read_rows(self.sweep)}
         console = Console(stderr=True)
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False)
@@ -171,7 +197,7 @@ class Watch(Callback):
 
     def _look(self, trials: list[Trial]) -> None:
         began = time.monotonic()
-        rows = rows_of(self.sweep, trials)
+        rows = rows_of(self.sweep, trials, self._numbers)
         save_rows(self.sweep, rows)
         if self._live:
             self._live.update(table(self.sweep, rows), refresh=True)
@@ -186,11 +212,8 @@ class Watch(Callback):
         for row in rows:
             if row.state in ("finished", "stopped", "failed") and row.id not in self._told:
                 self._told.add(row.id)
-                what = row.error or ", ".join(
-                    f"{objective.metric} {row.value(objective):.4g}" for objective in self.sweep.objectives
-                )
-                drawn = " ".join(f"{name}={short(value)}" for name, value in row.config.items())
-                print(f"trial {row.number} {row.state} at {row.kimg:g} kimg: {what}  ({drawn})", file=sys.stderr)
+                what = row.error or row.figures(self.sweep.objectives)
+                print(f"trial {row.number} {row.state} at {row.kimg:g} kimg: {what}  ({row.drawn})", file=sys.stderr)
 
     def get_state(self) -> dict[str, Any] | None:
         return None
@@ -199,9 +222,7 @@ class Watch(Callback):
 def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
     """The trials that run, and the best of the others."""
     objectives = sweep.objectives
-    best = {
-        row.id for row in (front_of(rows, objectives) if len(objectives) > 1 else [best_of(rows, objectives[0])]) if row
-    }
+    best = {row.id for row in chosen_of(rows, objectives)}
     counts = {state: sum(row.state == state for row in rows) for state in ("running", "finished", "stopped", "failed")}
     title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     shown = Table(title=f"{sweep.path.name}: {len(rows)} of {sweep.num_samples} trials: {title}", title_justify="left")
@@ -215,7 +236,7 @@ def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
     ):
         shown.add_column(head, justify="left" if head == "" else "right")
     running = [row for row in rows if row.state == "running"]
-    others = [*ranked([row for row in rows if row.state != "running"], objectives[0])]
+    others = ranked([row for row in rows if row.state != "running"], objectives[0])
     failed = [row for row in rows if row.state == "failed"]
     for row in [*running, *others, *failed][:ROWS]:
         values = [short(row.config.get(name, "–")) for name in names]
@@ -223,8 +244,3 @@ def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
         style = "bold green" if row.id in best else "red" if row.state == "failed" else None
         shown.add_row(str(row.number), row.state, *values, f"{row.kimg:g}", *figures, style=style)
     return shown
-
-
-def short(value: Any) -> str:
-    """A value in four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

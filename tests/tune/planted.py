@@ -23,7 +23,7 @@ class Planted(ImageFamily):
         depth: an integer, which must not be drawn from a float's range.
         kind: a choice on which other options may depend.
         diverges_at: images after which the metric is no number; 0: never.
-        sign: the metric is multiplied by it.
+        lr: Adam's learning rate.
         options: those of ``ImageFamily``.
     """
 

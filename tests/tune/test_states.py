@@ -12,7 +12,7 @@ from launch.runs import RunFolder
 from launch.train import main
 from tests.launch.identity import assert_identical, training_state
 from tune.journal import Journal, Report
-from tune.reporting import Reporting
+from tune.reporting import STATE, Reporting
 from tune.sweep import Objective
 
 
@@ -20,9 +20,9 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest
     """A DCGAN: two networks with an optimizer each, averages, and a place in the stream."""
     kept: list[Path] = []
 
-    def keep(report: Report, state: Path | None) -> None:
-        assert state is not None
-        kept.append(Path(shutil.copytree(state, tmp_path / f"state-{len(kept)}")))
+    def keep(report: Report, handed: Path | None) -> None:
+        assert handed is not None
+        kept.append(Path(shutil.copytree(handed / STATE, tmp_path / f"state-{len(kept)}")))
 
     def train(name: str, *more: str) -> Path:
         monkeypatch.setenv("GESSO_RUN", str(tmp_path / name))
