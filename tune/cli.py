@@ -8,12 +8,10 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from slurm.cli import SBATCH
-
-SEARCHES = ("random", "tpe")
-SCHEDULERS = ("none", "asha", "median", "pbt", "pb2")
+from tune.choices import Mode, Scheduler, Search
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -28,15 +26,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     what.add_argument("--space", metavar="SPACE", help="YAML file, or a ready one (`gesso tune --list-spaces`)")
     what.add_argument("--metric", action="append", default=[], help="fid, val/kl ...; repeat for a Pareto front")
     what.add_argument(
-        "--mode", action="append", default=[], choices=("min", "max"), help="for each metric (default: min)"
+        "--mode", action="append", default=[], choices=get_args(Mode), help="for each metric (default: min)"
     )
     what.add_argument("--num-samples", type=int, default=16, metavar="N", help="trials (default: 16)")
     what.add_argument("--resume", metavar="SWEEP", help="go on with a sweep that was stopped or killed")
     what.add_argument("--report", metavar="SWEEP", help="write the report of a sweep as it stands")
     what.add_argument("--list-spaces", action="store_true", help="the ready spaces")
     how = parser.add_argument_group("how")
-    how.add_argument("--search", choices=SEARCHES, default="random", help="random draws and grids, or Optuna's TPE")
-    how.add_argument("--scheduler", choices=SCHEDULERS, default="none", help="which trials go on (default: all)")
+    how.add_argument(
+        "--search", choices=get_args(Search), default="random", help="random draws and grids, or Optuna's TPE"
+    )
+    how.add_argument(
+        "--scheduler", choices=get_args(Scheduler), default="none", help="which trials go on (default: all)"
+    )
     how.add_argument("--grace-kimg", type=float, metavar="K", help="asha, median: every trial trains so long")
     how.add_argument("--reduction", type=float, default=4.0, metavar="R", help="asha: one in R goes on (default: 4)")
     how.add_argument("--perturb-kimg", type=float, metavar="K", help="pbt, pb2: interval of copies and changes")

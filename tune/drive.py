@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -12,13 +13,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-# Ray reads these when it is imported. A sweep's own files say all that its loggers would; its state is written each
-# second, so that a trial that has ended is not run again; a trial that was stopped has time to write its report.
+# Ray reads these when it is imported. A sweep's own files say all that its loggers would; a trial that was stopped has
+# time to write its report.
 os.environ.update(
     {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "1",
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,14 +32,13 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from tune.checks import check_room
+from tune.handed import needed
 from tune.nodes import LED, PATIENCE
-from tune.search import scheduler, searcher
+from tune.schedule import scheduler
+from tune.search import Search
 from tune.sweep import Placement, Sweep
 from tune.trial import run_trial
 from tune.watch import Row, Watch, read_rows
-
-#: How often a trial whose process was lost begins again; one that fails by itself does not.
-RETRIES = 3
 
 
 @contextlib.contextmanager
@@ -91,28 +89,22 @@ def run(sweep: Sweep) -> list[Row]:
     Returns:
         All trials.
     """
+    # Of a sweep that was stopped; all that counts is in the list of trials and in their run folders.
+    shutil.rmtree(sweep.ray, ignore_errors=True)
     with contextlib.nullcontext() if LED in os.environ else stopping_on_sigterm():
         tuner(sweep).fit()
     return read_rows(sweep)
 
 
 def tuner(sweep: Sweep) -> tune.Tuner:
-    """Ray's Tuner for a sweep, with what it knew when it was stopped."""
+    """Ray's Tuner for the trials of a sweep that have not ended."""
     trainable: Any = partial(run_trial, folder=str(sweep.path))
     trainable.__name__ = "trial"
-    resources = PlacementGroupFactory(sweep.placement.bundles(), strategy="PACK")
-    with_resources = tune.with_resources(trainable, resources)
-    if tune.Tuner.can_restore(str(sweep.ray)):
-        return tune.Tuner.restore(str(sweep.ray), with_resources)
-    space = sweep.space
     return tune.Tuner(
-        with_resources,
-        # A searcher of its own has the space already.
-        param_space=space.domains() if sweep.search == "random" else {},
+        tune.with_resources(trainable, PlacementGroupFactory(sweep.placement.bundles(), strategy="PACK")),
         tune_config=tune.TuneConfig(
-            num_samples=sweep.num_samples,
-            search_alg=searcher(sweep, space),
-            scheduler=scheduler(sweep, space),
+            search_alg=Search(sweep),
+            scheduler=scheduler(sweep),
             # Imports take longer than many a trial. Processes that have trained together are not used again.
             reuse_actors=sweep.placement.ranks == 1,
         ),
@@ -120,9 +112,8 @@ def tuner(sweep: Sweep) -> tune.Tuner:
             name=sweep.ray.name,
             storage_path=str(sweep.ray.parent),
             callbacks=[Watch(sweep)],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
             # PBT may copy from a trial that has reported again meanwhile.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if sweep.population else 1),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=needed(sweep) if sweep.population else 1),
             verbose=0,
         ),
     )

@@ -53,19 +53,19 @@ def limit_threads(cpus: float) -> None:
 class Rank:
     """A rank but the first, as an actor of Ray's."""
 
-    def train(self, argv: Sequence[str], variables: Mapping[str, str], log: Path, cpus: float, states: bool) -> None:
+    def train(self, argv: Sequence[str], variables: Mapping[str, str], log: Path, cpus: float, states: int) -> None:
         with environment(variables), printing_to(log):
             from launch.train import main
             from tune.reporting import Reporting
 
             limit_threads(cpus)
             # Saving a state takes all ranks; what they would report, the first one does.
-            reporting = Reporting({}, (), states=states, tell=lambda report, state: None)
+            reporting = Reporting({}, (), states=states, tell=lambda report: None)
             main("fit", list(argv), [reporting])
 
 
 @contextlib.contextmanager
-def others(placement: Placement, argv: Sequence[str], run: Path, *, states: bool) -> Iterator[dict[str, str]]:
+def others(placement: Placement, argv: Sequence[str], run: Path, *, states: int) -> Iterator[dict[str, str]]:
     """Starts the other ranks of this trial, which end with it; gives the first rank's environment."""
     if placement.ranks == 1:
         yield {"GESSO_RUN": str(run)}

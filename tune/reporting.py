@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,11 +11,9 @@ import lightning as L
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import find, run_folder
 from launch.checkpoints import files
+from tune.handed import Handed
 from tune.journal import Journal, Report
 from tune.sweep import Objective
-
-#: What others may take over of a trial: a folder in its run's, and the state of training in that.
-HANDED, STATE = "handed", "state"
 
 
 class Reporting(L.Callback):
@@ -25,8 +22,8 @@ class Reporting(L.Callback):
     Args:
         config: what was drawn for this trial.
         objectives: metrics without which a report means nothing.
-        states: whether the whole state of training goes with each report.
-        tell: takes a report, and the folder that holds that state; returns when Tune has decided, or ends the thread.
+        states: of how many reports the whole state of training is kept, for other trials.
+        tell: takes a report; returns when Tune has decided, or ends the thread.
         parent: the trial whose networks these were.
     """
 
@@ -35,8 +32,8 @@ class Reporting(L.Callback):
         config: Mapping[str, Any],
         objectives: tuple[Objective, ...],
         *,
-        states: bool,
-        tell: Callable[[Report, Path | None], None],
+        states: int,
+        tell: Callable[[Report], None],
         parent: str | None = None,
     ) -> None:
         self.config = config
@@ -51,7 +48,8 @@ class Reporting(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         journal = Journal(run_folder(trainer).path)
-        state = self._save(trainer) if self.states else None
+        if self.states:
+            self._save(trainer, pl_module.images_seen)
         if not trainer.is_global_zero:
             return
         if any(report.images_seen >= pl_module.images_seen for report in journal.read()[-1:]):
@@ -62,25 +60,25 @@ class Reporting(L.Callback):
         report = Report(pl_module.images_seen, metrics, self.config, self.parent)
         journal.add(report)
         try:
-            self.tell(report, state)
+            self.tell(report)
         except SystemExit:
             # Whoever is stopped at the very end has finished.
             if not trainer.should_stop:
                 raise
             self.stopped = True
 
-    def _save(self, trainer: L.Trainer) -> Path:
+    def _save(self, trainer: L.Trainer, images_seen: int) -> None:
         """The state after this validation: a checkpoint of the run may be older, and would be validated again."""
-        path = run_folder(trainer).path / HANDED / STATE
+        handed = Handed(run_folder(trainer).path)
         checkpoints = find(trainer, Checkpoints)
         assert checkpoints is not None
         checkpoints.io.wait()
         if trainer.is_global_zero:
-            files.discard(path)
-            path.parent.mkdir(exist_ok=True)
-        trainer.save_checkpoint(path, weights_only=False)
+            handed.keep(self.states - 1)
+            files.remove(handed.path(images_seen))
+            handed.folder.mkdir(exist_ok=True)
+        trainer.save_checkpoint(handed.path(images_seen), weights_only=False)
         checkpoints.io.wait()
-        return path.parent
 
     def _check(self, metrics: Mapping[str, float], images: int) -> None:
         for objective in self.objectives:

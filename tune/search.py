@@ -1,106 +1,78 @@
-"""Ray Tune's searchers and schedulers for a sweep: where configurations come from, and which trials go on."""
+"""Hands Ray Tune the trials of a sweep: those that were begun and have not ended, then new ones."""
 
 from __future__ import annotations
 
-import math
-import random
-from functools import partial
-from statistics import NormalDist
 from typing import Any
 
-import numpy as np
-from ray.tune.schedulers import (
-    ASHAScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
-from ray.tune.search import ConcurrencyLimiter
-from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.search.search_algorithm import SearchAlgorithm
 
-from tune.space import Dimension, Space
+from tune.draw import count, draw
 from tune.sweep import Sweep
+from tune.trials import Drawn, End, Trials
 
-#: PBT's factors: quantiles of a log-normal distribution. Two of them (1.2 and 0.8, as in the paper) leave gaps that a
-#: small population never closes; so many found a planted optimum within 5 % twice as often.
-FACTORS = tuple(math.exp(0.2 * NormalDist().inv_cdf((k + 0.5) / 32)) for k in range(32))
-#: Time that all schedulers count in.
-TIME = "kimg"
+#: How often a trial whose process was lost begins again; one that fails by itself does not.
+RETRIES = 3
 
 
-def searcher(sweep: Sweep, space: Space) -> Any:
-    """Random draws and grids, or TPE: of one objective, or of several for their Pareto front."""
-    if sweep.search == "random":
-        return BasicVariantGenerator(random_state=sweep.seed, max_concurrent=sweep.concurrent or 0)
-    from optuna.logging import WARNING, set_verbosity
-    from optuna.samplers import TPESampler
-    from ray.tune.search.optuna import OptunaSearch
+class Search(SearchAlgorithm):
+    """Ray Tune's source of trials, which writes down each one before Ray has it, and how it ended.
 
-    set_verbosity(WARNING)
-    several = len(sweep.objectives) > 1
-    metrics, modes = zip(*((objective.metric, objective.mode) for objective in sweep.objectives), strict=True)
-    search = OptunaSearch(
-        OptunaSearch.convert_search_space(space.domains()),
-        metric=list(metrics) if several else metrics[0],
-        mode=list(modes) if several else modes[0],
-        # Multivariate: loss weights matter by their ratios. Constant liar: trials that run at once must differ.
-        sampler=TPESampler(seed=sweep.seed, multivariate=True, constant_liar=True, n_startup_trials=_startup(sweep)),
-    )
-    return ConcurrencyLimiter(search, sweep.concurrent) if sweep.concurrent else search
+    Args:
+        sweep: the sweep, which may have been stopped.
+    """
 
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.trials = Trials(sweep.path)
+        self._begun = [trial for trial in self.trials.read() if trial.end is None]
+        self._live: set[str] = set()
+        self._spec: dict[str, Any] = {}
 
-def _startup(sweep: Sweep) -> int:
-    """Random trials before TPE draws its first: a quarter of them, 10 at most."""
-    return max(2, min(10, sweep.num_samples // 4))
+    @property
+    def total_samples(self) -> int:
+        return count(self.sweep)
 
+    def add_configurations(self, experiments: Experiment | list[Experiment] | dict[str, dict]) -> None:
+        (experiment,) = experiments if isinstance(experiments, list) else [experiments]
+        assert isinstance(experiment, Experiment)
+        self._spec = experiment.spec
 
-def scheduler(sweep: Sweep, space: Space) -> TrialScheduler:
-    """The scheduler, on images seen."""
-    if sweep.scheduler == "none":
-        return FIFOScheduler()
-    (objective,) = sweep.objectives
-    aim: dict[str, Any] = {"metric": objective.metric, "mode": objective.mode}
-    if sweep.scheduler == "asha":
-        lengths: dict[str, Any] = {"max_t": sweep.kimg, "grace_period": sweep.grace_kimg}
-        return ASHAScheduler(time_attr=TIME, reduction_factor=sweep.reduction, **lengths, **aim)
-    if sweep.scheduler == "median":
-        return MedianStoppingRule(time_attr=TIME, grace_period=sweep.grace_kimg, min_samples_required=3, **aim)
-    # Ray draws from these when it copies and changes.
-    random.seed(sweep.seed)
-    np.random.seed(sweep.seed)  # noqa: NPY002
-    mutable = [dimension for dimension in space if dimension.mutate]
-    if sweep.scheduler == "pbt":
-        return PopulationBasedTraining(
-            time_attr=TIME,
-            perturbation_interval=sweep.perturb_kimg,
-            hyperparam_mutations={d.name: list(d.values) if d.values else d.domain for d in mutable},
-            resample_probability=0.1,
-            # Any number of them will do.
-            perturbation_factors=FACTORS,  # type: ignore[arg-type]
-            custom_explore_fn=partial(within, space),
-            log_config=True,
-            **aim,
+    def next_trial(self) -> Trial | None:
+        if self.sweep.concurrent and len(self._live) >= self.sweep.concurrent:
+            return None
+        trial = self._next()
+        if trial is None:
+            self.set_finished()
+            return None
+        self._live.add(trial.id)
+        config = self._config(trial)
+        return Trial(
+            self._spec["run"],
+            trial_id=trial.id,
+            experiment_tag=trial.id,
+            config=config,
+            evaluated_params=config,
+            storage=self._spec["storage"],
+            checkpoint_config=self._spec["checkpoint_config"],
+            placement_group_factory=self._spec["resources_per_trial"],
+            max_failures=RETRIES,
         )
-    from ray.tune.schedulers.pb2 import PB2
 
-    return PB2(
-        time_attr=TIME,
-        perturbation_interval=sweep.perturb_kimg,
-        hyperparam_bounds={d.name: list(d.bounds) for d in mutable if d.bounds},
-        log_config=True,
-        **aim,
-    )
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        self._live.discard(trial_id)
+        reports = self.trials.journal(trial_id).read()
+        whole = bool(reports) and reports[-1].kimg > self.sweep.kimg - self.sweep.every_kimg
+        end: End = "failed" if error else "finished" if whole else "stopped"
+        self.trials.end(trial_id, end)
 
+    def _next(self) -> Drawn | None:
+        if self._begun:
+            return self._begun.pop(0)
+        past = self.trials.read()
+        return self.trials.add(draw(self.sweep, past)) if len(past) < self.total_samples else None
 
-def within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that PBT has multiplied by its factors, back inside of the space."""
-    return {name: _within(space[name], value) for name, value in config.items()}
-
-
-def _within(dimension: Dimension, value: Any) -> Any:
-    if dimension.bounds is None:
-        return value
-    low, high = dimension.bounds
-    inside = min(max(value, low), high)
-    return round(inside) if isinstance(low, int) else float(inside)
+    def _config(self, trial: Drawn) -> dict[str, Any]:
+        """What a trial is to be trained with: of a population's trial, what it had come to."""
+        reports = self.trials.journal(trial.id).read()
+        return {**trial.config, **(reports[-1].config if self.sweep.population and reports else {})}

@@ -6,11 +6,12 @@
         sweep.json       what was asked for
         config.yaml      the recipe that all trials share, resolved
         space.yaml       the space, as it was given
-        trials/<id>/     a run folder for each trial, which `gesso fit --resume`, `generate` and `report` take
+        trials.json      what was drawn for each trial, and which have ended
+        trials/001/ ...  a run folder for each trial, which `gesso fit --resume`, `generate` and `report` take
         results.json     each trial's configuration, state and reports
         best.yaml        the best trial's recipe; pareto-1.yaml ... where there are two objectives
         report.html
-        ray/             Ray Tune's own state
+        ray/             Ray Tune's own state, which nothing is read from
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from ray import tune
 
 from launch.runs import RunFolder
+from tune.handed import Handed, needed
 from tune.journal import Journal, Report
 from tune.ranks import environment, limit_threads, others, printing_to
-from tune.reporting import STATE, Reporting
+from tune.reporting import Reporting
+from tune.schedule import results
 from tune.sweep import Sweep, open_sweep
 
 #: In Ray's checkpoint: whose it is, and up to which report it goes.
@@ -28,35 +31,28 @@ NOTE = "trial.json"
 def run_trial(config: Mapping[str, Any], folder: str) -> None:
     """Trains one configuration, from where it was if it has begun before.
 
-    Every trial has a run folder, from which it goes on like any run. What it reported before Ray Tune heard of it (the
-    sweep was killed in between) is told again first. In PBT and PB2, Ray's checkpoint says whose state to go on from.
+    Every trial has a run folder, from which it goes on like any run; what Ray Tune may not have heard of what it
+    reported, it is told first. In PBT and PB2, Ray's checkpoint says whose state to go on from.
     """
     sweep = open_sweep(folder)
-    drawn = sweep.space.active(config)
     identity = tune.get_context().get_trial_id()
     run = RunFolder(sweep.trials / identity)
     info = run.info()
     if info.get("state") == "failed":
         # Ray starts trials again whose process was lost; one that has failed by itself would fail again.
         raise RuntimeError(str(info.get("error")))
-    with tempfile.TemporaryDirectory() as scratch:
-        note, state = _told(Path(scratch))
-        parent = None
-        if sweep.population:
-            parent = _take_over(run, identity, note)
-        else:
-            known = note.get("images_seen", -1)
-            for report in Journal(run.path).read():
-                if report.images_seen > known:
-                    _tell(identity, report, None)
+    note = _note()
+    with taken_over(sweep, identity, note) if sweep.population else contextlib.nullcontext() as state:
+        if not sweep.population:
+            _tell_again(identity, Journal(run.path).read(), note)
             if info.get("state") == "finished":
                 return
         reporting = Reporting(
-            drawn,
+            sweep.space.active(config),
             tuple(sweep.objectives),
-            states=sweep.population,
+            states=needed(sweep) if sweep.population else 0,
             tell=partial(_tell, identity),
-            parent=parent,
+            parent=note["trial"] if note and note["trial"] != identity else None,
         )
         train(sweep, run, arguments(sweep, run, config, state), reporting)
     if reporting.stopped:
@@ -83,7 +79,7 @@ def train(sweep: Sweep, run: RunFolder, argv: Sequence[str], reporting: Reportin
     """Trains in this process, and in as many others as the trial has ranks."""
     with (
         printing_to(run.path / "logs" / "rank0.log"),
-        others(sweep.placement, argv, run.path, states=sweep.population) as variables,
+        others(sweep.placement, argv, run.path, states=reporting.states) as variables,
         environment(variables),
     ):
         from launch.train import main
@@ -94,36 +90,58 @@ def train(sweep: Sweep, run: RunFolder, argv: Sequence[str], reporting: Reportin
         main("fit", list(argv), [reporting])
 
 
-def _told(scratch: Path) -> tuple[dict[str, Any], Path | None]:
-    """What Ray's checkpoint for this trial says, and a copy of the state in it."""
+@contextlib.contextmanager
+def taken_over(sweep: Sweep, identity: str, note: Mapping[str, Any] | None) -> Iterator[Path | None]:
+    """The state that a population's trial goes on from, which is there as long as this; None: it begins.
+
+    What the run folder knows of another future is deleted: checkpoints and reports.
+
+    Args:
+        sweep: the sweep.
+        identity: the trial's.
+        note: what Ray's checkpoint says: whose state, after how many images. None: its own last one that it reported,
+            of a sweep that was stopped.
+    """
+    run = RunFolder(sweep.trials / identity)
+    donor, images = (note["trial"], note["images_seen"]) if note else (identity, _last_state(run))
+    journal = Journal(run.path)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if images == 0:
+        # Nothing to go on from.
+        shutil.rmtree(run.path, ignore_errors=True)
+        yield None
+        return
+    with tempfile.TemporaryDirectory(dir=run.path, prefix="taken-") as scratch:
+        state = Handed(sweep.trials / donor).take(images, Path(scratch) / "state")
+        journal.keep([report for report in journal.read() if report.images_seen <= images])
+        yield state
+
+
+def _last_state(run: RunFolder) -> int:
+    """After how many images the newest state is whose report was written down, too; 0: there is none."""
+    reported = {report.images_seen for report in Journal(run.path).read()}
+    return max(reported.intersection(Handed(run.path).images_seen()), default=0)
+
+
+def _note() -> dict[str, Any] | None:
+    """What Ray's checkpoint for this trial says."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
-        return {}, None
-    # A copy: whose state it is may go on, and Ray delete it, while this trial reads.
-    checkpoint.to_directory(str(scratch / "checkpoint"))
-    state = scratch / "checkpoint" / STATE
-    return json.loads((scratch / "checkpoint" / NOTE).read_text()), state if state.is_dir() else None
-
-
-def _take_over(run: RunFolder, identity: str, note: Mapping[str, Any]) -> str | None:
-    """Makes the run folder agree with the state that Ray gives; whose that was, if it was another trial's."""
-    if run.path.exists() and not note:
-        # Killed before its first report came through: it begins again.
-        shutil.rmtree(run.path)
-    if not note:
         return None
-    # All that matters is in Ray's checkpoint; checkpoints of a future that was given up would be in the way.
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    # Nor is what was reported in that future.
-    journal = Journal(run.path)
-    journal.keep([report for report in journal.read() if report.images_seen <= note["images_seen"]])
-    return note["trial"] if note["trial"] != identity else None
+    with checkpoint.as_directory() as folder:
+        return json.loads((Path(folder) / NOTE).read_text())
 
 
-def _tell(identity: str, report: Report, handed: Path | None) -> None:
-    """Hands a report to Ray Tune, which copies; returns when the trial is to go on, else ends the thread."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = handed or Path(scratch)
-        (folder / NOTE).write_text(json.dumps({"trial": identity, "images_seen": report.images_seen}))
-        metrics = {**report.metrics, "kimg": report.kimg, "images_seen": report.images_seen}
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+def _tell_again(identity: str, reports: Sequence[Report], note: Mapping[str, Any] | None) -> None:
+    """Tells Ray Tune what came after its checkpoint; where it has none, the last report, as its schedulers know all
+    others already."""
+    unknown = [report for report in reports if report.images_seen > note["images_seen"]] if note else reports[-1:]
+    for report in unknown:
+        _tell(identity, report)
+
+
+def _tell(identity: str, report: Report) -> None:
+    """Hands a report to Ray Tune; returns when the trial is to go on, else ends the thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / NOTE).write_text(json.dumps({"trial": identity, "images_seen": report.images_seen}))
+        tune.report(results(report), checkpoint=tune.Checkpoint.from_directory(folder))

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,11 +18,13 @@ from rich.live import Live
 from rich.table import Table
 
 from launch.runs import RunFolder, write_whole
+from tune.draw import count
 from tune.journal import Journal, Report
 from tune.nodes import LED, leave_at_once
 from tune.sweep import Objective, Sweep
+from tune.trials import End, Trials
 
-State = Literal["waiting", "running", "finished", "stopped", "failed"]
+State = Literal["waiting", "running"] | End
 RESULTS = "results.json"
 #: Rows of the live table.
 ROWS = 24
@@ -34,8 +36,8 @@ class Row:
 
     Args:
         number: in the order of their beginning, from 1.
-        id: the name of its run folder.
-        config: what was drawn and matters; in PBT what it has now.
+        id: the same, as the name of its run folder.
+        config: what was drawn and matters; in PBT what it was last trained with.
         state: ``stopped``: ended early by the scheduler.
         reports: all of them, the oldest first.
         error: why it failed; "" if it did not.
@@ -71,36 +73,23 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def rows_of(sweep: Sweep, trials: Sequence[Trial], numbers: dict[str, int]) -> list[Row]:
-    """How each of Ray's trials stands, by number.
+def rows_of(sweep: Sweep, running: Collection[str]) -> list[Row]:
+    """How each trial stands, by number.
 
     Args:
         sweep: the sweep.
-        trials: Ray's; it puts one that begins again behind all others.
-        numbers: those of the trials that are known, by id; the others get theirs.
+        running: ids of those that Ray has started.
     """
-    for trial in trials:
-        numbers.setdefault(trial.trial_id, len(numbers) + 1)
-    rows = [
-        _row(sweep, numbers[trial.trial_id], trial.trial_id, sweep.space.active(trial.config), trial.status)
-        for trial in trials
-    ]
-    return sorted(rows, key=lambda row: row.number)
-
-
-def _row(sweep: Sweep, number: int, identity: str, config: dict[str, Any], status: str) -> Row:
-    run = RunFolder(sweep.trials / identity)
-    info = run.info()
-    reports = Journal(run.path).read()
-    state: State = "waiting"
-    error = ""
-    if status == Trial.ERROR:
-        state, error = "failed", str(info.get("error") or "its process was lost; see logs/rank0.log")
-    elif status == Trial.TERMINATED:
-        state = "finished" if reports and reports[-1].kimg > sweep.kimg - sweep.every_kimg else "stopped"
-    elif status == Trial.RUNNING:
-        state = "running"
-    return Row(number, identity, config, state, reports, error)
+    rows = []
+    for trial in Trials(sweep.path).read():
+        run = RunFolder(sweep.trials / trial.id)
+        reports = Journal(run.path).read()
+        # In a population what it has now is not what was drawn first.
+        config = reports[-1].config if reports else sweep.space.active(trial.config)
+        state: State = trial.end or ("running" if trial.id in running else "waiting")
+        error = str(run.info().get("error") or "its process was lost; see logs/rank0.log") if state == "failed" else ""
+        rows.append(Row(trial.number, trial.id, dict(config), state, reports, error))
+    return rows
 
 
 def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
@@ -168,13 +157,12 @@ class Watch(Callback):
         self.sweep = sweep
         self.interval = interval
         self._next_look = 0.0
-        self._numbers: dict[str, int] = {}
         self._told: set[str] = set()
         self._live: Live | None = None
 
     def setup(self, *arguments: Any, **info: Any) -> None:
-        # Of a sweep that was stopped.
-        self._numbers = {row.id: row.number for row in read_rows(self.sweep)}
+        # Of a sweep that was stopped, what had ended is not said again.
+        self._told = {trial.id for trial in Trials(self.sweep.path).read() if trial.end}
         console = Console(stderr=True)
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False)
@@ -197,7 +185,7 @@ class Watch(Callback):
 
     def _look(self, trials: list[Trial]) -> None:
         began = time.monotonic()
-        rows = rows_of(self.sweep, trials, self._numbers)
+        rows = rows_of(self.sweep, {trial.trial_id for trial in trials if trial.status == Trial.RUNNING})
         save_rows(self.sweep, rows)
         if self._live:
             self._live.update(table(self.sweep, rows), refresh=True)
@@ -225,7 +213,7 @@ def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
     best = {row.id for row in chosen_of(rows, objectives)}
     counts = {state: sum(row.state == state for row in rows) for state in ("running", "finished", "stopped", "failed")}
     title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    shown = Table(title=f"{sweep.path.name}: {len(rows)} of {sweep.num_samples} trials: {title}", title_justify="left")
+    shown = Table(title=f"{sweep.path.name}: {len(rows)} of {count(sweep)} trials: {title}", title_justify="left")
     names = list(dict.fromkeys(name for row in rows for name in row.config))
     for head in (
         "trial",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from launch.checkpoints import layout
 from launch.runs import RunFolder
 from launch.train import main
 from tests.launch.identity import assert_identical, training_state
+from tune.handed import Handed
 from tune.journal import Journal, Report
-from tune.reporting import STATE, Reporting
+from tune.reporting import Reporting
 from tune.sweep import Objective
 
 
@@ -20,11 +22,10 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest
     """A DCGAN: two networks with an optimizer each, averages, and a place in the stream."""
     kept: list[Path] = []
 
-    def keep(report: Report, handed: Path | None) -> None:
-        assert handed is not None
-        kept.append(Path(shutil.copytree(handed / STATE, tmp_path / f"state-{len(kept)}")))
+    def keep(report: Report) -> None:
+        kept.append(Handed(tmp_path / "parent").take(report.images_seen, tmp_path / f"state-{len(kept)}"))
 
-    def train(name: str, *more: str) -> Path:
+    def train(name: str, *more: str, tell: Callable[[Report], None] = lambda report: None) -> Path:
         monkeypatch.setenv("GESSO_RUN", str(tmp_path / name))
         arguments = [
             *("--config=mnist-dcgan", f"--data.path={shards}", "--data.global_batch_size=16", "--model.width=8"),
@@ -34,10 +35,11 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest
             *("--previews.every_kimg=10", "--run.kimg=0.24", *more),
         ]
         objective = Objective("fid/mobilenet_v2", "min")
-        assert main("fit", arguments, [Reporting({}, (objective,), states=True, tell=keep)]) == 0
+        assert main("fit", arguments, [Reporting({}, (objective,), states=2, tell=tell)]) == 0
         return tmp_path / name
 
-    parent = train("parent")
+    parent = train("parent", tell=keep)
+    assert Handed(parent).images_seen() == [160, 240]
     assert [report.images_seen for report in Journal(parent).read()] == [80, 160, 240]
     # The clone changes the learning rate, and stops where it began: all but that is what the parent was.
     clone = train("clone", f"--checkpoint={kept[1]}", "--run.kimg=0.16", "--model.generator_lr=0.001")
