@@ -76,13 +76,13 @@ def _tpe(sweep: Sweep, past: Sequence[Drawn], seed: np.random.SeedSequence) -> d
 
 def _known(sweep: Sweep, trial: Drawn) -> tuple[str, list[float] | None, dict[int, float]]:
     """What Optuna is told of a trial: its state, its values, and those on the way where there is one objective."""
-    if trial.end is None:
-        return "RUNNING", None, {}
+    reports = Trials(sweep.path).journal(trial.id).read()
     if trial.end == "failed":
         return "FAIL", None, {}
-    reports = Trials(sweep.path).journal(trial.id).read()
-    if trial.end == "stopped":
-        (objective,) = sweep.objectives
-        # Ranked below what was trained to the end, by how far it came and then by its value.
-        return "PRUNED", None, {report.images_seen: report.metrics[objective.metric] for report in reports}
-    return "COMPLETE", [reports[-1].metrics[objective.metric] for objective in sweep.objectives], {}
+    if trial.end == "finished":
+        return "COMPLETE", [reports[-1].metrics[objective.metric] for objective in sweep.objectives], {}
+    if not reports or len(sweep.objectives) > 1:
+        return "RUNNING", None, {}
+    # Ranked below what was trained to the end, by how far it came and then by its value.
+    (objective,) = sweep.objectives
+    return "PRUNED", None, {report.images_seen: report.metrics[objective.metric] for report in reports}

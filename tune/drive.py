@@ -100,11 +100,12 @@ def tuner(sweep: Sweep) -> tune.Tuner:
     """Ray's Tuner for the trials of a sweep that have not ended."""
     trainable: Any = partial(run_trial, folder=str(sweep.path))
     trainable.__name__ = "trial"
+    search = Search(sweep)
     return tune.Tuner(
         tune.with_resources(trainable, PlacementGroupFactory(sweep.placement.bundles(), strategy="PACK")),
         tune_config=tune.TuneConfig(
-            search_alg=Search(sweep),
-            scheduler=scheduler(sweep),
+            search_alg=search,
+            scheduler=scheduler(sweep, search),
             # Imports take longer than many a trial. Processes that have trained together are not used again.
             reuse_actors=sweep.placement.ranks == 1,
         ),
@@ -113,7 +114,7 @@ def tuner(sweep: Sweep) -> tune.Tuner:
             storage_path=str(sweep.ray.parent),
             callbacks=[Watch(sweep)],
             # PBT may copy from a trial that has reported again meanwhile.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=needed(sweep) if sweep.population else 1),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=max(1, needed(sweep))),
             verbose=0,
         ),
     )

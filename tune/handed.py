@@ -1,4 +1,4 @@
-"""States of a trial that others of its population may take over, named by images seen."""
+"""States that a trial goes on from after it was halted, or that others of its population take over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tune.sweep import Sweep
 
 
 class Handed:
-    """The states in a trial's run folder.
+    """The states in a trial's run folder, named by images seen.
 
     Args:
         run: the folder.
@@ -44,5 +44,8 @@ class Handed:
 
 
 def needed(sweep: Sweep) -> int:
-    """How many states a trial keeps: others take what it was when Ray Tune last looked, an interval ago at most."""
-    return math.ceil(sweep.perturb_kimg / sweep.every_kimg) + 2
+    """How many states each trial of a sweep keeps."""
+    if sweep.population:
+        # Others take what it was when Ray Tune last looked: an interval ago, or while the next one is being written.
+        return math.ceil(sweep.perturb_kimg / sweep.every_kimg) + 2
+    return 2 if sweep.scheduler == "asha" else 0

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
-    ASHAScheduler,
     FIFOScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
@@ -20,14 +19,17 @@ from ray.tune.schedulers import (
 )
 from ray.tune.schedulers.pb2 import PB2
 
+from tune.asha import Asha
 from tune.journal import Report
+from tune.search import Search
 from tune.space import Dimension, Space
 from tune.sweep import Sweep
 from tune.trials import Trials
 
-#: PBT's factors: quantiles of a log-normal distribution. Two of them (1.2 and 0.8, as in the paper) leave gaps that a
-#: small population never closes; so many found a planted optimum within 5 % twice as often.
-FACTORS = tuple(math.exp(0.2 * NormalDist().inv_cdf((k + 0.5) / 32)) for k in range(32))
+#: PBT's factors: quantiles of two log-normal distributions, one to search with (30 %) and one to settle with (5 %). Two
+#: factors (1.2 and 0.8, as in the paper) leave gaps that a small population never closes: 8 trials found a planted
+#: optimum within 5 % in 25 % of 200 simulated sweeps of 20 intervals, with these in 75 %, and in 97 % with 40 intervals.
+FACTORS = tuple(math.exp((0.05 if k % 2 else 0.3) * NormalDist().inv_cdf((k + 0.5) / 32)) for k in range(32))
 #: Time that all schedulers count in.
 TIME = "kimg"
 
@@ -37,15 +39,19 @@ def results(report: Report) -> dict[str, Any]:
     return {**report.metrics, TIME: report.kimg, "images_seen": report.images_seen}
 
 
-def scheduler(sweep: Sweep) -> TrialScheduler:
-    """The scheduler, on images seen."""
+def scheduler(sweep: Sweep, search: Search) -> TrialScheduler:
+    """The scheduler, on images seen.
+
+    Args:
+        sweep: the sweep.
+        search: where its trials come from.
+    """
     if sweep.scheduler == "none":
         return FIFOScheduler()
+    if sweep.scheduler == "asha":
+        return Asha(sweep, search)
     (objective,) = sweep.objectives
     aim: dict[str, Any] = {"time_attr": TIME, "metric": objective.metric, "mode": objective.mode}
-    if sweep.scheduler == "asha":
-        lengths: dict[str, Any] = {"max_t": sweep.kimg, "grace_period": sweep.grace_kimg}
-        return Asha(sweep, reduction_factor=sweep.reduction, **lengths, **aim)
     if sweep.scheduler == "median":
         return Median(sweep, grace_period=sweep.grace_kimg, min_samples_required=3, **aim)
     # Ray draws from these when it copies and changes.
@@ -65,37 +71,25 @@ def scheduler(sweep: Sweep) -> TrialScheduler:
     return Pb2(sweep, hyperparam_bounds={d.name: list(d.bounds) for d in mutable if d.bounds}, **aim)
 
 
-class _Remembering:
-    """Makes a scheduler know what trials reported before the sweep was stopped, without deciding on it again."""
+class Median(MedianStoppingRule):
+    """Stops trials whose best is worse than the median of the others' averages."""
 
     def __init__(self, sweep: Sweep, **options: Any) -> None:
         super().__init__(**options)
         self._trials = Trials(sweep.path)
         for trial in self._trials.read():
             if trial.end:
-                self._recall(None, Trial("trial", trial_id=trial.id, stub=True), self._reports(trial.id))
+                self._recall(Trial("trial", trial_id=trial.id, stub=True), self._trials.journal(trial.id).read())
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
         # The last report comes again from the trial itself: whether it was decided upon, nobody knows.
-        self._recall(tune_controller, trial, self._reports(trial.trial_id)[:-1])
-        super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
+        self._recall(trial, self._trials.journal(trial.trial_id).read()[:-1])
 
-    def _reports(self, identity: str) -> list[Report]:
-        return self._trials.journal(identity).read()
-
-    def _recall(self, tune_controller: Any, trial: Trial, reports: Sequence[Report]) -> None:
+    def _recall(self, trial: Trial, reports: Sequence[Report]) -> None:
         for report in reports:
-            # A completion is a value that asks for no decision; ASHA forgets the trial with it, but not the value.
-            super().on_trial_add(tune_controller, trial)  # type: ignore[misc]
-            super().on_trial_complete(tune_controller, trial, results(report))  # type: ignore[misc]
-
-
-class Asha(_Remembering, ASHAScheduler):
-    """Asynchronous successive halving."""
-
-
-class Median(_Remembering, MedianStoppingRule):
-    """Stops trials whose best is worse than the median of the others' averages."""
+            # To this rule a completion is one more value, which asks for no decision.
+            self.on_trial_complete(None, trial, results(report))  # type: ignore[arg-type]
 
 
 class _Timed:

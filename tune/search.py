@@ -38,16 +38,29 @@ class Search(SearchAlgorithm):
         assert isinstance(experiment, Experiment)
         self._spec = experiment.spec
 
+    def has_room(self) -> bool:
+        """Whether one more trial may train."""
+        return not self.sweep.concurrent or len(self._live) < self.sweep.concurrent
+
+    def halt(self, identity: str) -> None:
+        """Notes that a trial does not train for now."""
+        self._live.discard(identity)
+
+    def go_on(self, identity: str) -> None:
+        """Notes that a trial trains again."""
+        self._live.add(identity)
+
     def next_trial(self) -> Trial | None:
-        if self.sweep.concurrent and len(self._live) >= self.sweep.concurrent:
+        if not self.has_room():
             return None
         trial = self._next()
         if trial is None:
             self.set_finished()
             return None
-        self._live.add(trial.id)
-        config = self._config(trial)
-        return Trial(
+        reports = self.trials.journal(trial.id).read()
+        # Of a population's trial, what it had come to.
+        config = {**trial.config, **(reports[-1].config if self.sweep.population and reports else {})}
+        made = Trial(
             self._spec["run"],
             trial_id=trial.id,
             experiment_tag=trial.id,
@@ -58,6 +71,12 @@ class Search(SearchAlgorithm):
             placement_group_factory=self._spec["resources_per_trial"],
             max_failures=RETRIES,
         )
+        if self.sweep.scheduler == "asha" and reports:
+            # Whether it waited or trained when the sweep was stopped, the scheduler knows.
+            made.status = Trial.PAUSED
+        else:
+            self._live.add(trial.id)
+        return made
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         self._live.discard(trial_id)
@@ -71,8 +90,3 @@ class Search(SearchAlgorithm):
             return self._begun.pop(0)
         past = self.trials.read()
         return self.trials.add(draw(self.sweep, past)) if len(past) < self.total_samples else None
-
-    def _config(self, trial: Drawn) -> dict[str, Any]:
-        """What a trial is to be trained with: of a population's trial, what it had come to."""
-        reports = self.trials.journal(trial.id).read()
-        return {**trial.config, **(reports[-1].config if self.sweep.population and reports else {})}

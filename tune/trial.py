@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 
+from launch.checkpoints import files
 from launch.runs import RunFolder
 from tune.handed import Handed, needed
 from tune.journal import Journal, Report
@@ -32,7 +33,7 @@ def run_trial(config: Mapping[str, Any], folder: str) -> None:
     """Trains one configuration, from where it was if it has begun before.
 
     Every trial has a run folder, from which it goes on like any run; what Ray Tune may not have heard of what it
-    reported, it is told first. In PBT and PB2, Ray's checkpoint says whose state to go on from.
+    reported, it is told first. Where trials are halted or copied, Ray's checkpoint says whose state to go on from.
     """
     sweep = open_sweep(folder)
     identity = tune.get_context().get_trial_id()
@@ -42,15 +43,15 @@ def run_trial(config: Mapping[str, Any], folder: str) -> None:
         # Ray starts trials again whose process was lost; one that has failed by itself would fail again.
         raise RuntimeError(str(info.get("error")))
     note = _note()
-    with taken_over(sweep, identity, note) if sweep.population else contextlib.nullcontext() as state:
-        if not sweep.population:
-            _tell_again(identity, Journal(run.path).read(), note)
-            if info.get("state") == "finished":
-                return
+    if not sweep.population:
+        _tell_again(identity, Journal(run.path).read(), note)
+        if info.get("state") == "finished":
+            return
+    with taken_over(sweep, identity, note) if needed(sweep) else contextlib.nullcontext() as state:
         reporting = Reporting(
             sweep.space.active(config),
             tuple(sweep.objectives),
-            states=needed(sweep) if sweep.population else 0,
+            states=needed(sweep),
             tell=partial(_tell, identity),
             parent=note["trial"] if note and note["trial"] != identity else None,
         )
@@ -92,9 +93,9 @@ def train(sweep: Sweep, run: RunFolder, argv: Sequence[str], reporting: Reportin
 
 @contextlib.contextmanager
 def taken_over(sweep: Sweep, identity: str, note: Mapping[str, Any] | None) -> Iterator[Path | None]:
-    """The state that a population's trial goes on from, which is there as long as this; None: it begins.
+    """The state that a trial goes on from, which is there as long as this; None: it begins.
 
-    What the run folder knows of another future is deleted: checkpoints and reports.
+    What the run folder knows of a future that was given up is deleted: checkpoints and reports.
 
     Args:
         sweep: the sweep.
@@ -105,12 +106,16 @@ def taken_over(sweep: Sweep, identity: str, note: Mapping[str, Any] | None) -> I
     run = RunFolder(sweep.trials / identity)
     donor, images = (note["trial"], note["images_seen"]) if note else (identity, _last_state(run))
     journal = Journal(run.path)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
     if images == 0:
         # Nothing to go on from.
         shutil.rmtree(run.path, ignore_errors=True)
         yield None
         return
+    if donor != identity:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+    for path in run.checkpoints.glob("[0-9]" * 12):
+        if int(path.name) > images:
+            files.remove(path)
     with tempfile.TemporaryDirectory(dir=run.path, prefix="taken-") as scratch:
         state = Handed(sweep.trials / donor).take(images, Path(scratch) / "state")
         journal.keep([report for report in journal.read() if report.images_seen <= images])

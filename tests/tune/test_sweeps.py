@@ -73,8 +73,6 @@ def test_asha_spends_a_third_and_finds_one_of_the_best(lab: Lab) -> None:
         lab.space(first="loguniform(0.1, 90)", second="loguniform(0.01, 4)"),
         *(
             "--scheduler=asha",
-            "--seed=4",
-            "--concurrent=1",
             "--num-samples=16",
             "--run.kimg=0.512",
             "--grace-kimg=0.016",
