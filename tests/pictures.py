@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -21,6 +23,24 @@ def paintings(side: int, count: int = 2) -> Tensor:
 
     files = sorted(path for path in fetch("terminal_museum", progress=False).rglob("*") if path.suffix in SUFFIXES)
     return torch.cat([picture(Image.open(file), side) for file in files[:: len(files) // count][:count]])
+
+
+def style_folder(folder: Path) -> Path:
+    """Fills a folder: shards/ of photographs at 48 px, paintings wheat.png and water.png, and photo.png."""
+    from launch.cli import main
+    from launch.pictures import to_uint8
+
+    (folder / "photographs").mkdir()
+    for number, image in enumerate(to_uint8(photographs(96))):
+        for part in range(4):
+            top, left = divmod(part, 2)
+            crop = image[:, 32 * top : 32 * top + 64, 32 * left : 32 * left + 64]
+            Image.fromarray(crop.permute(1, 2, 0).numpy()).save(folder / "photographs" / f"{number}-{part}.png")
+    for name, image in zip(("wheat", "water"), to_uint8(paintings(64)), strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+    Image.open(folder / "photographs" / "0-0.png").save(folder / "photo.png")
+    assert main(["shards", "build", str(folder / "photographs"), str(folder / "shards"), "--size", "48"]) == 0
+    return folder
 
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

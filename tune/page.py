@@ -15,15 +15,18 @@ from launch.report.curves import draw
 from launch.report.embed import embed
 from launch.report.pieces import Html, definitions, grid_of, image, section
 from launch.report.pieces import table as html_table
+from tune.effects import effects
 from tune.importance import importances
 from tune.outcome import Outcome
-from tune.plots import importance_bars, parallel_coordinates, scatter
+from tune.plots import effect, importance_bars, parallel_coordinates, scatter
 from tune.space import Space
 from tune.sweep import Sweep
 from tune.watch import Row, ranked, short
 
 #: Trials whose curves and grids are shown.
 SHOWN = 6
+#: Plots of a metric over an option.
+MOST_EFFECTS = 24
 #: Bytes that their grids may take.
 GRIDS = 4_000_000
 
@@ -46,6 +49,10 @@ def write_page(sweep: Sweep, outcome: Outcome) -> Path:
             section(
                 "What mattered",
                 grid_of("charts", [*filter(None, [scatter(rows, outcome.chosen, sweep.objectives), *importance])]),
+            ),
+            section(
+                "What each option moved",
+                grid_of("charts", [effect(shown) for shown in effects(rows, space, sweep.objectives)[:MOST_EFFECTS]]),
             ),
             section("Curves", draw(_curves(sweep, chosen[:SHOWN]))),
             section("Pictures of the best trials", _pictures(sweep, chosen[:SHOWN])),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from launch.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, label, log_ticks, tick_label, ticks
+from launch.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, log_ticks, tick_label, ticks
 from launch.report.pieces import Html
+from tune.effects import Effect
 from tune.space import Dimension
 from tune.sweep import Objective
 from tune.watch import Row, short
@@ -98,37 +99,63 @@ def scatter(rows: Sequence[Row], front: Sequence[Row], objectives: Sequence[Obje
     if len(objectives) < 2 or len(measured) < 2:
         return ""
     first, second = objectives[:2]
-    across, up = (_padded([row.value(objective) for row in measured]) for objective in (first, second))
+    across = Scale(_padded([row.value(first) for row in measured]))
+    up = Scale(_padded([row.value(second) for row in measured]))
 
     def place(row: Row) -> tuple[float, float]:
-        x, y = (
-            (row.value(objective) - low) / (high - low) for objective, (low, high) in ((first, across), (second, up))
-        )
-        return LEFT + x * (RIGHT - LEFT), BOTTOM - y * (BOTTOM - TOP)
+        return _place(across(row.value(first)), up(row.value(second)))
 
-    parts = []
-    for tick in ticks(*up):
-        y = BOTTOM - (tick - up[0]) / (up[1] - up[0]) * (BOTTOM - TOP)
-        parts.append(f'<line class="rule" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{y:.1f}" dy=".34em" text-anchor="end">{label(tick)}</text>')
-    for tick in ticks(*across, count=6):
-        x = LEFT + (tick - across[0]) / (across[1] - across[0]) * (RIGHT - LEFT)
-        parts.append(f'<text x="{x:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{label(tick)}</text>')
-    parts.append(f'<text class="unit" x="{RIGHT}" y="{BOTTOM + 30}" text-anchor="end">{escape(_aim(first))}</text>')
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, front))
-    parts.append(f'<polyline class="c1 curve" fill="none" style="stroke:var(--c1);stroke-width:1.5" points="{line}"/>')
+    parts = [
+        _frame(across, up, _aim(first)),
+        f'<polyline class="c1 curve" fill="none" style="stroke:var(--c1);stroke-width:1.5" points="{line}"/>',
+    ]
     on_front = {row.id for row in front}
     for row in measured:
-        x, y = place(row)
-        colour = "c1" if row.id in on_front else "c0"
         told = {**row.config, **{objective.metric: row.value(objective) for objective in objectives}}
-        parts.append(
-            f'<g class="{colour}"><circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-            f"<title>trial {row.number}: {escape(_told(told))}</title></circle></g>"
-        )
+        parts.append(_dot(place(row), "c1" if row.id in on_front else "c0", f"trial {row.number}: {_told(told)}"))
         if row.id in on_front:
+            x, y = place(row)
             parts.append(f'<text x="{x + 7:.1f}" y="{y - 6:.1f}">{row.number}</text>')
     return _figure(_aim(second), f"over {_aim(first)}; the line is the Pareto front", HEIGHT, parts)
+
+
+def effect(shown: Effect) -> Html:
+    """A metric over an option: a dot for each trial."""
+    across = Scale([], shown.dimension)
+    up = Scale(_padded([y for *_, y in shown.points]))
+    name = shown.dimension.name.removeprefix("model.")
+    dots = [
+        _dot(_place(across(x), up(y)), "c0", f"trial {number}: {name} {short(x)}, {shown.metric} {short(y)}")
+        for number, x, y in shown.points
+    ]
+    frame = _frame(across, up, name + (" (log)" if across.log else ""))
+    note = f"over {name}, at {shown.kimg:g} kimg; rank correlation {shown.rho:+.2f}"
+    return _figure(shown.metric, note, HEIGHT, [frame, *dots])
+
+
+def _frame(across: Scale, up: Scale, unit: str) -> Html:
+    """Both axes of a plot."""
+    parts = []
+    for share, text in up.marks():
+        _, y = _place(0.0, share)
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y:.1f}" dy=".34em" text-anchor="end">{escape(text)}</text>')
+    for share, text in across.marks():
+        x, _ = _place(share, 0.0)
+        parts.append(f'<text x="{x:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>')
+    parts.append(f'<text class="unit" x="{RIGHT}" y="{BOTTOM + 30}" text-anchor="end">{escape(unit)}</text>')
+    return "".join(parts)
+
+
+def _place(across: float, up: float) -> tuple[float, float]:
+    return LEFT + across * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
+
+
+def _dot(place: tuple[float, float], colour: str, told: str) -> Html:
+    x, y = place
+    mark = f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(told)}</title></circle>'
+    return f'<g class="{colour}">{mark}</g>'
 
 
 def _figure(title: str, note: str, height: float, parts: Sequence[Html]) -> Html:

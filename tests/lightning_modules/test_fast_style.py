@@ -10,14 +10,13 @@ from PIL import Image
 
 from datamodules.assets import fetch
 from launch.cli import main
-from launch.pictures import to_uint8
 from launch.runs import RunFolder
 from lightning_modules.fast_style import CONTENT_LAYER, STYLE_LAYERS, FastStyle
 from lightning_modules.losses.style import gram
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.stylize import Style
 from tests.launch.identity import assert_identical, training_state
-from tests.pictures import paintings, photographs
+from tests.pictures import paintings, photographs, style_folder
 
 
 def family(count: int = 1, **options: object) -> FastStyle:
@@ -110,18 +109,7 @@ def test_grams_of_a_style_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of photographs, two paintings and a photograph as files."""
-    folder = tmp_path_factory.mktemp("fast-style")
-    (folder / "photographs").mkdir()
-    for number, image in enumerate(to_uint8(photographs(96))):
-        for part in range(4):
-            top, left = divmod(part, 2)
-            crop = image[:, 32 * top : 32 * top + 64, 32 * left : 32 * left + 64]
-            Image.fromarray(crop.permute(1, 2, 0).numpy()).save(folder / "photographs" / f"{number}-{part}.png")
-    for name, image in zip(("wheat", "water"), to_uint8(paintings(64)), strict=True):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
-    Image.open(folder / "photographs" / "0-0.png").save(folder / "photo.png")
-    assert main(["shards", "build", str(folder / "photographs"), str(folder / "shards"), "--size", "48"]) == 0
-    return folder
+    return style_folder(tmp_path_factory.mktemp("fast-style"))
 
 
 @pytest.mark.slow
