@@ -107,6 +107,8 @@ def _tiles(sweep: Sweep, outcome: Outcome) -> Html:
 
 
 def _curves(sweep: Sweep, rows: Sequence[Row]) -> list[Chart]:
+    if all(len(row.reports) < 2 for row in rows):
+        return []
     return [
         Chart(
             objective.metric,
