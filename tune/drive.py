@@ -91,7 +91,9 @@ def run(sweep: Sweep) -> list[Row]:
     """
     # Of a sweep that was stopped; all that counts is in the list of trials and in their run folders.
     shutil.rmtree(sweep.ray, ignore_errors=True)
-    with contextlib.nullcontext() if LED in os.environ else stopping_on_sigterm():
+    with contextlib.nullcontext() if LED in os.environ else stopping_on_sigterm(), warnings.catch_warnings():
+        # PB2's Gaussian process has few trials to learn from, and says so at each fit.
+        warnings.filterwarnings("ignore", module="sklearn")
         tuner(sweep).fit()
     return read_rows(sweep)
 

@@ -97,6 +97,7 @@ class _Timed:
 
     def __init__(self, sweep: Sweep, **options: Any) -> None:
         super().__init__(**options)
+        self._space = sweep.space
         self._trials = Trials(sweep.path)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
@@ -113,6 +114,11 @@ class Pbt(_Timed, PopulationBasedTraining):
 
 class Pb2(_Timed, PB2):
     """Population based bandits."""
+
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict, dict]:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        # Its arithmetic is in single precision, and may leave the bounds by the last digit.
+        return within(self._space, config), operations
 
 
 def within(space: Space, config: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray.tune.experiment import Trial
 
 from launch.checkpoints import layout
 from launch.runs import RunFolder
@@ -15,7 +16,10 @@ from tests.launch.identity import assert_identical, training_state
 from tune.handed import Handed
 from tune.journal import Journal, Report
 from tune.reporting import Reporting
-from tune.sweep import Objective
+from tune.schedule import scheduler
+from tune.search import Search
+from tune.sweep import Objective, Sweep
+from tune.trials import Trials
 
 
 def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +69,36 @@ def _state(path: Path) -> dict:
     shutil.copytree(path, run.checkpoints / "000000000000")
     assert layout.read(run.checkpoints / "000000000000")
     return training_state(run.path)
+
+
+def test_the_median_rule_remembers(tmp_path: Path) -> None:
+    """A sweep that goes on decides as it would have: what was reported before counts, and is not decided upon again."""
+    (tmp_path / "space.yaml").write_text("model.first: uniform(0, 1)\n")
+    objective = Objective("val/planted", "min")
+    options: dict = {"scheduler": "median", "kimg": 4.0, "every_kimg": 1.0, "grace_kimg": 1.0}
+    sweep = Sweep(tmp_path, "gesso tune", [objective], num_samples=5, **options)
+    trials = Trials(tmp_path)
+    values = {"001": [0.1, 0.1, 0.1], "002": [0.2, 0.2, 0.2], "003": [0.3, 0.3, 0.3], "004": [0.9, 0.25]}
+    for identity, reported in values.items():
+        assert trials.add({"model.first": 0.5}).id == identity
+        for kimg, value in enumerate(reported, 1):
+            trials.journal(identity).add(Report(1000 * kimg, {"val/planted": value}, {}))
+        if identity != "004":
+            trials.end(identity, "stopped")
+    made = scheduler(sweep, Search(sweep))
+
+    class Controller:
+        search_alg = None
+
+    def tell(identity: str, kimg: float, value: float) -> str:
+        trial = told.setdefault(identity, Trial("trial", trial_id=identity, stub=True))
+        if len(told) > len(added):
+            made.on_trial_add(Controller, trial)  # type: ignore[arg-type]
+            added.add(identity)
+        return made.on_trial_result(Controller, trial, {"val/planted": value, "kimg": kimg})  # type: ignore[arg-type]
+
+    told: dict[str, Trial] = {}
+    added: set[str] = set()
+    # Trial 4 was bad at first and is not now; 5 is worse than the median of all four.
+    assert tell("004", 2, 0.15) == "CONTINUE"
+    assert tell("005", 1, 0.95) == "STOP"

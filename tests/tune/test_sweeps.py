@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.cli import main
+from tests.launch.offline import wandb_groups, wandb_runs
 from tests.tune.lab import Lab
 from tests.tune.planted import FIRST, SECOND
 from tune.journal import Journal
@@ -133,11 +134,23 @@ def stamp(sweep: Sweep, identity: str) -> float:
 
 
 def test_a_trial_that_diverges_ends_alone(lab: Lab) -> None:
-    sweep, rows = lab.run(lab.space(diverges_at="grid([0, 24, 0])"), "--num-samples=1")
+    space = lab.space(diverges_at="grid([0, 24, 0])")
+    sweep, rows = lab.run(space, "--num-samples=1", "--run.wandb=offline")
     assert [row.state for row in rows] == ["finished", "failed", "finished"]
     assert rows[1].error == "ValueError: val/planted was nan at 0.032 kimg: this trial has diverged"
     assert rows[1].error in (sweep.path / "report.html").read_text()
     assert sum(1 for _ in Path(sweep.trials).iterdir()) == 3
+    # To W&B they are one group, with a run for each.
+    assert wandb_groups(sweep.trials) == {sweep.path.name}
+    assert len({identity for identity, _ in wandb_runs(sweep.trials)}) == 3
+
+
+def test_pb2_moves_within_its_bounds(lab: Lab) -> None:
+    _, rows = lab.run(lab.space(**RANGES), "--scheduler=pb2", "--num-samples=4", "--perturb-kimg=0.016")
+    assert [row.state for row in rows] == ["finished"] * 4
+    configs = [report.config for row in rows for report in row.reports]
+    assert all(1 <= config["model.first"] <= 9 and 0.07 <= config["model.second"] <= 0.6 for config in configs)
+    assert any(report.parent for row in rows for report in row.reports)
 
 
 def test_two_ranks_are_one_trial(lab: Lab) -> None:
