@@ -89,6 +89,8 @@ def run(sweep: Sweep) -> list[Row]:
     Returns:
         All trials.
     """
+    # What Ray would say of trials that were interrupted, the table has said.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Of a sweep that was stopped; all that counts is in the list of trials and in their run folders.
     shutil.rmtree(sweep.ray, ignore_errors=True)
     with contextlib.nullcontext() if LED in os.environ else stopping_on_sigterm(), warnings.catch_warnings():

@@ -72,8 +72,9 @@ class Search(SearchAlgorithm):
             max_failures=RETRIES,
         )
         if self.sweep.scheduler == "asha" and reports:
-            # Whether it waited or trained when the sweep was stopped, the scheduler knows.
+            # Whether it waited or trained when the sweep was stopped, the scheduler knows. It may end without a start.
             made.status = Trial.PAUSED
+            made.init_local_path()
         else:
             self._live.add(trial.id)
         return made

@@ -7,12 +7,13 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -22,9 +23,9 @@ from tune.draw import count
 from tune.journal import Journal, Report
 from tune.nodes import LED, leave_at_once
 from tune.sweep import Objective, Sweep
-from tune.trials import End, Trials
+from tune.trials import Trials
 
-State = Literal["waiting", "running"] | End
+State = Literal["waiting", "running", "finished", "stopped", "failed"]
 RESULTS = "results.json"
 #: Rows of the live table.
 ROWS = 24
@@ -145,8 +146,8 @@ def chosen_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]
     return [best] if best else []
 
 
-class Watch(Callback):
-    """Ray Tune's callback that keeps file and table current.
+class Watch(TrialProgressCallback):
+    """Keeps file and table current, in the place of Ray Tune's callback that prints.
 
     Args:
         sweep: the sweep.
@@ -154,6 +155,7 @@ class Watch(Callback):
     """
 
     def __init__(self, sweep: Sweep, interval: float = 0.5) -> None:
+        super().__init__()
         self.sweep = sweep
         self.interval = interval
         self._next_look = 0.0
@@ -203,6 +205,9 @@ class Watch(Callback):
                 what = row.error or row.figures(self.sweep.objectives)
                 print(f"trial {row.number} {row.state} at {row.kimg:g} kimg: {what}  ({row.drawn})", file=sys.stderr)
 
+    def _print(self, msg: str) -> None:
+        pass
+
     def get_state(self) -> dict[str, Any] | None:
         return None
 
@@ -211,8 +216,8 @@ def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
     """The trials that run, and the best of the others."""
     objectives = sweep.objectives
     best = {row.id for row in chosen_of(rows, objectives)}
-    counts = {state: sum(row.state == state for row in rows) for state in ("running", "finished", "stopped", "failed")}
-    title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    counts = Counter(row.state for row in rows)
+    title = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
     shown = Table(title=f"{sweep.path.name}: {len(rows)} of {count(sweep)} trials: {title}", title_justify="left")
     names = list(dict.fromkeys(name for row in rows for name in row.config))
     for head in (

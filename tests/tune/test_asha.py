@@ -20,6 +20,12 @@ from tune.sweep import Objective, Sweep, open_sweep
 METRIC = "val/planted"
 
 
+@pytest.fixture(autouse=True)
+def no_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of Ray's own, which it makes when it runs.
+    monkeypatch.setattr(Trial, "init_local_path", lambda self: None)
+
+
 def a_sweep(path: Path, **more: object) -> Sweep:
     (path / "trials").mkdir(parents=True)
     (path / "space.yaml").write_text("model.first: loguniform(0.1, 90)\nmodel.second: loguniform(0.01, 4)\n")
