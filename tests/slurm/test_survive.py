@@ -23,7 +23,7 @@ from tests.slurm.witness import steps
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(7200)]
 
 #: Preemption signals in all, and trainings that they are spread over. (100 take about 45 minutes on two cores.)
-SIGNALS = int(os.environ.get("GESSO_TEST_SIGNALS", "3"))
+SIGNALS = int(os.environ.get("GESSO_TEST_SIGNALS", "2"))
 TRAININGS = min(5, -(-SIGNALS // 4))
 SHAPE = ("--nodes=2", "--tasks-per-node=2", "--cpus-per-task=1")
 RANKS = 4

@@ -12,6 +12,9 @@ import yaml
 from tune.sweep import Sweep, open_sweep
 from tune.watch import Row, read_rows
 
+#: A space around the planted optimum.
+RANGES = {"first": "loguniform(1, 9)", "second": "loguniform(0.07, 0.6)"}
+
 
 @dataclass(frozen=True)
 class Lab:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from launch.cli import main
 from tests.launch.offline import wandb_groups, wandb_runs
-from tests.tune.lab import Lab
+from tests.tune.lab import RANGES, Lab
 from tests.tune.planted import FIRST, SECOND
-from tune.journal import Journal
 from tune.sweep import Sweep
 from tune.watch import Row
 
 pytestmark = [pytest.mark.slow]
-
-RANGES = {"first": "loguniform(1, 9)", "second": "loguniform(0.07, 0.6)"}
 
 
 def best_of(sweep: Sweep, rows: list[Row]) -> Row:
@@ -87,52 +80,6 @@ def test_asha_spends_a_third_and_finds_one_of_the_best(lab: Lab) -> None:
     chosen = best_of(sweep, [row for row in rows if row.state == "finished"])
     assert chosen.id in best
     assert {row.state for row in rows} == {"finished", "stopped"}
-
-
-@pytest.mark.parametrize("scheduler", ["none", "asha"])
-def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
-    asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=8", "--concurrent=1", "--run.kimg=0.096")
-    whole, undisturbed = lab.run(lab.space(**RANGES), *asked)
-    driver = subprocess.Popen(lab.command(lab.space(**RANGES), *asked), stderr=subprocess.PIPE, text=True)
-    try:
-        sweep = wait_for_trials(lab, whole, count=5)
-    finally:
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-    _, before = lab.last()
-    finished = {row.id for row in before if row.state == "finished"}
-    stamps = {identity: stamp(sweep, identity) for identity in finished}
-    # With ASHA those before wait at the first rung.
-    assert bool(finished) == (scheduler == "none")
-    resumed = subprocess.run(
-        [*lab.command(lab.space(**RANGES))[:3], "tune", "--resume", str(sweep.path)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    _, after = lab.last()
-    assert {identity: stamp(sweep, identity) for identity in finished} == stamps
-    assert [row.config for row in after] == [row.config for row in undisturbed]
-    assert [[r.metrics["val/planted"] for r in row.reports] for row in after] == [
-        [r.metrics["val/planted"] for r in row.reports] for row in undisturbed
-    ]
-
-
-def wait_for_trials(lab: Lab, other: Sweep, *, count: int) -> Sweep:
-    """Waits until a sweep's trial number ``count`` has reported something, but not all."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        sweep, rows = lab.last()
-        if sweep.path != other.path and len(rows) >= count and 1 <= len(Journal(sweep.trials / rows[-1].id).read()) < 5:
-            return sweep
-        time.sleep(0.05)
-    raise AssertionError("no such moment")
-
-
-def stamp(sweep: Sweep, identity: str) -> float:
-    """When a trial's run last changed."""
-    return (sweep.trials / identity / "run.json").stat().st_mtime
 
 
 def test_a_trial_that_diverges_ends_alone(lab: Lab) -> None:
