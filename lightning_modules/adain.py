@@ -11,6 +11,7 @@ from torch.optim import Adam, Optimizer
 from lightning_modules.base import Batch, Losses
 from lightning_modules.losses.perceptual import content_loss
 from lightning_modules.losses.style import adain, mean_std, statistics_loss
+from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.adain import Decoder
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.style_family import StyleFamily, weighted_sum
@@ -112,6 +113,7 @@ class AdaIN(StyleFamily):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        check_weights(content_weight=content_weight, style_weight=style_weight)
         self.save_hyperparameters()
         self.weights = {"content": content_weight, "style": style_weight}
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))

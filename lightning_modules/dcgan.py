@@ -12,6 +12,7 @@ from lightning_modules.base import Batch, Losses
 from lightning_modules.latent import LatentFamily
 from lightning_modules.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss
 from lightning_modules.losses.penalties import clip_weights_, gradient_penalty, r1_penalty
+from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 
 
@@ -71,6 +72,7 @@ class DCGAN(LatentFamily):
             raise ValueError("wgan_gp penalises the gradient of single images: set normalization to layer or none")
         if n_critic < 1 or r1_interval < 1:
             raise ValueError("n_critic and r1_interval must be 1 or more")
+        check_weights(lambda_gp=lambda_gp, r1_gamma=r1_gamma)
         self.save_hyperparameters()
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.generator = DCGANGenerator(

@@ -16,6 +16,7 @@ from torch.optim import Adam, Optimizer
 from lightning_modules.base import Batch, Losses
 from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram, relative_gram_loss
+from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.pictures import fit
@@ -76,10 +77,11 @@ class FastStyle(StyleFamily):
         super().__init__(channels_last=channels_last, **options)
         if resolution <= 2 * SHIFT or style_size < 16:
             raise ValueError(f"resolution must be more than {2 * SHIFT} pixels, and style_size 16 or more")
+        self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
+        check_weights(**{f"{name}_weight": weight for name, weight in self.weights.items()})
         # A checkpoint names its paintings wherever it is used.
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
-        self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
         self.weights["range"] = RANGE_WEIGHT
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_size = style_size

@@ -11,6 +11,7 @@ from torch.optim import Adam, Optimizer
 from lightning_modules.base import Batch, Losses, Preview
 from lightning_modules.latent import LatentFamily
 from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
+from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.vae import Autoencoder
 
 
@@ -46,6 +47,7 @@ class VAE(LatentFamily):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        check_weights(beta=beta)
         self.save_hyperparameters()
         self.latent_dim, self.beta, self.reconstruction = latent_dim, beta, reconstruction
         self.autoencoder = Autoencoder(

@@ -40,7 +40,7 @@ class Handed:
         Raises:
             FileNotFoundError: it is gone.
         """
-        return Path(shutil.copytree(self.path(images_seen), into, copy_function=os.link))
+        return Path(shutil.copytree(self.path(images_seen), into, copy_function=link))
 
 
 def needed(sweep: Sweep) -> int:
@@ -49,3 +49,11 @@ def needed(sweep: Sweep) -> int:
         # Others take what it was when Ray Tune last looked: an interval ago, or while the next one is being written.
         return math.ceil(sweep.perturb_kimg / sweep.every_kimg) + 2
     return 2 if sweep.scheduler == "asha" else 0
+
+
+def link(source: str, target: str) -> None:
+    """Gives a file a second name, or copies it where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

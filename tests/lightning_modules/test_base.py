@@ -14,8 +14,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from lightning_modules import FAMILIES, family
+from lightning_modules.adain import AdaIN
 from lightning_modules.base import ImageFamily, split_batch
 from lightning_modules.dcgan import DCGAN
+from lightning_modules.fast_style import FastStyle
 from lightning_modules.latent import slerp
 from lightning_modules.randomness import mix_seed
 from lightning_modules.vae import VAE
@@ -220,6 +222,14 @@ def test_slerp_keeps_the_circle() -> None:
     angles = (path[:, 1:] * path[:, :-1]).sum(2).clamp(-1, 1).acos()
     torch.testing.assert_close(angles, angles[:, :1].expand_as(angles), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(slerp(start, start, torch.tensor([0.5]))[:, 0], start)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(VAE, "beta"), (DCGAN, "r1_gamma"), (AdaIN, "style_weight"), (FastStyle, "tv_weight")]
+)
+def test_a_negative_weight_is_refused(family: type, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is -1; the weight of a loss must be 0 or more"):
+        family(**{name: -1})
 
 
 def test_vae_losses_are_the_evidence_lower_bound() -> None:
