@@ -9,16 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Options of `submit` that sbatch has under the same names.
-SBATCH = {
-    "time": "limit: minutes, HH:MM:SS or DAYS-HH:MM:SS",
-    "partition": "partition",
-    "account": "account",
-    "qos": "quality of service",
-    "constraint": "features of the nodes",
-    "mem": "memory of a node, such as 200G",
-    "dependency": "such as afterok:123",
-}
+from slurm.request import add_options, given, job, many, with_habits
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -65,14 +56,10 @@ def _add_submit(verbs: argparse._SubParsersAction) -> None:
         "queues it. One task for each GPU. Options that stay the same go into ~/.config/gesso/slurm.yaml or slurm.yaml "
         "(`partition: gpu`).",
     )
-    submit.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: 1)")
-    submit.add_argument("--gpus-per-node", metavar="G", help="4 or h100:4; left out: a CPU partition")
+    add_options(submit, cores_of="a rank")
     submit.add_argument(
         "--tasks-per-node", type=int, metavar="R", help="ranks on each node of a CPU partition (default: 1)"
     )
-    submit.add_argument("--cpus-per-task", type=int, metavar="C", help="cores of a rank")
-    for name, what in SBATCH.items():
-        submit.add_argument(f"--{name}", metavar=name.upper(), help=what)
     submit.add_argument("--name", help="of job and run folder (default: the recipe's)")
     submit.add_argument(
         "--array",
@@ -84,91 +71,53 @@ def _add_submit(verbs: argparse._SubParsersAction) -> None:
     submit.add_argument("--chain", type=int, metavar="K", help="K jobs, each going on where the one before was stopped")
     submit.add_argument("--container", metavar="IMAGE", help="Apptainer's *.sif, or an image for pyxis")
     submit.add_argument("--mount", action="append", metavar="SOURCE[:TARGET]", help="folder seen in the container")
-    submit.add_argument(
-        "--env-setup", action="append", metavar="LINE", help="shell line that comes first: 'module load cuda'"
-    )
     submit.add_argument("--env", action="append", metavar="NAME=VALUE", help="environment variable of the training")
-    submit.add_argument(
-        "--sbatch", action="append", metavar="OPTION", help="any other option of sbatch: --sbatch=--exclusive"
-    )
     submit.add_argument("--stage", metavar="FOLDER", help="copy shards to each node's own disk first: '$TMPDIR'")
-    submit.add_argument(
-        "--signal-lead", type=int, metavar="S", help="seconds before the limit to save at (default: 120)"
-    )
     submit.add_argument("--gpu-memory", type=float, metavar="GIB", help="of one GPU: refuse what will not fit")
-    submit.add_argument(
-        "--trust-paths", action="store_true", default=None, help="the nodes see folders that look local"
-    )
     submit.add_argument("--dry-run", action="store_true", help="print the script, and queue nothing")
     submit.add_argument("training", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     submit.set_defaults(run=_submit)
 
 
-#: Options that are typed each time.
-_NO_DEFAULT = {"dry_run", "training", "run", "overrides", "array", "dependency", "name"}
-
-
 def _submit(arguments: argparse.Namespace) -> int:
-    from slurm import site
     from slurm.submit import submit
 
-    options = vars(arguments)
-    defaults = site.defaults(options.keys() - _NO_DEFAULT)
-    options.update({name: value for name, value in defaults.items() if options[name] in (None, [])})
-    print(submit(_request(options), dry_run=arguments.dry_run))
+    print(submit(_request(with_habits(arguments)), dry_run=arguments.dry_run))
     return 0
 
 
 def _request(options: dict[str, Any]) -> Any:
     from slurm import submit
-    from slurm.script import GESSO, Job
+    from slurm.script import GESSO
 
     training = [word for word in options["training"] if word != "--"] if options["training"] else []
     if not training or training[0] != "fit":
         raise ValueError("say what to train: gesso slurm submit [options] -- fit --config RECIPE [overrides]")
     gpus = None if options["gpus_per_node"] is None else str(options["gpus_per_node"])
-    variables = [variable.partition("=") for variable in _many(options["env"])]
+    variables = [variable.partition("=") for variable in many(options["env"])]
     if wrong := [name for name, equals, _ in variables if not equals or not name.isidentifier()]:
         raise ValueError(f"--env {wrong[0]}: write NAME=VALUE")
-    job = Job(
+    asked = job(
+        options,
         name=options["name"] or "",
         runs=(),
         folder=Path(),
         gesso=GESSO if options["container"] else submit.executable(),
-        command=shlex.join(["gesso", *sys.argv[1:]]),
-        nodes=_given(options["nodes"], 1),
         tasks_per_node=submit.ranks_per_node(gpus, options["tasks_per_node"]),
-        gpus_per_node=gpus,
-        cpus_per_task=options["cpus_per_task"],
-        **{name: None if options[name] is None else str(options[name]) for name in SBATCH},
         array_limit=options["array_limit"],
         container=options["container"],
-        mounts=_many(options["mount"]),
-        env_setup=_many(options["env_setup"]),
+        mounts=many(options["mount"]),
         env={name: value for name, _, value in variables},
-        extra=_many(options["sbatch"]),
         stage=options["stage"],
-        signal_lead=_given(options["signal_lead"], 120),
     )
     return submit.Request(
-        job=job,
+        job=asked,
         argv=training[1:],
-        array=submit.array(_many(options["array"])),
-        chain=_given(options["chain"], 1),
+        array=submit.array(many(options["array"])),
+        chain=given(options["chain"], 1),
         gpu_memory=options["gpu_memory"],
         trust_paths=bool(options["trust_paths"]),
     )
-
-
-def _given(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def _many(value: Any) -> list[str]:
-    """A repeated option, or a site file's list, mapping or single value."""
-    if isinstance(value, dict):
-        return [f"{name}={item}" for name, item in value.items()]
-    return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from slurm.cli import SBATCH
+from slurm.request import add_options
 from tune.choices import Mode, Scheduler, Search
 
 
@@ -60,15 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _add_slurm(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("on SLURM", "The defaults of `gesso slurm submit` hold here, too.")
     group.add_argument("--slurm", action="store_true", help="queue the sweep as one job, with Ray on its nodes")
-    group.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: 1)")
-    group.add_argument("--gpus-per-node", metavar="G", help="4 or h100:4; left out: a CPU partition")
-    group.add_argument("--cpus-per-task", type=int, metavar="C", help="cores of each node")
-    for name, what in SBATCH.items():
-        group.add_argument(f"--{name}", metavar=name.upper(), help=what)
-    group.add_argument("--env-setup", action="append", metavar="LINE", help="shell line that comes first")
-    group.add_argument("--sbatch", action="append", metavar="OPTION", help="any other option of sbatch")
-    group.add_argument("--signal-lead", type=int, metavar="S", help="seconds before the limit to stop at")
-    group.add_argument("--trust-paths", action="store_true", default=None, help="the nodes see folders that look local")
+    add_options(group, cores_of="each node")
 
 
 def _tune(arguments: argparse.Namespace) -> int:

@@ -7,11 +7,10 @@ import os
 import secrets
 import shlex
 import shutil
-from typing import Any
 
 from launch.rehearsal import rehearse
-from slurm import queue, site
-from slurm.cli import SBATCH
+from slurm import queue
+from slurm.request import job, with_habits
 from slurm.script import RENDEZVOUS, Job, directives
 from slurm.submit import check_job, check_places, executable, places_of
 from tune.nodes import AGAIN, TOKEN
@@ -26,47 +25,32 @@ def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
     """
     if shutil.which("sbatch") is None:
         raise FileNotFoundError("sbatch not found: this machine belongs to no SLURM cluster; go to a login node")
-    options = _with_defaults(vars(arguments))
+    options = with_habits(arguments)
     if not options["trust_paths"]:
         check_places({**places_of(rehearse([f"--config={sweep.recipe}"])), "sweep's folder": str(sweep.path)})
-    same: dict[str, Any] = {name: None if options[name] is None else str(options[name]) for name in SBATCH}
-    job = Job(
+    asked = job(
+        options,
         name=sweep.path.name,
         runs=[sweep.path],
         folder=sweep.path / "slurm",
         gesso=executable(),
         command=sweep.command,
-        nodes=options["nodes"] or 1,
-        gpus_per_node=None if options["gpus_per_node"] is None else str(options["gpus_per_node"]),
-        cpus_per_task=options["cpus_per_task"],
-        **same,
-        env_setup=options["env_setup"] or [],
-        extra=options["sbatch"] or [],
-        signal_lead=options["signal_lead"] or 120,
     )
-    text = render(job)
+    text = render(asked)
     check_job(text, os.environ)
-    for folder in (job.folder, sweep.path / "logs"):
+    for folder in (asked.folder, sweep.path / "logs"):
         folder.mkdir(exist_ok=True)
     token = sweep.path / TOKEN
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    script = job.folder / "job.sh"
+    script = asked.folder / "job.sh"
     script.write_text(text)
     number = queue.submit(script)
     shown = os.path.relpath(sweep.path)
     return (
-        f"queued job {number}: a sweep on {job.nodes} nodes\n  {shown}\n"
+        f"queued job {number}: a sweep on {asked.nodes} nodes\n  {shown}\n"
         f"follow it with: tail -f {shlex.quote(shown)}/logs/node0.log; stop it with: scancel {number}"
     )
-
-
-def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
-    known = ("nodes", "gpus_per_node", "cpus_per_task", *SBATCH, "env_setup", "sbatch", "signal_lead", "trust_paths")
-    # Other options of `gesso slurm submit` may stand in the same file.
-    others = ("tasks_per_node", "array_limit", "chain", "container", "mount", "env", "stage", "gpu_memory")
-    defaults = site.defaults([*known, *others])
-    return {**options, **{name: defaults[name] for name in known if name in defaults and options[name] in (None, [])}}
 
 
 def render(job: Job) -> str:
