@@ -23,7 +23,7 @@ demo: $(VENV)/.ready
 
 # Everything but what needs a GPU: two files at a time, on a thread each; then what brings up a SLURM, by itself.
 test: $(VENV)/.ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 2 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m "slurm and not gpu"
 
 test-fast: $(VENV)/.ready

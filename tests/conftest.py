@@ -16,9 +16,12 @@ os.environ["WANDB_MODE"] = "offline"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = ("tests/tune/", "tests/launch/test_zero.py", "tests/launch/test_fit.py", "tests/launch/test_kill.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest files first: of two workers, none is left with one at the end.
-    items.sort(key=lambda item: "tests/tune/" not in item.nodeid)
+    # The longest files first: of two workers, none is left alone with one at the end.
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
