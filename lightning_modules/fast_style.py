@@ -26,8 +26,6 @@ from lightning_modules.tiles import Tile, merged_mean_std, tiles
 
 CONTENT_LAYER = "relu3_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-#: Weight of what lies beyond [-1, 1], where nothing can be seen. It keeps a picture inside, and costs it nothing there.
-RANGE_WEIGHT = 100.0
 #: Pixels by which, and noise with which, the temporal loss moves a picture.
 SHIFT, NOISE = 8, 0.02
 
@@ -35,9 +33,8 @@ SHIFT, NOISE = 8, 0.02
 class FastStyle(StyleFamily):
     """Trains one network for one or several style pictures, on a stream of photographs.
 
-    Minimises content_weight * content + style_weight * style + tv_weight * tv + temporal_weight * temporal, and what
-    lies beyond [-1, 1]. Several styles share all weights but those of the norms, and can be mixed afterwards,
-    everywhere or place by place.
+    Minimises content_weight * content + style_weight * style + tv_weight * tv + temporal_weight * temporal. Several
+    styles share all weights but those of the norms, and can be mixed afterwards, everywhere or place by place.
 
     Args:
         styles: files of the style pictures.
@@ -82,7 +79,6 @@ class FastStyle(StyleFamily):
         # A checkpoint names its paintings wherever it is used.
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
-        self.weights["range"] = RANGE_WEIGHT
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_size = style_size
         count = max(1, len(styles))
@@ -137,7 +133,6 @@ class FastStyle(StyleFamily):
             "content": content_loss(found[CONTENT_LAYER], content),
             "style": sum(by_layer, pictures.new_zeros(())) / len(STYLE_LAYERS),
             "tv": total_variation(pictures),
-            "range": beyond(pictures),
         }
         if self.weights["temporal"]:
             terms["temporal"] = self._temporal_loss(images, pictures, mix)
@@ -184,8 +179,7 @@ class FastStyle(StyleFamily):
         parts = tiles(content.shape[2:], tile, margin=MARGIN, multiple=SCALE)
 
         def run(part: Tile) -> Tensor:
-            shares = mix if mix.shape[2:] == (1, 1) else part.seen(mix)
-            return self.network(part.seen(content), shares).clamp(-1, 1)
+            return self.network(part.seen(content), mix if mix.shape[2:] == (1, 1) else part.seen(mix))
 
         picture = torch.empty_like(content)
         with whole_statistics(self.network, run, parts):
@@ -236,8 +230,3 @@ def _input_of(norm: nn.Module, run: Callable[[Tile], Tensor], part: Tile) -> Ten
 
 class _EnoughSeen(Exception):
     """Ends a forward pass."""
-
-
-def beyond(pictures: Tensor) -> Tensor:
-    """The mean squared distance of pixels from [-1, 1]."""
-    return (pictures.abs() - 1).clamp_min(0).square().mean()

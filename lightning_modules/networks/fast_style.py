@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,8 +62,7 @@ class FastStyleNetwork(nn.Module):
             mix: shares of the styles, with sums of 1: [N, K, 1, 1], or of each pixel [N, K, H, W].
 
         Returns:
-            [N, 3, H, W], of which what lies in [-1, 1] can be seen. A tanh would hide from training what goes beyond,
-            and norms make use of that: white blobs.
+            [N, 3, H, W] in [-1, 1].
         """
         on = self.gradient_checkpointing
         x = like_weights(images, self)
@@ -77,7 +77,7 @@ class FastStyleNetwork(nn.Module):
             # Odd sides were rounded up on the way down.
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")[:, :, :height, :width]
             x = checkpointed(block, x, shares, enabled=on)
-        return self.colors(images, mix) + self.to_rgb(reflect(x, 4)).float()
+        return torch.tanh(self.colors(images, mix) + self.to_rgb(reflect(x, 4)).float())
 
 
 def _smaller(mix: Tensor, scale: int) -> Tensor:
