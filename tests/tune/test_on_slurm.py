@@ -26,8 +26,9 @@ def test_trials_on_both_nodes_survive_a_preemption(
         for name, value in {**environment, "PYTHONPATH": str(CLUSTER.parents[2])}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-        space = lab.space(first="grid([0.5, 1.0, 3.0, 5.0])")
-        command = lab.command(space, "--num-samples=1", "--run.kimg=1.6", "--evaluation.every_kimg=0.16")[3:]
+        # More to do than one node has done before the other's worker has started.
+        space = lab.space(first="grid([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])")
+        command = lab.command(space, "--num-samples=1", "--run.kimg=2.4", "--evaluation.every_kimg=0.24")[3:]
         # A trial takes all of a node's cores.
         asked = ["--slurm", "--nodes=2", "--cpus-per-task=4", "--cpus-per-trial=4", "--trust-paths"]
         assert main([*command, *asked]) == 0
@@ -52,7 +53,7 @@ def test_trials_on_both_nodes_survive_a_preemption(
         wait(lambda: " Restarts=1 " in queue.slurm("scontrol", "--oneliner", "show", "job", number), 120, "coming back")
         wait(lambda: state() == "COMPLETED", 400, "the end")
         rows = read_rows(sweep)
-        assert [row.state for row in rows] == ["finished"] * 4, told()
+        assert [row.state for row in rows] == ["finished"] * 6, told()
         # What had been reported was not done again.
         for run, count in before.items():
             images = [report.images_seen for report in Journal(run).read()]
