@@ -104,6 +104,10 @@ def tuner(sweep: Sweep) -> tune.Tuner:
     """Ray's Tuner for the trials of a sweep that have not ended."""
     trainable: Any = partial(run_trial, folder=str(sweep.path))
     trainable.__name__ = "trial"
+    # Drawn ahead of need where nothing is learnt from the trials before: a worker that starts elsewhere, which takes
+    # longer than many a trial, must not lose its own to one that is ready.
+    ahead = sweep.search == "random" and sweep.scheduler == "none"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "16" if ahead else "1"
     search = Search(sweep)
     return tune.Tuner(
         tune.with_resources(trainable, PlacementGroupFactory(sweep.placement.bundles(), strategy="PACK")),
