@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slurm.request import add_options, given, job, many, with_habits
+from slurm.request import add_options, given, job, many, text, with_habits
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -93,7 +93,6 @@ def _request(options: dict[str, Any]) -> Any:
     training = [word for word in options["training"] if word != "--"] if options["training"] else []
     if not training or training[0] != "fit":
         raise ValueError("say what to train: gesso slurm submit [options] -- fit --config RECIPE [overrides]")
-    gpus = None if options["gpus_per_node"] is None else str(options["gpus_per_node"])
     variables = [variable.partition("=") for variable in many(options["env"])]
     if wrong := [name for name, equals, _ in variables if not equals or not name.isidentifier()]:
         raise ValueError(f"--env {wrong[0]}: write NAME=VALUE")
@@ -103,7 +102,7 @@ def _request(options: dict[str, Any]) -> Any:
         runs=(),
         folder=Path(),
         gesso=GESSO if options["container"] else submit.executable(),
-        tasks_per_node=submit.ranks_per_node(gpus, options["tasks_per_node"]),
+        tasks_per_node=submit.ranks_per_node(text(options["gpus_per_node"]), options["tasks_per_node"]),
         array_limit=options["array_limit"],
         container=options["container"],
         mounts=many(options["mount"]),

@@ -79,14 +79,19 @@ def job(options: dict[str, Any], **more: Any) -> Job:
     shared: dict[str, Any] = {
         "command": shlex.join(["gesso", *sys.argv[1:]]),
         "nodes": given(options["nodes"], 1),
-        "gpus_per_node": None if options["gpus_per_node"] is None else str(options["gpus_per_node"]),
+        "gpus_per_node": text(options["gpus_per_node"]),
         "cpus_per_task": options["cpus_per_task"],
-        **{name: None if options[name] is None else str(options[name]) for name in SBATCH},
+        **{name: text(options[name]) for name in SBATCH},
         "env_setup": many(options["env_setup"]),
         "extra": many(options["sbatch"]),
         "signal_lead": given(options["signal_lead"], 120),
     }
     return Job(**{**shared, **more})
+
+
+def text(value: Any) -> str | None:
+    """A value as sbatch takes it; YAML makes numbers of some."""
+    return None if value is None else str(value)
 
 
 def given(value: int | None, default: int) -> int:

@@ -33,11 +33,10 @@ class Asha(FIFOScheduler):
         super().__init__()
         (self.objective,) = sweep.objectives
         self.search = search
-        self.reduction = sweep.reduction
-        self.end = sweep.kimg - sweep.every_kimg
+        self.sweep = sweep
         self.levels: list[float] = []
         level = sweep.grace_kimg
-        while level <= self.end:
+        while not sweep.at_end(level):
             self.levels.append(level)
             level *= sweep.reduction
         #: For each rung, the trials that came to it: when, and what they had then, where less is better.
@@ -53,7 +52,7 @@ class Asha(FIFOScheduler):
     def _record(self, identity: str, report: Report) -> None:
         """Notes what a trial has come to."""
         self.standing[identity] = None
-        if report.kimg > self.end:
+        if self.sweep.at_end(report.kimg):
             self.someone_finished = True
         elif reached := sum(level <= report.kimg for level in self.levels):
             rung = self.rungs[reached - 1]
@@ -64,7 +63,7 @@ class Asha(FIFOScheduler):
     def _promotable(self, rung: int) -> list[str]:
         """The best 1/η of those that came to a rung."""
         came = self.rungs[rung]
-        return sorted(came, key=lambda identity: came[identity][1])[: int(len(came) / self.reduction)]
+        return sorted(came, key=lambda identity: came[identity][1])[: int(len(came) / self.sweep.reduction)]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         self._record(trial.trial_id, Report(result["images_seen"], result, {}))

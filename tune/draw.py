@@ -76,7 +76,7 @@ def _tpe(sweep: Sweep, past: Sequence[Drawn], seed: np.random.SeedSequence) -> d
 
 def _known(sweep: Sweep, trial: Drawn) -> tuple[str, list[float] | None, dict[int, float]]:
     """What Optuna is told of a trial: its state, its values, and those on the way where there is one objective."""
-    reports = Trials(sweep.path).journal(trial.id).read()
+    reports = Trials(sweep).journal(trial.id).read()
     if trial.end == "failed":
         return "FAIL", None, {}
     if trial.end == "finished":

@@ -76,7 +76,7 @@ class Median(MedianStoppingRule):
 
     def __init__(self, sweep: Sweep, **options: Any) -> None:
         super().__init__(**options)
-        self._trials = Trials(sweep.path)
+        self._trials = Trials(sweep)
         for trial in self._trials.read():
             if trial.end:
                 self._recall(Trial("trial", trial_id=trial.id, stub=True), self._trials.journal(trial.id).read())
@@ -98,7 +98,7 @@ class _Timed:
     def __init__(self, sweep: Sweep, **options: Any) -> None:
         super().__init__(**options)
         self._space = sweep.space
-        self._trials = Trials(sweep.path)
+        self._trials = Trials(sweep)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)  # type: ignore[misc]

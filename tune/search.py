@@ -24,7 +24,7 @@ class Search(SearchAlgorithm):
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.trials = Trials(sweep.path)
+        self.trials = Trials(sweep)
         self._begun = [trial for trial in self.trials.read() if trial.end is None]
         self._live: set[str] = set()
         self._spec: dict[str, Any] = {}
@@ -82,7 +82,7 @@ class Search(SearchAlgorithm):
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         self._live.discard(trial_id)
         reports = self.trials.journal(trial_id).read()
-        whole = bool(reports) and reports[-1].kimg > self.sweep.kimg - self.sweep.every_kimg
+        whole = bool(reports) and self.sweep.at_end(reports[-1].kimg)
         end: End = "failed" if error else "finished" if whole else "stopped"
         self.trials.end(trial_id, end)
 

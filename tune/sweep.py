@@ -108,6 +108,10 @@ class Sweep:
     def ray(self) -> Path:
         return self.path / "ray"
 
+    def at_end(self, kimg: float) -> bool:
+        """Whether a trial's report at this length is its last."""
+        return kimg > self.kimg - self.every_kimg
+
     @property
     def population(self) -> bool:
         """Whether trials take over each other's states."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from launch.runs import write_whole
 from tune.journal import Journal
+from tune.sweep import Sweep
 
 TRIALS = "trials.json"
 End = Literal["finished", "stopped", "failed"]
@@ -41,12 +41,12 @@ class Trials:
     """All trials of a sweep that have begun, by their numbers.
 
     Args:
-        sweep: its folder.
+        sweep: the sweep.
     """
 
-    def __init__(self, sweep: Path) -> None:
-        self.folder = sweep
-        self.file = sweep / TRIALS
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.file = sweep.path / TRIALS
 
     def read(self) -> list[Drawn]:
         return [Drawn(**entry) for entry in json.loads(self.file.read_text())] if self.file.is_file() else []
@@ -64,7 +64,7 @@ class Trials:
 
     def journal(self, identity: str) -> Journal:
         """What a trial has reported."""
-        return Journal(self.folder / "trials" / identity)
+        return Journal(self.sweep.trials / identity)
 
     def _write(self, trials: list[Drawn]) -> None:
         write_whole(self.file, json.dumps([asdict(trial) for trial in trials], indent=1))

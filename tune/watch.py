@@ -20,7 +20,7 @@ from rich.table import Table
 
 from launch.runs import RunFolder, write_whole
 from tune.draw import count
-from tune.journal import Journal, Report
+from tune.journal import Report
 from tune.nodes import LED, leave_at_once
 from tune.sweep import Objective, Sweep
 from tune.trials import Trials
@@ -81,16 +81,19 @@ def rows_of(sweep: Sweep, running: Collection[str]) -> list[Row]:
         sweep: the sweep.
         running: ids of those that Ray has started.
     """
-    rows = []
-    for trial in Trials(sweep.path).read():
-        run = RunFolder(sweep.trials / trial.id)
-        reports = Journal(run.path).read()
+    rows, trials = [], Trials(sweep)
+    for trial in trials.read():
+        reports = trials.journal(trial.id).read()
         # In a population what it has now is not what was drawn first.
         config = reports[-1].config if reports else sweep.space.active(trial.config)
         state: State = trial.end or ("running" if trial.id in running else "waiting")
-        error = str(run.info().get("error") or "its process was lost; see logs/rank0.log") if state == "failed" else ""
+        error = _error(RunFolder(sweep.trials / trial.id)) if state == "failed" else ""
         rows.append(Row(trial.number, trial.id, dict(config), state, reports, error))
     return rows
+
+
+def _error(run: RunFolder) -> str:
+    return str(run.info().get("error") or "its process was lost; see logs/rank0.log")
 
 
 def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
@@ -164,7 +167,7 @@ class Watch(TrialProgressCallback):
 
     def setup(self, *arguments: Any, **info: Any) -> None:
         # Of a sweep that was stopped, what had ended is not said again.
-        self._told = {trial.id for trial in Trials(self.sweep.path).read() if trial.end}
+        self._told = {trial.id for trial in Trials(self.sweep).read() if trial.end}
         console = Console(stderr=True)
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False)
@@ -207,9 +210,6 @@ class Watch(TrialProgressCallback):
 
     def _print(self, msg: str) -> None:
         pass
-
-    def get_state(self) -> dict[str, Any] | None:
-        return None
 
 
 def table(sweep: Sweep, rows: Sequence[Row]) -> Table:

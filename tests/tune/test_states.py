@@ -77,7 +77,7 @@ def test_the_median_rule_remembers(tmp_path: Path) -> None:
     objective = Objective("val/planted", "min")
     options: dict = {"scheduler": "median", "kimg": 4.0, "every_kimg": 1.0, "grace_kimg": 1.0}
     sweep = Sweep(tmp_path, "gesso tune", [objective], num_samples=5, **options)
-    trials = Trials(tmp_path)
+    trials = Trials(sweep)
     values = {"001": [0.1, 0.1, 0.1], "002": [0.2, 0.2, 0.2], "003": [0.3, 0.3, 0.3], "004": [0.9, 0.25]}
     for identity, reported in values.items():
         assert trials.add({"model.first": 0.5}).id == identity
