@@ -6,7 +6,7 @@
         config.yaml      the resolved config
         run.json         identity, versions, git state, progress, state
         metrics.csv      images_seen,seconds,name,value
-        samples/         grids, named by kimg
+        samples/         grids, named by the images seen
         checkpoints/     <images>/ for each, and the links last and best
         report.html
 """

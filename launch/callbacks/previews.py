@@ -16,7 +16,7 @@ from lightning_modules.base import ImageFamily
 
 
 class Previews(L.Callback):
-    """Writes the family's previews, made with the averaged weights, to ``samples/``.
+    """Writes the family's previews, made with the averaged weights, to ``samples/``, and names them by the images seen.
 
     Args:
         every_kimg: interval in thousands of images; there is one at the end as well.
@@ -49,7 +49,7 @@ class Previews(L.Callback):
             return
         written = {}
         for name, (images, columns) in previews.items():
-            stem = f"{round(module.images_seen / 1000):06d}"
+            stem = f"{module.images_seen:012d}"
             file = run_folder(trainer).samples / f"{stem if name == 'samples' else f'{name}-{stem}'}.png"
             save_png(image_grid(images, columns), file)
             written[name] = file

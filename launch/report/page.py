@@ -114,22 +114,21 @@ def _pictures(record: Record, metrics: list[Metric]) -> Html:
     for name in others:
         kimg, file = record.pictures[name][-1]
         if picture := embed(file, OTHERS_BYTES // len(others)):
-            caption = f"<b>{escape(name.replace('_', ' '))}</b> <small>at {kimg:,} kimg</small>"
+            caption = f"<b>{escape(name.replace('_', ' '))}</b> <small>at {label(kimg)} kimg</small>"
             stills.append(f"<figure><figcaption>{caption}</figcaption>{image(picture, name)}</figure>")
     return grid_of("pictures", [part for part in (film, grid_of("stills", stills)) if part])
 
 
-def _film(files: list[tuple[int, Path]], metric: Metric | None) -> Html:
+def _film(files: list[tuple[float, Path]], metric: Metric | None) -> Html:
     """Grids over time, with a slider; the last one shows until the slider is moved."""
     frames = []
     for kimg, file in evenly(files, FRAMES):
         picture = embed(file, FINAL_BYTES if file == files[-1][1] else FRAME_BYTES)
         if picture is None:
             continue
-        caption = f"{kimg:,} kimg"
-        # A grid's name is rounded to whole kimg, so a metric of the same moment may be half a kimg later.
-        if metric and (measured := metric.before(kimg + 0.5)):
-            earlier = f" at {label(measured[0])} kimg" if measured[0] < kimg - 0.5 else ""
+        caption = f"{label(kimg)} kimg"
+        if metric and (measured := metric.before(kimg)):
+            earlier = f" at {label(measured[0])} kimg" if measured[0] < kimg else ""
             caption += f" · {metric.name} {label(measured[1])}{earlier}"
         frames.append((picture, caption))
     if not frames:

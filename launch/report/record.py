@@ -86,7 +86,7 @@ class Record:
     info: dict[str, Any]
     config: str
     series: dict[str, Points]
-    pictures: dict[str, list[tuple[int, Path]]]
+    pictures: dict[str, list[tuple[float, Path]]]
     evaluations: list[dict[str, Any]]
     resumable: bool
 
@@ -160,12 +160,12 @@ def read_metrics(file: Path) -> dict[str, Points]:
     return {name: points for name, points in series.items() if points}
 
 
-def find_pictures(folder: Path) -> dict[str, list[tuple[int, Path]]]:
-    """The previews in ``samples/``: ``000050.png`` is of ``samples``, ``interpolation-000050.png`` says its name."""
-    found: dict[str, list[tuple[int, Path]]] = {}
+def find_pictures(folder: Path) -> dict[str, list[tuple[float, Path]]]:
+    """The previews in ``samples/``: ``000000050000.png`` is of ``samples`` at 50 kimg; other names come before that."""
+    found: dict[str, list[tuple[float, Path]]] = {}
     for file in folder.glob("*.png"):
         if match := re.fullmatch(r"(?:(.+)-)?(\d+)\.png", file.name):
-            found.setdefault(match[1] or "samples", []).append((int(match[2]), file))
+            found.setdefault(match[1] or "samples", []).append((int(match[2]) / 1000, file))
     names = sorted(found, key=lambda name: (name != "samples", name))
     return {name: sorted(found[name]) for name in names}
 

@@ -128,12 +128,32 @@ def sliced_wasserstein_loss(features: Tensor, target: Tensor, directions: Tensor
     Returns:
         float32 scalar: mean squared difference over quantiles and directions.
     """
+    ours, theirs = _quantiles(features, target, directions)
+    return (ours - theirs).square().mean()
+
+
+def relative_sliced_wasserstein_loss(features: Tensor, target: Tensor, directions: Tensor) -> Tensor:
+    """``sliced_wasserstein_loss`` as a share of what features that are all zero have, as in ``relative_gram_loss``.
+
+    Args:
+        features: [N, C, H, W] or [N, C, places].
+        target: each picture's style, of such a shape.
+        directions: unit vectors, [K, C].
+
+    Returns:
+        float32 scalar: the mean over the batch.
+    """
+    ours, theirs = _quantiles(features, target, directions)
+    return ((ours - theirs).square().mean((1, 2)) / theirs.square().mean((1, 2))).mean()
+
+
+def _quantiles(features: Tensor, target: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast(features.device.type, enabled=False):
         ours = (directions.float() @ features.float().flatten(2)).sort(dim=2).values
         theirs = (directions.float() @ target.float().flatten(2)).sort(dim=2).values
         if theirs.shape[2] != ours.shape[2]:
             theirs = F.interpolate(theirs, ours.shape[2], mode="linear", align_corners=True)
-        return (ours - theirs).square().mean()
+        return ours, theirs
 
 
 def random_directions(noise: Tensor) -> Tensor:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.networks.layers import checkpointed, like_weights, reflect
 
-#: ``johnson``: the paper's, 1.7 million weights; ``light``: depthwise separable residuals at half the width.
+#: ``johnson``: the paper's, 1.7 million weights; ``light``: depthwise separable residuals at half the width, and a last
+#: kernel of 3 x 3.
 Kind = Literal["johnson", "light"]
 #: Pixels around a place that its colour depends on, apart from the norms' statistics.
 MARGIN = 72
 #: A map in the middle is so many times smaller than the picture.
 SCALE = 4
 RESIDUALS = 5
+#: What is brighter than white or darker than black shows that much in training, so that there is a way back. (Behind a
+#: tanh there is none: white spots, which the instance norms make early, would stay.)
+BEYOND = 0.1
 
 
 class FastStyleNetwork(nn.Module):
@@ -48,24 +51,25 @@ class FastStyleNetwork(nn.Module):
             _Residual(4 * width, styles, separable=kind == "light") for _ in range(RESIDUALS)
         )
         self.up = nn.ModuleList(_Convolution(2 * channels, channels, 3, styles) for channels in (2 * width, width))
-        self.to_rgb = nn.Conv2d(width, 3, 9)
+        self.to_rgb = nn.Conv2d(width, 3, 9 if kind == "johnson" else 3)
         self.colors = ConditionalInstanceNorm(3, styles)
         # At first the picture is the content's, of middling contrast, from where the way to a styled one is steady.
         nn.init.normal_(self.to_rgb.weight, std=1e-3)
         nn.init.constant_(self.colors.weight, 0.5)
 
-    def forward(self, images: Tensor, mix: Tensor) -> Tensor:
+    def forward(self, images: Tensor, mix: Tensor, noise: Tensor | None = None) -> Tensor:
         """Pictures in a style.
 
         Args:
             images: [N, 3, H, W] in [-1, 1], of any side.
             mix: shares of the styles, with sums of 1: [N, K, 1, 1], or of each pixel [N, K, H, W].
+            noise: added to what the network sees, not to what it paints on: [N or 1, 1, H, W].
 
         Returns:
-            [N, 3, H, W] in [-1, 1].
+            [N, 3, H, W] in [-1, 1]; in training mode, a part of what lies beyond, too.
         """
         on = self.gradient_checkpointing
-        x = like_weights(images, self)
+        x = like_weights(images if noise is None else images + noise, self)
         full, half, quarter = (_smaller(mix, scale) for scale in (1, 2, 4))
         sizes = []
         for block, shares in zip(self.down, (full, half, quarter), strict=True):
@@ -77,7 +81,9 @@ class FastStyleNetwork(nn.Module):
             # Odd sides were rounded up on the way down.
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")[:, :, :height, :width]
             x = checkpointed(block, x, shares, enabled=on)
-        return torch.tanh(self.colors(images, mix) + self.to_rgb(reflect(x, 4)).float())
+        painted = self.colors(images, mix) + self.to_rgb(reflect(x, self.to_rgb.kernel_size[0] // 2)).float()
+        picture = painted.clamp(-1, 1)
+        return picture + BEYOND * (painted - picture) if self.training else picture
 
 
 def _smaller(mix: Tensor, scale: int) -> Tensor:

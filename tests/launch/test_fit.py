@@ -137,7 +137,7 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     assert seen["fid/mobilenet_v2"] == [1600, 3200]
     assert "val/real_logits" in seen
 
-    for name in ("000002", "000003", "interpolation-000003"):
+    for name in ("000000001600", "000000003200", "interpolation-000000003200"):
         grid = Image.open(run / "samples" / f"{name}.png")
         assert min(grid.size) > 200
         assert np.asarray(grid).std() > 5

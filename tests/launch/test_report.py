@@ -110,8 +110,8 @@ def run(tmp_path: Path) -> Path:
             rows.append((kimg * 1000, "evaluation/samples", 1000))
     write_metrics(run, rows)
     for kimg in (40, 80, 120, 160, 200):
-        save_png(np.full((64, 96), kimg, np.uint8), run / "samples" / f"{kimg:06d}.png")
-        save_png(np.full((32, 96, 3), kimg, np.uint8), run / "samples" / f"interpolation-{kimg:06d}.png")
+        save_png(np.full((64, 96), kimg, np.uint8), run / "samples" / f"{kimg:09d}000.png")
+        save_png(np.full((32, 96, 3), kimg, np.uint8), run / "samples" / f"interpolation-{kimg:09d}000.png")
     return run
 
 
@@ -162,8 +162,8 @@ def test_pictures_arrive_pixel_by_pixel_the_last_one_in_sight(run: Path) -> None
         "interpolation",
     ]
     assert ["hidden" in image for image in images] == [True, True, True, True, False, False]
-    files = [run / "samples" / f"{kimg:06d}.png" for kimg in (40, 80, 120, 160, 200)]
-    for image, file in zip(images, [*files, run / "samples" / "interpolation-000200.png"], strict=True):
+    files = [run / "samples" / f"{kimg:09d}000.png" for kimg in (40, 80, 120, 160, 200)]
+    for image, file in zip(images, [*files, run / "samples" / "interpolation-000000200000.png"], strict=True):
         raw = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
         shown = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
         assert shown is not None
@@ -185,7 +185,9 @@ def test_everything_is_escaped(run: Path) -> None:
     (run / "evaluations" / "1.json").write_text(json.dumps({f"fid/{evil}": 1.5, "reference": reference}))
     names = (f"loss/{evil}/loss", "loss/b/loss", f"val/{evil}", f"fid/{evil}", f"lr {evil}")
     write_metrics(run, [(kimg * 1000, name, kimg) for kimg in (1, 2) for name in names])
-    (run / "samples" / "interpolation-000200.png").rename(run / "samples" / "<img src=x onerror='alert()'>-000200.png")
+    (run / "samples" / "interpolation-000000200000.png").rename(
+        run / "samples" / "<img src=x onerror='alert()'>-000000200000.png"
+    )
     page = Page(write_report(run))
     assert len(page.attributes("script")) == len(plain.attributes("script")) == 1
     assert all(image["src"].startswith("data:") for image in page.attributes("img"))
@@ -220,8 +222,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_named_or_left_out(run: Path) -> None:
-    (run / "samples" / "000200.png").write_bytes((run / "samples" / "000160.png").read_bytes()[:60])
-    (run / "samples" / "interpolation-000200.png").write_bytes(b"no picture")
+    (run / "samples" / "000000200000.png").write_bytes((run / "samples" / "000000160000.png").read_bytes()[:60])
+    (run / "samples" / "interpolation-000000200000.png").write_bytes(b"no picture")
     (run / "evaluations").mkdir()
     (run / "evaluations" / "1.json").write_text("{")
     page = Page(write_report(run))
@@ -289,7 +291,10 @@ def test_a_large_run_stays_a_small_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = save_png(rng.integers(0, 256, (700, 700, 3), dtype=np.uint8), tmp_path / "noise.png").read_bytes()
     (tmp_path / "samples").mkdir()
-    for name in [f"{kimg:06d}" for kimg in range(0, 4000, 100)] + ["interpolation-003900", "reconstruction-003900"]:
+    for name in [f"{kimg:09d}000" for kimg in range(0, 4000, 100)] + [
+        "interpolation-000003900000",
+        "reconstruction-000003900000",
+    ]:
         (tmp_path / "samples" / f"{name}.png").write_bytes(noise)
     assert 26 * len(noise) > 30e6
     names = [f"loss/network{k}/loss" for k in range(6)]

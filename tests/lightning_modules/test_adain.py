@@ -113,7 +113,7 @@ def test_a_run_learns_resumes_exactly_and_stylises(
     rows = [line.split(",") for line in whole.metrics.read_text().splitlines()]
     for name in ("loss/decoder/content", "loss/decoder/style", "loss/decoder/style_weighted", "val/style"):
         assert [row for row in rows if row[2] == name], name
-    assert sorted(path.name for path in whole.samples.iterdir()) == ["000000.png"]
+    assert sorted(path.name for path in whole.samples.iterdir()) == ["000000000016.png", "000000000032.png"]
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(to_uint8(photographs(40))[0].permute(1, 2, 0).numpy()).save("photo.png")

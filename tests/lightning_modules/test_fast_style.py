@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +12,7 @@ from PIL import Image
 from datamodules.assets import fetch
 from launch.cli import main
 from launch.runs import RunFolder
-from lightning_modules.fast_style import CONTENT_LAYER, STYLE_LAYERS, FastStyle
+from lightning_modules.fast_style import CONTENT_LAYER, DIRECTIONS, STYLE_LAYERS, FastStyle
 from lightning_modules.losses.style import gram
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.stylize import Style
@@ -28,7 +29,8 @@ def family(count: int = 1, **options: object) -> FastStyle:
 
 
 def test_the_losses_are_the_papers() -> None:
-    module = family(2, content_weight=2.0, style_weight=30.0, tv_weight=0.5, layer_weights=(1.0, 0.5, 2.0, 1.0))
+    weights = {"content_weight": 2.0, "style_weight": 30.0, "tv_weight": 0.5, "layer_weights": (1.0, 0.5, 2.0, 1.0)}
+    module = family(2, noise=0.0, **weights)
     images = photographs(48)[:2]
     found = module.losses({"image": images})
     pictures = module.network(images, torch.eye(2)[:, :, None, None])
@@ -48,6 +50,29 @@ def test_the_losses_are_the_papers() -> None:
     torch.testing.assert_close(found["tv"], tv)
     torch.testing.assert_close(found["loss"], 2 * content + 30 * style + 0.5 * tv, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(found["style_weighted"], 30 * found["style"])
+
+
+def test_the_sliced_loss_is_the_mean_over_the_directions_distributions() -> None:
+    module = family(2, noise=0.0, style_loss="sliced_wasserstein", layer_weights=(1.0, 0.0, 2.0, 0.0))
+    images = photographs(48)[:2]
+    found = module.losses({"image": images})["style"]
+    pictures = module.network(images, torch.eye(2)[:, :, None, None])
+    ours = module.encoder(pictures, STYLE_LAYERS)
+    generator, wanted = torch.Generator().manual_seed(0), torch.zeros((), dtype=torch.float64)
+    for name, weight in (("relu1_1", 1.0), ("relu3_1", 2.0)):
+        directions = torch.randn(DIRECTIONS, ours[name].shape[1], generator=generator)
+        torch.randperm(ours[name][0, 0].numel(), generator=generator)  # all places, in an order that does not count
+        for features, painting in zip(ours[name], paintings(64).split(1), strict=False):
+            theirs = module.encoder(painting, (name,))[name][0]
+            off, scale = [], []
+            for direction in directions / directions.norm(dim=1, keepdim=True):
+                along, target = (torch.tensordot(direction, x, 1).flatten().sort().values for x in (features, theirs))
+                places = np.linspace(0, len(target) - 1, len(along))
+                quantiles = torch.from_numpy(np.interp(places, np.arange(len(target)), target.numpy()))
+                off.append((along - quantiles).square().mean())
+                scale.append(quantiles.square().mean())
+            wanted = wanted + weight * sum(off) / sum(scale) / 2 / 4
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_one_style_is_plain_instance_norm() -> None:
@@ -80,6 +105,28 @@ def test_styles_mix_and_go_where_masks_say() -> None:
         module.stylize(content, Style(weights=[1]))
 
 
+def test_noise_makes_texture_where_there_is_nothing() -> None:
+    grey = torch.zeros(1, 3, 64, 64)
+    pictures = []
+    for noise in (0.0, 0.1):
+        module = family(noise=noise)
+        torch.nn.init.normal_(module.network.to_rgb.weight, std=0.1)
+        pictures.append(module.stylize(grey, Style()))
+        assert torch.equal(module.stylize(grey, Style()), pictures[-1])
+    assert [picture.std((2, 3)).max().item() > 0.05 for picture in pictures] == [False, True]
+
+
+def test_what_lies_beyond_white_is_cut_but_has_a_way_back() -> None:
+    network = family().network
+    torch.nn.init.constant_(network.colors.bias, 3.0)
+    images, mix = photographs(48)[:1], torch.ones(1, 1, 1, 1)
+    beyond = network(images, mix)
+    assert 1 < beyond.max() < 1.5
+    beyond.sum().backward()
+    assert (network.colors.bias.grad > 0).all()
+    assert network.eval()(images, mix).max() == 1
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 70), (5, 5), (33, 47)])
 def test_pictures_of_any_size_keep_it(size: tuple[int, int]) -> None:
     picture = family().stylize(photographs(80)[:1, :, : size[0], : size[1]], Style())
@@ -96,9 +143,9 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_grams_of_a_style_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_of_a_style_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = family()
-    grams = module.style_grams()
+    grams = module.style_targets()
     torch.testing.assert_close(grams["relu2_1"], gram(module.encoder(paintings(64)[:1], ("relu2_1",))["relu2_1"]))
     calls = []
     module.encoder.register_forward_hook(lambda *_: calls.append(1))

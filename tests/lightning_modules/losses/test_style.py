@@ -14,6 +14,8 @@ from lightning_modules.losses.style import (
     gram_loss,
     mean_std,
     random_directions,
+    relative_gram_loss,
+    relative_sliced_wasserstein_loss,
     sliced_wasserstein_loss,
     statistics_loss,
 )
@@ -74,6 +76,18 @@ def test_sliced_wasserstein_is_zero_for_the_same_vectors_elsewhere(features: tor
     expected = (directions @ shift).square().mean()
     moved = sliced_wasserstein_loss(features + shift[:, None, None], features, directions)
     torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_glaring_spots_stand_for_a_texture_in_the_gram_matrix_alone() -> None:
+    texture = torch.ones(1, 1, 20, 20)
+    spots = torch.zeros(1, 1, 20, 20)
+    spots[..., :2, :2] = 10.0  # a hundredth of the places, with all of the energy
+    directions = torch.ones(1, 1)
+    assert relative_gram_loss(spots, gram(texture)).item() < 1e-9
+    # 99 of 100 places are off by 1, one by 9.
+    assert relative_sliced_wasserstein_loss(spots, texture, directions).item() == pytest.approx(0.99 + 0.01 * 81)
+    nothing = torch.zeros_like(texture)
+    assert relative_sliced_wasserstein_loss(nothing, 3 * texture, directions).item() == pytest.approx(1)
 
 
 def test_sliced_wasserstein_compares_pictures_of_different_sizes() -> None:
