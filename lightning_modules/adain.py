@@ -113,7 +113,7 @@ class AdaIN(StyleFamily):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_weights(content_weight=content_weight, style_weight=style_weight)
+        check_weights(content_weight=content_weight, style_weight=style_weight, layer_weights=min(layer_weights))
         self.save_hyperparameters()
         self.weights = {"content": content_weight, "style": style_weight}
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))

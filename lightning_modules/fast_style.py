@@ -92,7 +92,9 @@ class FastStyle(StyleFamily):
         if noise < 0:
             raise ValueError(f"noise is {noise}; it must be 0 or more")
         self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
-        check_weights(**{f"{name}_weight": weight for name, weight in self.weights.items()})
+        check_weights(
+            layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
+        )
         # A checkpoint names its paintings wherever it is used.
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()

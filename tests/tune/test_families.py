@@ -56,7 +56,7 @@ def test_style_weight_trades_content_against_style(
 ) -> None:
     folder = style_folder(tmp_path)
     command = [
-        *sweep_of("fast-style", tmp_path, style_weight="loguniform(0.1, 100)", tv_weight="loguniform(0.01, 3)"),
+        *sweep_of("fast-style", tmp_path, style_weight="loguniform(1, 100)", tv_weight="loguniform(0.01, 3)"),
         *(f"--data.path={folder / 'shards'}", f"--model.styles=[{folder / 'wheat.png'}]", "--model.network=light"),
         *("--model.resolution=48", "--model.style_size=64", "--model.lr=2e-3", "--data.crop=center"),
         *("--metric=val/style", "--metric=val/content", "--search=tpe", "--num-samples=8", "--run.kimg=0.32"),
