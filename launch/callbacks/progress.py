@@ -83,18 +83,13 @@ class Progress(ProgressBar):
         rate = clock.images_per_second
         left = max(0, clock.total_images - module.images_seen) / rate if rate else 0.0
         seen = f"{module.images_seen / 1000:.1f}/{clock.total_images / 1000:.1f} kimg"
-        print(
-            seen,
-            self._facts(trainer),
-            f"{left / 60:.1f} min left" if rate else "",
-            sep="  ",
-            file=sys.stderr,
-            flush=True,
-        )
+        parts = (seen, self._facts(trainer), f"{left / 60:.1f} min left" if rate else "")
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     @staticmethod
     def _facts(trainer: L.Trainer) -> str:
-        facts = [f"{clock_of(trainer).images_per_second:,.0f} images/s"]
+        rate = clock_of(trainer).images_per_second
+        facts = [f"{rate:,.{0 if rate >= 10 else 1}f} images/s"] if rate else []
         # KID's and others' tables are in metrics.csv; a bar has room for one number.
         metrics = trainer.callback_metrics.items()
         facts += [f"FID ({name[4:]}) {value:.2f}" for name, value in metrics if name.startswith("fid/")]
