@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed -e '.[dev]'
 	@touch $@
 
-# Trains a GAN on MNIST for about three minutes on two cores.
+# Trains a GAN on MNIST for some minutes on two cores.
 demo: $(VENV)/.ready
 	@test -f $(SHARDS)/manifest.json || $(BIN)/gesso shards build mnist $(SHARDS) --size 32
 	@$(BIN)/python -m launch.demo

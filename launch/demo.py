@@ -1,4 +1,4 @@
-"""`make demo`: a DCGAN on MNIST for about three minutes on two cores, and the way to what it made."""
+"""`make demo`: a DCGAN on MNIST for some minutes on two cores, and the way to what it made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from launch.train import main as train
 
 def demo() -> int:
     """Trains, then prints how the FID fell and where grid, report and checkpoint are."""
-    code = train("fit", ["--config=mnist-dcgan", "--run.name=demo", "--run.kimg=200", "--evaluation.every_kimg=40"])
+    # Half the recipe's batch: a short training wants more steps. (FID after 100 kimg 27; with 64, after 120 kimg, 38.)
+    options = ["--run.kimg=100", "--data.global_batch_size=32", "--evaluation.every_kimg=20"]
+    code = train("fit", ["--config=mnist-dcgan", "--run.name=demo", *options])
     if code:
         return code
     run = max(Path("runs").glob("demo-*"), key=lambda path: path.stat().st_mtime)
