@@ -110,6 +110,11 @@ class RunFolder:
             raise Superseded(f"{self.path}: {owner} has taken this run over; this one ends")
 
 
+def at_images(images_seen: int) -> str:
+    """The name, or its beginning, of what is kept of this moment of a training: it sorts as a number."""
+    return f"{images_seen:012d}"
+
+
 def write_whole(file: Path, text: str) -> None:
     """Writes a file so that it is never half there; killed meanwhile, the one before stays."""
     partial = file.with_name(f"{file.name}.partial")

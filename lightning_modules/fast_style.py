@@ -233,7 +233,7 @@ class FastStyle(StyleFamily):
 
         def run(part: Tile) -> Tensor:
             here = mix if mix.shape[2:] == (1, 1) else part.seen(mix)
-            return self.network(part.seen(content), here, part.seen(noise)).clamp(-1, 1)
+            return self.network(part.seen(content), here, part.seen(noise))
 
         picture = torch.empty_like(content)
         with whole_statistics(self.network, run, parts):

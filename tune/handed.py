@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from launch.checkpoints import files
+from launch.runs import at_images
 from tune.sweep import Sweep
 
 
@@ -23,7 +24,7 @@ class Handed:
 
     def path(self, images_seen: int) -> Path:
         """Where the state after so many images is."""
-        return self.folder / f"{images_seen:012d}"
+        return self.folder / at_images(images_seen)
 
     def images_seen(self) -> list[int]:
         """Of the states that are whole, the oldest first."""

@@ -13,7 +13,7 @@ from launch.callbacks.clock import Every, clock_of, find, run_folder
 from launch.callbacks.evaluation import Evaluation
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
-from launch.runs import RunFolder
+from launch.runs import RunFolder, at_images
 
 
 class Checkpoints(Checkpoint):
@@ -115,7 +115,7 @@ class Checkpoints(Checkpoint):
         """
         run = run_folder(trainer)
         module: Any = trainer.lightning_module
-        path = run.checkpoints / f"{module.images_seen:012d}"
+        path = run.checkpoints / at_images(module.images_seen)
         if trainer.is_global_zero:
             run.check_owner()
         if module.images_seen != self._saved_at:

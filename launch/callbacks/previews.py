@@ -11,6 +11,7 @@ from launch.callbacks.clock import Every, clock_of, run_folder
 from launch.callbacks.ema import averaged
 from launch.evaluation import held_out
 from launch.pictures import image_grid, save_png
+from launch.runs import at_images
 from launch.tracking import record_pictures
 from lightning_modules.base import ImageFamily
 
@@ -49,7 +50,7 @@ class Previews(L.Callback):
             return
         written = {}
         for name, (images, columns) in previews.items():
-            stem = f"{module.images_seen:012d}"
+            stem = at_images(module.images_seen)
             file = run_folder(trainer).samples / f"{stem if name == 'samples' else f'{name}-{stem}'}.png"
             save_png(image_grid(images, columns), file)
             written[name] = file

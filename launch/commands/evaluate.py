@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.num_samples is not None and arguments.num_samples < 2:
         raise ValueError("--num-samples must be 2 or more")
     from datamodules.manifest import MANIFEST_NAME
+    from launch.runs import at_images
 
     source = Path(arguments.source)
     real = (source / MANIFEST_NAME).is_file() or source.name == MANIFEST_NAME
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not real and (run / "run.json").is_file():
         what = [arguments.extractor, *sorted(arguments.metrics), result["samples"], f"seed{arguments.seed}"]
         what += ["raw"] if arguments.raw else []
-        file = run / "evaluations" / f"{result['images_seen']:012d}-{'-'.join(map(str, what))}.json"
+        file = run / "evaluations" / f"{'-'.join([at_images(result['images_seen']), *map(str, what)])}.json"
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(result, indent=1))
     return 0
