@@ -6,8 +6,11 @@ over a large picture overflow fp16.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 #: Added to variances, as in the AdaIN paper's code.
@@ -31,15 +34,53 @@ def weighted_gram(features: Tensor, place: Tensor) -> Tensor:
 
     Args:
         features: [N, C, H, W].
-        place: weights of the places, [H, W], or one for all of them.
+        place: weights of the places, [H, W], or one for all of them; constants.
 
     Returns:
         float32 [N, C, C].
     """
-    with torch.autocast(features.device.type, enabled=False):
-        # Each factor takes a root of the weights, so that no sum exceeds what its mean will be by far.
-        rows = features.float().flatten(2) * place.float().sqrt().flatten()
-        return rows @ rows.transpose(1, 2)
+    gram: Tensor = _WeightedGram.apply(features, place)
+    return gram
+
+
+class _WeightedGram(torch.autograd.Function):
+    """``weighted_gram`` and its gradient by the features, (S + Sᵀ) F with S the gradient by G.
+
+    As G is symmetric that is one product, where autograd would take two and add them; it comes in the memory format of
+    the features, and nothing is kept but these.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, place: Tensor) -> Tensor:
+        if place.requires_grad:
+            raise ValueError("the weights of the places are constants; they have no gradient")
+        ctx.save_for_backward(features, place)
+        with torch.autocast(features.device.type, enabled=False):
+            rows = features.float().flatten(2)
+            weights = place.float().flatten()
+            if len(weights) == 1:
+                return (rows @ rows.transpose(1, 2)) * weights
+            return (rows * weights) @ rows.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        features, place = ctx.saved_tensors
+        with torch.autocast(features.device.type, enabled=False):
+            slope = slope + slope.transpose(1, 2)
+            weights = place.float().flatten()
+            if len(weights) == 1:
+                slope = slope * weights
+            # bf16 has fp32's range, and the gradient is rounded to it in any case; fp16 has neither room nor precision.
+            dtype = torch.bfloat16 if features.dtype == torch.bfloat16 else torch.float32
+            rows, slope = features.to(dtype).flatten(2), slope.to(dtype)
+            if features.is_contiguous(memory_format=torch.channels_last):
+                gradient = (rows.transpose(1, 2) @ slope).transpose(1, 2)
+            else:
+                gradient = slope @ rows
+            if len(weights) > 1:
+                gradient *= weights
+            return gradient.view(features.shape).to(features.dtype), None
 
 
 def gram_loss(features: Tensor, target: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ class VGG19(nn.Module):
             if name.endswith("_1") and name != "relu1_1":
                 # Odd sides keep their last row and column.
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-            x = F.relu(convolution(reflect(x)))
+            # In place: the weights have no gradient, so that nobody needs what was there before.
+            x = F.relu(convolution(reflect(x)), inplace=True)
             if name in layers:
                 found[name] = x
         return found

@@ -18,6 +18,7 @@ from lightning_modules.losses.style import (
     relative_sliced_wasserstein_loss,
     sliced_wasserstein_loss,
     statistics_loss,
+    weighted_gram,
 )
 from lightning_modules.networks.vgg import VGG19
 from tests.pictures import paintings, photographs
@@ -35,6 +36,28 @@ def test_gram_is_the_mean_of_products(features: torch.Tensor) -> None:
             for j in range(5):
                 expected = sum(float(features[n, i, y, x] * features[n, j, y, x]) for y in range(4) for x in range(6))
                 assert found[n, i, j].item() == pytest.approx(expected / 24, rel=1e-5)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
+def test_the_gram_matrix_has_the_gradient_of_its_formula(
+    features: torch.Tensor, memory: torch.memory_format, everywhere: bool, dtype: torch.dtype, within: float
+) -> None:
+    place = torch.tensor(1 / 24) if everywhere else torch.rand(4, 6, generator=torch.Generator().manual_seed(1))
+    # Not symmetric, which the gradient of a loss by a symmetric matrix need not be.
+    slope = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(2))
+    ours = features.to(dtype, memory_format=memory, copy=True).requires_grad_()
+    found = weighted_gram(ours, place)
+    exact = ours.detach().double().requires_grad_()
+    expected = torch.einsum("nihw,njhw,hw->nij", exact, exact, place.double().expand(4, 6))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    (found * slope).sum().backward()
+    (expected * slope).sum().backward()
+    assert ours.grad is not None
+    assert exact.grad is not None
+    assert ours.grad.is_contiguous(memory_format=memory)
+    assert ((ours.grad - exact.grad).norm() / exact.grad.norm()).item() < within
 
 
 def test_gram_loss_is_four_times_the_papers(features: torch.Tensor) -> None:
