@@ -21,9 +21,10 @@ demo: $(VENV)/.ready
 	@test -f $(SHARDS)/manifest.json || $(BIN)/gesso shards build mnist $(SHARDS) --size 32
 	@$(BIN)/python -m launch.demo
 
-# Everything but what needs a GPU: two files at a time, on a thread each; then what brings up a SLURM, by itself.
+# Everything but what needs a GPU: three files at a time, on a thread each, as much of it is waiting for processes; then
+# what brings up a SLURM, by itself.
 test: $(VENV)/.ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 3 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m "slurm and not gpu"
 
 test-fast: $(VENV)/.ready

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.exceptions import RayTaskError
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
@@ -13,6 +14,16 @@ from tune.trials import Drawn, End, Trials
 
 #: How often a trial whose process was lost begins again; one that fails by itself does not.
 RETRIES = 3
+
+
+class _Trial(Trial):
+    """Begins again after its process was lost, and not where it ended with an error: that would only come again."""
+
+    def handle_error(self, exc: Any = None) -> None:
+        if isinstance(exc, RayTaskError):
+            # Ray Tune's own rule counts, and does not ask why.
+            self.max_failures = 0
+        super().handle_error(exc)
 
 
 class Search(SearchAlgorithm):
@@ -60,7 +71,7 @@ class Search(SearchAlgorithm):
         reports = self.trials.journal(trial.id).read()
         # Of a population's trial, what it had come to.
         config = {**trial.config, **(reports[-1].config if self.sweep.population and reports else {})}
-        made = Trial(
+        made = _Trial(
             self._spec["run"],
             trial_id=trial.id,
             experiment_tag=trial.id,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from launch.cli import main
 from tests.pictures import style_folder
 from tune.effects import Effect, effects
 from tune.sweep import Sweep, open_sweep
@@ -20,14 +19,13 @@ def sweep_of(recipe: str, root: Path, **space: str) -> list[str]:
     file = root / "space.yaml"
     file.write_text("".join(f"model.{name}: {drawn}\n" for name, drawn in space.items()))
     return [
-        *(sys.executable, "-m", "launch.cli", "tune", f"--config={recipe}", f"--space={file}", "--data.workers=0"),
+        *("tune", f"--config={recipe}", f"--space={file}", "--data.workers=0"),
         *(f"--root={root / 'sweeps'}", "--run.wandb=disabled", "--trainer.precision=32-true"),
     ]
 
 
 def run(command: list[str], root: Path) -> tuple[Sweep, list[Row], dict[tuple[str, str], Effect]]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=850)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(command) == 0
     (path,) = (root / "sweeps").iterdir()
     sweep, rows = open_sweep(path), read_rows(open_sweep(path))
     found = effects(rows, sweep.space, sweep.objectives)
@@ -51,9 +49,7 @@ def test_beta_trades_reconstruction_against_kl(shards: Path, tmp_path: Path) -> 
     assert "What each option moved" in (sweep.path / "report.html").read_text()
 
 
-def test_style_weight_trades_content_against_style(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_style_weight_trades_content_against_style(tmp_path: Path) -> None:
     folder = style_folder(tmp_path)
     command = [
         *sweep_of("fast-style", tmp_path, style_weight="loguniform(1, 100)", tv_weight="loguniform(0.01, 3)"),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from launch.cli import main
 from tests.tune.lab import RANGES, Lab
 from tune.journal import Journal
 from tune.sweep import Sweep
@@ -31,13 +32,7 @@ def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) 
     stamps = {identity: stamp(sweep, identity) for identity in finished}
     # With ASHA those before wait at the first rung.
     assert bool(finished) == (scheduler == "none")
-    resumed = subprocess.run(
-        [*lab.command(lab.space(**RANGES))[:3], "tune", "--resume", str(sweep.path)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    assert main(["tune", "--resume", str(sweep.path)]) == 0
     _, after = lab.last()
     assert {identity: stamp(sweep, identity) for identity in finished} == stamps
     assert [row.config for row in after] == [row.config for row in undisturbed]
