@@ -12,7 +12,8 @@ from tune.effects import Effect, effects
 from tune.sweep import Sweep, open_sweep
 from tune.watch import Row, read_rows
 
-pytestmark = [pytest.mark.slow]
+# Ray and its workers start slowly where others work beside them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def sweep_of(recipe: str, root: Path, **space: str) -> list[str]:

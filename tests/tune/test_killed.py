@@ -14,7 +14,8 @@ from tests.tune.lab import RANGES, Lab
 from tune.journal import Journal
 from tune.sweep import Sweep
 
-pytestmark = [pytest.mark.slow]
+# Ray and its workers start slowly where others work beside them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("scheduler", ["none", "asha"])

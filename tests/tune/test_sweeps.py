@@ -14,7 +14,8 @@ from tests.tune.planted import FIRST, SECOND
 from tune.sweep import Sweep
 from tune.watch import Row
 
-pytestmark = [pytest.mark.slow]
+# Ray and its workers start slowly where others work beside them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def best_of(sweep: Sweep, rows: list[Row]) -> Row:
