@@ -24,10 +24,14 @@ FOREIGN = (
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Inside, this process has these variables, and none that speak of another training."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(FOREIGN) and name != "SLURM_CONF"]:
         del os.environ[name]
     os.environ.update(variables)
+    # Lightning has asked for it when it was imported, and so for this node's number among the nodes of SLURM's job.
+    rank_zero_only.rank = int(variables.get("RANK", 0))  # type: ignore[attr-defined]
     try:
         yield
     finally:

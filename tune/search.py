@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayTaskError
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
+from launch.runs import RunFolder
 from tune.draw import count, draw
 from tune.sweep import Sweep
 from tune.trials import Drawn, End, Trials
@@ -17,13 +18,14 @@ RETRIES = 3
 
 
 class _Trial(Trial):
-    """Begins again after its process was lost, and not where it ended with an error: that would only come again."""
+    """Begins again after its process was lost, and not where training failed by itself: it would only fail again."""
 
-    def handle_error(self, exc: Any = None) -> None:
-        if isinstance(exc, RayTaskError):
-            # Ray Tune's own rule counts, and does not ask why.
-            self.max_failures = 0
-        super().handle_error(exc)
+    run_folder: str
+
+    def should_recover(self) -> bool:
+        # Ray Tune's own rule counts, and does not ask why.
+        failed = RunFolder(Path(self.run_folder)).info().get("state") == "failed"
+        return not failed and super().should_recover()
 
 
 class Search(SearchAlgorithm):
@@ -82,6 +84,7 @@ class Search(SearchAlgorithm):
             placement_group_factory=self._spec["resources_per_trial"],
             max_failures=RETRIES,
         )
+        made.run_folder = str(self.sweep.trials / trial.id)
         if self.sweep.scheduler == "asha" and reports:
             # Whether it waited or trained when the sweep was stopped, the scheduler knows. It may end without a start.
             made.status = Trial.PAUSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -54,6 +55,11 @@ def test_trials_on_both_nodes_survive_a_preemption(
         wait(lambda: state() == "COMPLETED", 400, "the end")
         rows = read_rows(sweep)
         assert [row.state for row in rows] == ["finished"] * 6, told()
+        # On either node a trial's run folder is whole.
+        for row in rows:
+            run = sweep.trials / row.id
+            assert [name for name in ("config.yaml", "metrics.csv", "report.html") if not (run / name).is_file()] == []
+            assert json.loads((run / "run.json").read_text())["state"] == "finished"
         # What had been reported was not done again.
         for run, count in before.items():
             images = [report.images_seen for report in Journal(run).read()]
