@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from lightning.pytorch.utilities import rank_zero_only
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tune.sweep import Placement
@@ -24,8 +25,6 @@ FOREIGN = (
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Inside, this process has these variables, and none that speak of another training."""
-    from lightning.pytorch.utilities import rank_zero_only
-
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(FOREIGN) and name != "SLURM_CONF"]:
         del os.environ[name]

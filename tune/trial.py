@@ -40,7 +40,7 @@ def run_trial(config: Mapping[str, Any], folder: str) -> None:
     run = RunFolder(sweep.trials / identity)
     info = run.info()
     if info.get("state") == "failed":
-        # Ray starts trials again whose process was lost; one that has failed by itself would fail again.
+        # The sweep was killed before it had booked this; the trial would fail again.
         raise RuntimeError(str(info.get("error")))
     note = _note()
     if not sweep.population:

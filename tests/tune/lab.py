@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from launch.cli import main
 from tune.sweep import Sweep, open_sweep
 from tune.watch import Row, read_rows
 
+#: Of tests with whole sweeps: Ray and its workers start slowly where others work beside them.
+WHOLE_SWEEPS = [pytest.mark.slow, pytest.mark.timeout(1800)]
 #: A space around the planted optimum.
 RANGES = {"first": "loguniform(1, 9)", "second": "loguniform(0.07, 0.6)"}
 
@@ -34,15 +36,16 @@ class Lab:
         file.write_text(yaml.safe_dump({f"model.{name}": entry for name, entry in dimensions.items()}, sort_keys=False))
         return file
 
-    def command(self, space: Path, *more: str) -> list[str]:
+    def arguments(self, space: Path, *more: str) -> list[str]:
+        """Of the command line: ``tune`` and what follows."""
         return [
-            *(sys.executable, "-m", "launch.cli", "tune", f"--config={self.recipe}", f"--space={space}"),
+            *("tune", f"--config={self.recipe}", f"--space={space}"),
             *("--metric=val/planted", f"--root={self.root / 'sweeps'}", *more),
         ]
 
     def run(self, space: Path, *more: str) -> tuple[Sweep, list[Row]]:
         """Runs a sweep to its end, in this process, which has imported all that a new one would."""
-        assert main(self.command(space, *more)[3:]) == 0
+        assert main(self.arguments(space, *more)) == 0
         return self.last()
 
     def last(self) -> tuple[Sweep, list[Row]]:

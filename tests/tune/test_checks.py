@@ -14,7 +14,7 @@ from tune.sweep import Placement
 
 def complaint(lab: Lab, capsys: pytest.CaptureFixture[str], space: Path, *more: str) -> str:
     """What `gesso tune` says; it must not have made anything."""
-    assert main([*lab.command(space)[3:], *more]) == 2
+    assert main([*lab.arguments(space), *more]) == 2
     assert not (lab.root / "sweeps").exists()
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -51,7 +51,7 @@ def test_one_line(
 
 
 def test_a_metric_that_is_never_logged(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [word for word in lab.command(lab.space(first="uniform(1, 2)"))[3:] if not word.startswith("--metric")]
+    arguments = [word for word in lab.arguments(lab.space(first="uniform(1, 2)")) if not word.startswith("--metric")]
     assert main([*arguments, "--metric=val/plantet"]) == 2
     assert "--metric val/plantet is never logged; did you mean val/planted?" in capsys.readouterr().err
     assert main([*arguments, "--metric=fid"]) == 2
@@ -60,7 +60,7 @@ def test_a_metric_that_is_never_logged(lab: Lab, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_no_room_for_a_trial(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*lab.command(lab.space(first="uniform(1, 2)"))[3:], "--cpus-per-trial=1000"]) == 2
+    assert main([*lab.arguments(lab.space(first="uniform(1, 2)")), "--cpus-per-trial=1000"]) == 2
     assert "no room for a trial: it needs 1000 CPU, and there is" in capsys.readouterr().err
 
 

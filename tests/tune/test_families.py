@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from launch.cli import main
 from tests.pictures import style_folder
+from tests.tune.lab import WHOLE_SWEEPS
 from tune.effects import Effect, effects
 from tune.sweep import Sweep, open_sweep
 from tune.watch import Row, read_rows
 
-# Ray and its workers start slowly where others work beside them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = WHOLE_SWEEPS
 
 
 def sweep_of(recipe: str, root: Path, **space: str) -> list[str]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
 from launch.cli import main
-from tests.tune.lab import RANGES, Lab
+from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab
 from tune.journal import Journal
 from tune.sweep import Sweep
 
-# Ray and its workers start slowly where others work beside them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = WHOLE_SWEEPS
 
 
 @pytest.mark.parametrize("scheduler", ["none", "asha"])
 def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
     asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=8", "--concurrent=1", "--run.kimg=0.096")
     whole, undisturbed = lab.run(lab.space(**RANGES), *asked)
-    driver = subprocess.Popen(lab.command(lab.space(**RANGES), *asked), stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "launch.cli", *lab.arguments(lab.space(**RANGES), *asked)]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         sweep = wait_for_trials(lab, whole, count=5)
     finally:

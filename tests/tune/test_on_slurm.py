@@ -29,7 +29,7 @@ def test_trials_on_both_nodes_survive_a_preemption(
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         # More to do than one node has done before the other's worker has started.
         space = lab.space(first="grid([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])")
-        command = lab.command(space, "--num-samples=1", "--run.kimg=2.4", "--evaluation.every_kimg=0.24")[3:]
+        command = lab.arguments(space, "--num-samples=1", "--run.kimg=2.4", "--evaluation.every_kimg=0.24")
         # A trial takes all of a node's cores.
         asked = ["--slurm", "--nodes=2", "--cpus-per-task=4", "--cpus-per-trial=4", "--trust-paths"]
         assert main([*command, *asked]) == 0

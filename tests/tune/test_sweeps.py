@@ -9,13 +9,12 @@ import pytest
 
 from launch.cli import main
 from tests.launch.offline import wandb_groups, wandb_runs
-from tests.tune.lab import RANGES, Lab
+from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab
 from tests.tune.planted import FIRST, SECOND
 from tune.sweep import Sweep
 from tune.watch import Row
 
-# Ray and its workers start slowly where others work beside them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = WHOLE_SWEEPS
 
 
 def best_of(sweep: Sweep, rows: list[Row]) -> Row:
