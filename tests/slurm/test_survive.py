@@ -156,9 +156,14 @@ def test_a_node_that_dies(lab: Lab) -> None:
     ghosts = processes(run)
     state = Path(os.environ["SLURM_CONF"]).parents[1]
     try:
-        # Its ranks live on, and do not know that the job is going to run elsewhere.
         os.kill(int((state / "run" / f"{node}.pid").read_text()), signal.SIGKILL)
+        # Its ranks live on, and do not know that the job is going to run elsewhere. They rest until it does, or they
+        # would come to the end of the training before SLURM had noticed.
+        for ghost in ghosts:
+            os.kill(ghost, signal.SIGSTOP)
         wait(lambda: attempt_of(run) == 1 and job(run).state == "RUNNING", 90, "another node", of=run)
+        for ghost in ghosts:
+            os.kill(ghost, signal.SIGCONT)
         assert job(run).nodes != node
         came_back(run, images=16_000, restarts=1)
         wait(lambda: not any(Path(f"/proc/{ghost}").exists() for ghost in ghosts), 60, "the old ranks to end")

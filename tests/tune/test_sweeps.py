@@ -49,7 +49,7 @@ def test_pbt_finds_the_planted_optimum(lab: Lab) -> None:
     # One trial at a time: the order, and with it all that is drawn, is always the same.
     sweep, rows = lab.run(
         lab.space(**RANGES),
-        *("--scheduler=pbt", "--num-samples=8", "--cpus-per-trial=2", "--run.kimg=0.64", "--perturb-kimg=0.016"),
+        *("--scheduler=pbt", "--num-samples=8", "--cpus-per-trial=2", "--run.kimg=0.32", "--perturb-kimg=0.016"),
     )
     assert_found(best_of(sweep, rows), within=0.05)
     copies = 0
