@@ -20,12 +20,12 @@ pytestmark = WHOLE_SWEEPS
 
 @pytest.mark.parametrize("scheduler", ["none", "asha"])
 def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
-    asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=8", "--concurrent=1", "--run.kimg=0.096")
+    asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=6", "--concurrent=1", "--run.kimg=0.096")
     whole, undisturbed = lab.run(lab.space(**RANGES), *asked)
     command = [sys.executable, "-m", "launch.cli", *lab.arguments(lab.space(**RANGES), *asked)]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        sweep = wait_for_trials(lab, whole, count=5)
+        sweep = wait_for_trials(lab, whole, count=4)
     finally:
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
