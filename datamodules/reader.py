@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -35,7 +37,8 @@ class ShardReader:
     """Random access to one split's samples; safe in threads.
 
     Reads by ``pread``: from the page cache it costs 3.4 µs for 21 kB where a memory map costs 1.7, of some 300 for a
-    sample, but mapped pages would count as the process's memory, a whole shard set in an epoch.
+    sample, but mapped pages would count as the process's memory, a whole shard set in an epoch. From a fast disk it
+    takes 123 µs, and 36 where the kernel was asked for it ahead (``prepare``).
 
     Args:
         manifest: the shard set.
@@ -55,22 +58,27 @@ class ShardReader:
         self._urls = [manifest.resolve(shard.url) for shard in self._shards]
         self._remote = any(_local_path(url) is None for url in self._urls)
         self._cache = cache
-        self._ends = np.cumsum([shard.samples for shard in self._shards])
+        self._ends = list(accumulate(shard.samples for shard in self._shards))
         self._root = manifest.root
         self.index = np.asarray(manifest.index(split))  # np.memmap's own indexing is slow
         self._files: dict[int, _Descriptor] = {}
         self._lock = threading.Lock()
 
     def prepare(self, samples: np.ndarray) -> None:
-        """Brings the remote shards of ``samples`` here, several at a time; nothing to do where all are local."""
-        if not self._remote:
-            return
-        wanted = set(self._shard_of(samples).tolist())
-        with self._lock:
-            missing = wanted - self._files.keys()
-        if missing:
-            with ThreadPoolExecutor(_DOWNLOADS) as pool:
-                list(pool.map(self._path, sorted(missing)))
+        """Has ``samples`` brought near, all at once: their remote shards here, and their bytes into the page cache.
+
+        Raises like ``image``, but for what only reading shows.
+        """
+        shards = [self._shard_of(sample) for sample in samples.tolist()]
+        if self._remote:
+            with self._lock:
+                missing = set(shards) - self._files.keys()
+            if missing:
+                with ThreadPoolExecutor(_DOWNLOADS) as pool:
+                    list(pool.map(self._path, sorted(missing)))
+        rows = self.index[samples]
+        for shard, offset, length in zip(shards, rows["offset"].tolist(), rows["length"].tolist(), strict=True):
+            _read_ahead(self._open(shard).number, offset, length)
 
     def image(self, sample: int) -> bytes:
         """The image file's bytes.
@@ -93,7 +101,7 @@ class ShardReader:
         return f"{self._urls[self._shard_of(sample)]}, byte {self.index[sample]['offset']}"
 
     def _read(self, sample: int, offset: int, length: int) -> bytes:
-        shard = int(self._shard_of(sample))
+        shard = self._shard_of(sample)
         file = self._open(shard)
         data = os.pread(file.number, length, offset)
         if len(data) < length:
@@ -104,8 +112,8 @@ class ShardReader:
             )
         return data
 
-    def _shard_of(self, samples: np.ndarray | int) -> np.ndarray:
-        return np.searchsorted(self._ends, samples, side="right")
+    def _shard_of(self, sample: int) -> int:
+        return bisect_right(self._ends, sample)
 
     def _open(self, shard: int) -> _Descriptor:
         """The shard's file. One that drops out of the table stays open for as long as someone reads it."""
@@ -153,6 +161,12 @@ def check_pipes(manifest: Manifest, split: str, allow_pipe: bool) -> None:
             f"{manifest.root}: reading this shard set runs commands, the first is {pipes[0][5:]!r}; "
             "if you trust it, set --data.init_args.allow_pipe true"
         )
+
+
+def _read_ahead(file: int, offset: int, length: int) -> None:
+    """Asks the kernel for a part of a file, and does not wait."""
+    if hasattr(os, "posix_fadvise"):  # Linux has it, macOS has not
+        os.posix_fadvise(file, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def _local_path(url: str) -> Path | None:

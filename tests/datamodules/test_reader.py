@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -192,3 +196,31 @@ def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(os.listdir("/proc/self/fd")) <= before + 5
     del samples
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in its page cache")
+def test_what_is_prepared_waits_in_memory(tmp_path: Path) -> None:
+    padded = [Sample(numbered(n) + bytes(1 << 20)) for n in range(10)]
+    samples = ShardReader(write_shards(tmp_path, train=[padded]), "train")
+    with (tmp_path / "train-000000.tar").open("rb") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as memory:
+            if any(resident(memory)):
+                pytest.skip("this file system holds all of its files in memory")
+            samples.prepare(np.array([3, 7]))
+            spans = [(int(row["offset"]), int(row["offset"] + row["length"])) for row in samples.index[[3, 7]]]
+            pages = [page for start, end in spans for page in range(start // mmap.PAGESIZE, end // mmap.PAGESIZE)]
+            deadline = time.monotonic() + 10
+            while not all(resident(memory)[page] for page in pages):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert sum(resident(memory)) < 2 * len(pages)
+
+
+def resident(memory: mmap.mmap) -> bytes:
+    """Of each of a mapped file's pages, 1 if it is in the page cache; asking does not bring it there."""
+    pages = (ctypes.c_ubyte * -(-len(memory) // mmap.PAGESIZE))()
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(len(memory)), pages) == 0
+    return bytes(page & 1 for page in pages)
