@@ -96,7 +96,9 @@ def _tune(arguments: argparse.Namespace) -> int:
 
         print(submit(sweep, arguments))
         return 0
-    return conduct(sweep, arguments.address)
+    # Of a cluster that is coming up.
+    nodes = arguments.nodes if arguments.address else None
+    return conduct(sweep, arguments.address, nodes=nodes or 1)
 
 
 def prepare(arguments: argparse.Namespace) -> Any:

@@ -33,7 +33,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from tune.checks import check_room
 from tune.handed import needed
-from tune.nodes import LED, PATIENCE
+from tune.nodes import PATIENCE
 from tune.schedule import scheduler
 from tune.search import Search
 from tune.sweep import Placement, Sweep
@@ -93,7 +93,7 @@ def run(sweep: Sweep) -> list[Row]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Of a sweep that was stopped; all that counts is in the list of trials and in their run folders.
     shutil.rmtree(sweep.ray, ignore_errors=True)
-    with contextlib.nullcontext() if LED in os.environ else stopping_on_sigterm(), warnings.catch_warnings():
+    with stopping_on_sigterm(), warnings.catch_warnings():
         # PB2's Gaussian process has few trials to learn from, and says so at each fit.
         warnings.filterwarnings("ignore", module="sklearn")
         tuner(sweep).fit()

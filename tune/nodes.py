@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.signals import COME_AGAIN
+from tune.sweep import open_sweep
 
-#: Set where a sweep is led inside of a SLURM job: the file that asks the job's script to queue it again.
-LED = "GESSO_SWEEP_LED"
+#: In a sweep's ``slurm`` folder: asks the job's script to queue it again.
 AGAIN = "again"
 #: The secret of a sweep's Ray, in its folder.
 TOKEN = "ray.token"
@@ -43,35 +43,35 @@ def serve(sweep: Path) -> int:
 
 
 def _lead(path: Path, address: str) -> int:
-    from tune.cli import conduct
-    from tune.sweep import open_sweep
+    """Ray's head, and the sweep in a process of its own.
 
-    os.environ[LED] = str(path / "slurm" / AGAIN)
-    leave_at_once()
-    sweep = open_sweep(path)
-    host, port = address.split(":")
-    gpus = sweep.placement.gpus > 0
-    with _ray(["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"], gpus=gpus):
-        _wait_for(address)
-        code = conduct(sweep, address, nodes=int(os.environ["SLURM_NNODES"]))
-    return COME_AGAIN if code == 130 else code
-
-
-def leave_at_once() -> None:
-    """Makes SLURM's signals end this process, to come again.
-
-    They reach every process of a job's step, Ray's own among them: there is nobody left to stop trials with. What they
-    have reported is on disk, and a sweep goes on from there as if it had been killed.
+    SLURM's signals reach every process of a job's step, Ray's own among them: there is nobody left to stop trials with.
+    What they have reported is on disk, and a sweep goes on from there as if it had been killed. But a process that
+    waits for an answer of a Ray that is gone hears of a signal a minute later; this one waits for signals alone.
     """
+    begun: list[subprocess.Popen] = []
+
+    def leave(number: int, frame: object) -> None:
+        for process in reversed(begun):
+            _kill(process)  # the sweep first: it would take the end of Ray for that of its trials
+        print(f"interrupted by {signal.Signals(number).name}; the sweep goes on where it was", flush=True)
+        # srun returns another code, once it has killed the other nodes' tasks.
+        (path / "slurm" / AGAIN).touch()
+        os._exit(COME_AGAIN)
+
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _leave)
-
-
-def _leave(number: int, frame: object) -> None:
-    print(f"interrupted by {signal.Signals(number).name}; the sweep goes on where it was", flush=True)
-    # srun returns another code, once it has killed the other nodes' tasks.
-    Path(os.environ[LED]).touch()
-    os._exit(COME_AGAIN)
+        signal.signal(number, leave)
+    host, port = address.split(":")
+    head = ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
+    with _ray(head, gpus=open_sweep(path).placement.gpus > 0) as started:
+        begun.append(started)
+        _wait_for(address)
+        gesso = str(Path(sys.prefix) / "bin" / "gesso")
+        whole = f"--nodes={os.environ['SLURM_NNODES']}"
+        sweep = [gesso, "tune", f"--resume={path}", f"--address={address}", whole]
+        begun.append(subprocess.Popen(sweep, start_new_session=True))
+        code = begun[-1].wait()
+    return code if code >= 0 else 128 - code
 
 
 def _lend(address: str) -> int:
@@ -82,6 +82,8 @@ def _lend(address: str) -> int:
     with _ray([f"--address={address}"], gpus=True) as started:
         while started.poll() is None and _answers(address):
             time.sleep(1)
+        # It would try for half a minute to say goodbye to a head that is gone.
+        _kill(started)
     return 0
 
 
@@ -102,8 +104,13 @@ def _ray(options: Sequence[str], *, gpus: bool) -> Iterator[subprocess.Popen]:
         started.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             started.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(started.pid, signal.SIGKILL)
+        _kill(started)
+
+
+def _kill(leader: subprocess.Popen) -> None:
+    """Kills a process that leads a session, and those in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGKILL)
 
 
 def _wait_for(address: str) -> None:

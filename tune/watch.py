@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ from rich.table import Table
 from launch.runs import RunFolder, write_whole
 from tune.draw import count
 from tune.journal import Report
-from tune.nodes import LED, leave_at_once
 from tune.sweep import Objective, Sweep
 from tune.trials import Trials
 
@@ -172,11 +170,6 @@ class Watch(TrialProgressCallback):
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False)
             self._live.start()
-
-    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        # Ray Tune has put its own handler there meanwhile.
-        if iteration <= 1 and LED in os.environ:
-            leave_at_once()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if time.monotonic() >= self._next_look:

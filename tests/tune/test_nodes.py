@@ -1,0 +1,67 @@
+"""A node's part of a sweep on SLURM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launch.signals import COME_AGAIN
+from tune.nodes import AGAIN, TOKEN
+from tune.sweep import Objective, Sweep
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_signal_is_heard_while_ray_is_silent(tmp_path: Path) -> None:
+    Sweep(tmp_path, "gesso tune", [Objective("val/planted", "min")], num_samples=1).save()
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / TOKEN).write_text("0" * 64)
+    port = free_port()
+    # The second node never comes, so that the sweep asks Ray for it again and again.
+    task = {"SLURM_PROCID": "0", "SLURM_NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    gesso = Path(sys.prefix) / "bin" / "gesso"
+    with (tmp_path / "node0.log").open("w") as log:
+        leader = subprocess.Popen([gesso, "tune", "--node", tmp_path], env={**os.environ, **task}, stderr=log)
+    family: list[psutil.Process] = []
+    try:
+        while not any(asks(process, port) for process in family):
+            assert leader.poll() is None, (tmp_path / "node0.log").read_text()
+            time.sleep(0.2)
+            family = psutil.Process(leader.pid).children(recursive=True)
+        (head,) = [process for process in family if "gcs_server" in process.name()]
+        agents = [process for process in family if any("agent" in word for word in process.cmdline())]
+        head.suspend()
+        time.sleep(2)
+        os.kill(leader.pid, signal.SIGTERM)
+        assert leader.wait(10) == COME_AGAIN
+        assert (tmp_path / "slurm" / AGAIN).exists()
+        # Ray's agents miss their raylet some seconds later, and end by themselves.
+        _, left = psutil.wait_procs([process for process in family if process not in agents], timeout=10)
+        assert not left
+    finally:
+        leader.kill()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def asks(process: psutil.Process, port: int) -> bool:
+    """Whether this is a sweep that speaks to Ray at a port."""
+    with contextlib.suppress(psutil.Error):
+        speaks = any(peer.raddr and peer.raddr.port == port for peer in process.net_connections("tcp"))
+        return speaks and any("--resume" in word for word in process.cmdline())
+    return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
