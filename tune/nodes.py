@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.signals import COME_AGAIN
-from tune.sweep import open_sweep
+from slurm.submit import executable
 
 #: In a sweep's ``slurm`` folder: asks the job's script to queue it again.
 AGAIN = "again"
@@ -49,6 +49,8 @@ def _lead(path: Path, address: str) -> int:
     What they have reported is on disk, and a sweep goes on from there as if it had been killed. But a process that
     waits for an answer of a Ray that is gone hears of a signal a minute later; this one waits for signals alone.
     """
+    from tune.sweep import open_sweep  # which imports Ray
+
     begun: list[subprocess.Popen] = []
 
     def leave(number: int, frame: object) -> None:
@@ -66,9 +68,8 @@ def _lead(path: Path, address: str) -> int:
     with _ray(head, gpus=open_sweep(path).placement.gpus > 0) as started:
         begun.append(started)
         _wait_for(address)
-        gesso = str(Path(sys.prefix) / "bin" / "gesso")
         whole = f"--nodes={os.environ['SLURM_NNODES']}"
-        sweep = [gesso, "tune", f"--resume={path}", f"--address={address}", whole]
+        sweep = [executable(), "tune", f"--resume={path}", f"--address={address}", whole]
         begun.append(subprocess.Popen(sweep, start_new_session=True))
         code = begun[-1].wait()
     return code if code >= 0 else 128 - code

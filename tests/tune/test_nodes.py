@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import psutil
 import pytest
 
 from launch.signals import COME_AGAIN
+from slurm.submit import executable
+from tests.launch.ranks import free_ports
 from tune.nodes import AGAIN, TOKEN
 from tune.sweep import Objective, Sweep
 
@@ -25,12 +25,11 @@ def test_a_signal_is_heard_while_ray_is_silent(tmp_path: Path) -> None:
     Sweep(tmp_path, "gesso tune", [Objective("val/planted", "min")], num_samples=1).save()
     (tmp_path / "slurm").mkdir()
     (tmp_path / TOKEN).write_text("0" * 64)
-    port = free_port()
+    (port,) = free_ports(1)
     # The second node never comes, so that the sweep asks Ray for it again and again.
     task = {"SLURM_PROCID": "0", "SLURM_NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    gesso = Path(sys.prefix) / "bin" / "gesso"
     with (tmp_path / "node0.log").open("w") as log:
-        leader = subprocess.Popen([gesso, "tune", "--node", tmp_path], env={**os.environ, **task}, stderr=log)
+        leader = subprocess.Popen([executable(), "tune", "--node", tmp_path], env={**os.environ, **task}, stderr=log)
     family: list[psutil.Process] = []
     try:
         while not any(asks(process, port) for process in family):
@@ -38,14 +37,15 @@ def test_a_signal_is_heard_while_ray_is_silent(tmp_path: Path) -> None:
             time.sleep(0.2)
             family = psutil.Process(leader.pid).children(recursive=True)
         (head,) = [process for process in family if "gcs_server" in process.name()]
-        agents = [process for process in family if any("agent" in word for word in process.cmdline())]
+        doomed = [p for p in family if p.name() in ("gcs_server", "raylet") or asks(p, port)]
+        assert len(doomed) == 3
         head.suspend()
         time.sleep(2)
         os.kill(leader.pid, signal.SIGTERM)
         assert leader.wait(10) == COME_AGAIN
         assert (tmp_path / "slurm" / AGAIN).exists()
         # Ray's agents miss their raylet some seconds later, and end by themselves.
-        _, left = psutil.wait_procs([process for process in family if process not in agents], timeout=10)
+        _, left = psutil.wait_procs(doomed, timeout=10)
         assert not left
     finally:
         leader.kill()
@@ -60,8 +60,3 @@ def asks(process: psutil.Process, port: int) -> bool:
         speaks = any(peer.raddr and peer.raddr.port == port for peer in process.net_connections("tcp"))
         return speaks and any("--resume" in word for word in process.cmdline())
     return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
