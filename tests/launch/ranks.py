@@ -66,8 +66,10 @@ def run_ranks(
 def free_ports(count: int) -> list[int]:
     """Ports that nothing listens at, and that the system gives to no connection meanwhile (those begin at 32768)."""
     found: list[int] = []
+    # Tests seed the generators of their processes, with the same seed: those would all draw the same ports.
+    drawn = random.SystemRandom()
     while len(found) < count:
-        port = random.randrange(30_000, 32_700)
+        port = drawn.randrange(20_000, 32_700)
         with socket.socket() as probe:
             if port not in found and probe.connect_ex(("127.0.0.1", port)):
                 found.append(port)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.cli import main
 from tests.pictures import style_folder
-from tests.tune.lab import WHOLE_SWEEPS
+from tests.tune.lab import WHOLE_SWEEPS, gesso
 from tune.effects import Effect, effects
 from tune.sweep import Sweep, open_sweep
 from tune.watch import Row, read_rows
@@ -24,7 +23,7 @@ def sweep_of(recipe: str, root: Path, **space: str) -> list[str]:
 
 
 def run(command: list[str], root: Path) -> tuple[Sweep, list[Row], dict[tuple[str, str], Effect]]:
-    assert main(command) == 0
+    gesso(*command)
     (path,) = (root / "sweeps").iterdir()
     sweep, rows = open_sweep(path), read_rows(open_sweep(path))
     found = effects(rows, sweep.space, sweep.objectives)

@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from launch.cli import main
-from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab
+from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab, gesso
 from tune.journal import Journal
 from tune.sweep import Sweep
 
@@ -34,7 +33,7 @@ def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) 
     stamps = {identity: stamp(sweep, identity) for identity in finished}
     # With ASHA those before wait at the first rung.
     assert bool(finished) == (scheduler == "none")
-    assert main(["tune", "--resume", str(sweep.path)]) == 0
+    gesso("tune", "--resume", str(sweep.path))
     _, after = lab.last()
     assert {identity: stamp(sweep, identity) for identity in finished} == stamps
     assert [row.config for row in after] == [row.config for row in undisturbed]
