@@ -53,7 +53,7 @@ def measure_ranks(
         RuntimeError: a rank failed; with the ends of the ranks' logs.
     """
     environment = {"MALLOC_MMAP_THRESHOLD_": "262144"} if frugal else {}
-    run_ranks(Path(__file__), out, jobs, ranks=ranks, environment=environment)
+    run_ranks(__name__, out, jobs, ranks=ranks, fresh=environment)
     return {
         job["name"]: [json.loads((out / f"{job['name']}-{rank}.json").read_text()) for rank in range(ranks)]
         for job in jobs

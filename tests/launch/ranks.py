@@ -13,47 +13,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.forks import Fork
+
 
 def run_ranks(
-    program: Path,
-    out: Path,
-    jobs: Sequence[dict[str, Any]],
-    *,
-    ranks: int,
-    environment: Mapping[str, str] | None = None,
+    module: str, out: Path, jobs: Sequence[dict[str, Any]], *, ranks: int, fresh: Mapping[str, str] | None = None
 ) -> None:
-    """Runs ``LOCAL_RANK=r program OUT JOB...`` on fresh processes, one thread each; ends all when one fails.
+    """Runs ``LOCAL_RANK=r python -m module OUT JOB...`` as so many ranks, one thread each; ends all when one fails.
 
     Args:
         out: a folder for the ranks' files; their logs go there too.
         jobs: JSON objects; ``ranks`` and ``port``, another one for each job, are filled in.
-        environment: variables on top.
+        fresh: processes of which nothing is imported yet, which begin with these variables; None: forks.
 
     Raises:
         RuntimeError: a rank failed; with the ends of the ranks' logs.
     """
-    arguments = [
-        json.dumps({**job, "ranks": ranks, "port": port}) for job, port in zip(jobs, free_ports(len(jobs)), strict=True)
-    ]
-    # One thread a rank: two ranks on two cores would otherwise wait for each other's threads.
-    inherited = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OMP_NUM_THREADS": "1",
-        "DS_BUILD_OPS": "0",
-    }
+    ports = free_ports(len(jobs))
+    filled = [json.dumps({**job, "ranks": ranks, "port": port}) for job, port in zip(jobs, ports, strict=True)]
+    begin = Fork if fresh is None else fresh_process
     logs = [out / f"rank{rank}.log" for rank in range(ranks)]
-    started = []
-    for rank, log in enumerate(logs):
-        with log.open("w") as stream:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, str(program), str(out), *arguments],
-                    env={**inherited, **(environment or {}), "LOCAL_RANK": str(rank)},
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+    started = [
+        begin(module, [str(out), *filled], log, {"LOCAL_RANK": str(rank), **(fresh or {})})
+        for rank, log in enumerate(logs)
+    ]
     while any(rank.poll() is None for rank in started):
         if any(rank.poll() for rank in started):
             for rank in started:
@@ -61,6 +44,21 @@ def run_ranks(
         time.sleep(0.1)
     if any(rank.returncode for rank in started):
         raise RuntimeError("\n".join(log.read_text()[-4000:] for log in logs))
+
+
+def fresh_process(
+    module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """A process of which nothing is imported yet."""
+    # One thread: two ranks on two cores would otherwise wait for each other's threads.
+    variables = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"}
+    with log.open("w") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env={**os.environ, **variables, **environment},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def free_ports(count: int) -> list[int]:

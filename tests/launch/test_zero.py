@@ -10,7 +10,6 @@ import torch
 
 from tests.launch.ranks import run_ranks
 
-PROGRAM = Path(__file__).with_name("rank_program.py")
 STAGES = ("zero1", "zero2", "zero3")
 
 pytestmark = pytest.mark.slow
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def run(out: Path, *jobs: dict[str, Any]) -> dict[str, Any]:
     """Trains every job on two ranks, one after the other, and returns what rank 0 wrote, by the jobs' names."""
-    run_ranks(PROGRAM, out, jobs, ranks=2)
+    run_ranks("tests.launch.rank_program", out, jobs, ranks=2)
     return {job["name"]: torch.load(out / f"{job['name']}.pt", weights_only=True) for job in jobs}
 
 

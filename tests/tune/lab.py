@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.forks import Fork
 from tune.sweep import Sweep, open_sweep
 from tune.watch import Row, read_rows
 
@@ -21,9 +21,12 @@ RANGES = {"first": "loguniform(1, 9)", "second": "loguniform(0.07, 0.6)"}
 
 def gesso(*arguments: str, code: int = 0) -> str:
     """Runs ``gesso`` in a process of its own, as where Ray dies it takes its process with it; returns what it said."""
-    done = subprocess.run([sys.executable, "-m", "launch.cli", *arguments], stderr=subprocess.PIPE, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stderr
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        returned = Fork("launch.cli", arguments, log).wait()
+        said = log.read_text()
+    assert returned == code, said
+    return said
 
 
 @dataclass(frozen=True)
