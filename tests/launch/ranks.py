@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.forks import Fork
+from tests.ports import free_ports
 
 
 def run_ranks(
@@ -59,16 +58,3 @@ def fresh_process(
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens at, and that the system gives to no connection meanwhile (those begin at 32768)."""
-    found: list[int] = []
-    # Tests seed the generators of their processes, with the same seed: those would all draw the same ports.
-    drawn = random.SystemRandom()
-    while len(found) < count:
-        port = drawn.randrange(20_000, 32_700)
-        with socket.socket() as probe:
-            if port not in found and probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
-    return found

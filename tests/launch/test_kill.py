@@ -15,7 +15,7 @@ from launch.checkpoints import files
 from launch.runs import RunFolder
 from tests.forks import Fork
 from tests.launch.identity import assert_identical, training_state
-from tests.launch.ranks import free_ports
+from tests.ports import free_ports
 
 #: Kills of each strategy's training. (30 take five minutes on two cores.)
 KILLS = int(os.environ.get("GESSO_TEST_KILLS", "5"))

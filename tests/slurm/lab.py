@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from launch.cli import main
 from launch.runs import RunFolder
 from slurm import queue
 from slurm.attempts import submitted
+from tests.ports import free_ports_from
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 WITNESS = "--trainer.callbacks+=tests.slurm.witness.Witness"
@@ -43,7 +43,7 @@ def brought_up(
         "MEM": memory,
         "PARTITIONS": " ".join(partitions),
         # Several clusters may be up at once.
-        "PORT": random.randrange(20_000, 30_000, 10),
+        "PORT": free_ports_from(10),
     }
     own = {f"SLURMLAB_{name}": str(value) for name, value in settings.items()}
     environment = {**os.environ, **own}

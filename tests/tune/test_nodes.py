@@ -14,7 +14,7 @@ import pytest
 
 from launch.signals import COME_AGAIN
 from slurm.submit import executable
-from tests.launch.ranks import free_ports
+from tests.ports import free_ports
 from tune.nodes import AGAIN, TOKEN
 from tune.sweep import Objective, Sweep
 
