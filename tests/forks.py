@@ -1,4 +1,4 @@
-"""Processes that need not import anything slow: forks of one that did so once, for all of a file's tests.
+"""Processes that need not import anything slow: forks of one that did so once, for all tests of this process.
 
 The process that forks, this module run as a program, is started at first use. It reads its orders from stdin, a JSON
 object a line, and ends, with all of its forks, when there are no more.
@@ -20,6 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+#: Of every fork. One thread: ranks on two cores would otherwise wait for each other's threads.
+VARIABLES = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "DS_BUILD_OPS": "0"}
+
 
 class Fork:
     """A process that runs a module's ``main()`` as ``python -m`` would.
@@ -34,7 +37,7 @@ class Fork:
     def __init__(
         self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        variables = {**os.environ, **(environment or {})}
+        variables = {**os.environ, **VARIABLES, **(environment or {})}
         order = {"module": module, "arguments": arguments, "environment": variables, "log": str(log), "at": os.getcwd()}
         self.pid: int = _ask(order)
         self.returncode: int | None = None
@@ -57,12 +60,9 @@ class Fork:
 
 @functools.cache
 def _forker() -> subprocess.Popen[str]:
-    # One thread: ranks on two cores would otherwise wait for each other's threads.
-    variables = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "DS_BUILD_OPS": "0"}
-    command = [sys.executable, "-m", "tests.forks"]
     return subprocess.Popen(
-        command,
-        env={**os.environ, **variables},
+        [sys.executable, "-m", "tests.forks"],
+        env={**os.environ, **VARIABLES},
         cwd=Path(__file__).parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

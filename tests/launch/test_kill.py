@@ -34,25 +34,27 @@ def arguments(strategy: str, shards: Path) -> list[str]:
     ]
 
 
-def start(run: Path, argv: list[str]) -> list[Fork]:
-    """The training as two ranks, whose logs go beside the run's folder."""
+def start(run: RunFolder, argv: list[str]) -> list[Fork]:
+    """Begins a training, or goes on with it, as two ranks, whose logs go beside the run's folder."""
     (port,) = free_ports(1)
-    variables = {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GESSO_RUN": str(run)}
+    variables = {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GESSO_RUN": str(run.path)}
+    if run.config.is_file():
+        argv = ["fit", f"--resume={run.path}"]
     return [
         Fork("launch.cli", argv, log(run, rank), {**variables, "LOCAL_RANK": str(rank), "PL_GLOBAL_SEED": "0"})
         for rank in range(2)
     ]
 
 
-def log(run: Path, rank: int) -> Path:
-    return run.with_name(f"{run.name}.rank{rank}.log")
+def log(run: RunFolder, rank: int) -> Path:
+    return run.path.with_name(f"{run.path.name}.rank{rank}.log")
 
 
-def said(run: Path) -> str:
+def said(run: RunFolder) -> str:
     return "\n".join(log(run, rank).read_text()[-3000:] for rank in range(2))
 
 
-def finish(run: Path, ranks: list[Fork]) -> None:
+def finish(run: RunFolder, ranks: list[Fork]) -> None:
     assert [rank.wait() for rank in ranks] == [0, 0], said(run)
 
 
@@ -70,7 +72,7 @@ def newest(run: RunFolder) -> Path | None:
 def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path: Path) -> None:
     argv = arguments(strategy, shards)
     whole = RunFolder(tmp_path / "whole")
-    finish(whole.path, start(whole.path, argv))
+    finish(whole, start(whole, argv))
     reference = training_state(whole.path)
     assert reference["gesso"]["images_seen"] == 1600
 
@@ -79,7 +81,7 @@ def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path
     while kills < KILLS:
         run = RunFolder(tmp_path / f"killed{number}")
         began = newest(run)
-        ranks = start(run.path, ["fit", f"--resume={run.path}"] if run.config.is_file() else argv)
+        ranks = start(run, argv)
         kind = draw.choice(("set-up", "training", "writing", "writing"))
         if kind == "set-up":
             time.sleep(draw.uniform(0, 2))
@@ -96,14 +98,14 @@ def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path
             assert_identical(training_state(run.path), reference)
             number += 1
             continue
-        assert -signal.SIGKILL in codes, said(run.path)
+        assert -signal.SIGKILL in codes, said(run)
         kills += 1
         killed_while_writing += any(run.checkpoints.glob("*.partial"))
         # What is left is whole: a checkpoint is complete or absent.
         for checkpoint in run.checkpoints.glob("[0-9]*[0-9]"):
             files.verify(checkpoint)
     run = RunFolder(tmp_path / f"killed{number}")
-    finish(run.path, start(run.path, ["fit", f"--resume={run.path}"] if run.config.is_file() else argv))
+    finish(run, start(run, argv))
     assert_identical(training_state(run.path), reference)
     assert killed_while_writing >= KILLS // 5
     print(f"{kills} kills, {killed_while_writing} of them in a checkpoint; {number} trainings ended between them")

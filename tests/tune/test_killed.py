@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.forks import Fork
 from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab, gesso
 from tune.journal import Journal
 from tune.sweep import Sweep
@@ -21,12 +18,11 @@ pytestmark = WHOLE_SWEEPS
 def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
     asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=6", "--concurrent=1", "--run.kimg=0.096")
     whole, undisturbed = lab.run(lab.space(**RANGES), *asked)
-    command = [sys.executable, "-m", "launch.cli", *lab.arguments(lab.space(**RANGES), *asked)]
-    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    driver = Fork("launch.cli", lab.arguments(lab.space(**RANGES), *asked), lab.root / "driver.log")
     try:
         sweep = wait_for_trials(lab, whole, count=4)
     finally:
-        os.kill(driver.pid, signal.SIGKILL)
+        driver.kill()
         driver.wait()
     _, before = lab.last()
     finished = {row.id for row in before if row.state == "finished"}

@@ -37,16 +37,14 @@ def test_a_signal_is_heard_while_ray_is_silent(tmp_path: Path) -> None:
             time.sleep(0.2)
             family = psutil.Process(leader.pid).children(recursive=True)
         (head,) = [process for process in family if "gcs_server" in process.name()]
-        doomed = [p for p in family if p.name() in ("gcs_server", "raylet") or asks(p, port)]
-        assert len(doomed) == 3
         head.suspend()
         time.sleep(2)
         os.kill(leader.pid, signal.SIGTERM)
         assert leader.wait(10) == COME_AGAIN
         assert (tmp_path / "slurm" / AGAIN).exists()
-        # Ray's agents miss their raylet some seconds later, and end by themselves.
-        _, left = psutil.wait_procs(doomed, timeout=10)
-        assert not left
+        # Ray's idle workers miss their head half a minute later, and end by themselves.
+        _, left = psutil.wait_procs(family, timeout=10)
+        assert all(any(word.endswith("default_worker.py") for word in process.cmdline()) for process in left)
     finally:
         leader.kill()
         for process in family:
