@@ -1,36 +1,32 @@
 """A shuffled, resumable stream of image batches: order + manifest -> pixels.
 
-The stream's whole state is one integer, the number of samples that all ranks together have received. Threads or
-worker processes prepare whole batches ahead. What is in a batch depends on its position alone, so that any number of
-them makes the same ones, and the state counts what was received, not what was prepared.
+The stream's whole state is one integer, the number of samples that all ranks together have received. Workers prepare
+whole batches ahead. What is in a batch depends on its position alone, so that any number of them makes the same ones,
+and the state counts what was received, not what was prepared.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import partial
-from itertools import count, islice
-from typing import Any, NotRequired, TypedDict
+from itertools import count
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.buffers import Buffers
 from datamodules.images import BadImage
 from datamodules.manifest import Manifest
 from datamodules.order import SampleOrder, uniforms
 from datamodules.reader import ShardReader, check_pipes
 from datamodules.transforms import DRAWS, Augment
+from datamodules.workers import WorkerKind, prepared
 
 #: So many samples in a row that cannot be decoded are no accident.
 _MAX_BROKEN_IN_A_ROW = 100
-
-_buffers = Buffers()
 
 
 class Batch(TypedDict):
@@ -65,9 +61,8 @@ class ShardStream(IterableDataset[Batch]):
         world_size: number of ranks.
         start: position to begin at.
         stop: position to end before, None: endless. The last batch may be short, and a rank's part of it missing.
-        threads: that decode ahead; 0 decodes in the caller. Under DataLoader workers (``batch_size=None``), worker w of
-            n makes every n-th batch; leave this 0 there.
-        prefetch: batches prepared ahead by the threads; default 2 more than there are threads.
+        workers: that prepare batches ahead; 0: the caller does it.
+        worker_kind: ``thread`` or ``process``.
         seed: of crops, flips and jitter.
         allow_pipe: whether ``pipe:`` shards may run their commands.
 
@@ -88,8 +83,8 @@ class ShardStream(IterableDataset[Batch]):
         world_size: int = 1,
         start: int = 0,
         stop: int | None = None,
-        threads: int = 0,
-        prefetch: int | None = None,
+        workers: int = 0,
+        worker_kind: WorkerKind = "thread",
         seed: int = 0,
         allow_pipe: bool = False,
     ) -> None:
@@ -111,18 +106,15 @@ class ShardStream(IterableDataset[Batch]):
         self.start = start
         self.stop = stop
         self.position = start
-        self.threads = threads
-        self.prefetch = threads + 2 if prefetch is None else prefetch
+        self.workers = workers
+        self.worker_kind = worker_kind
         self.seed = seed
         self.allow_pipe = allow_pipe
-        #: Sample -> what is wrong with it, for those met in this process.
+        #: Sample -> what is wrong with it, for those met by this rank.
         self.skipped: dict[int, str] = {}
 
     def state_dict(self) -> dict[str, int]:
-        """Samples that all ranks together have received.
-
-        Under DataLoader workers the stream is iterated in other processes: there, only the batches know it.
-        """
+        """Samples that all ranks together have received."""
         return {"position": self.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -130,74 +122,79 @@ class ShardStream(IterableDataset[Batch]):
         self.position = state_dict["position"]
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if get_worker_info() is not None:
+            raise RuntimeError("each process of a DataLoader would make all batches; give the stream workers instead")
         if self.stop is not None:
             self.position = self.start
-        first, step = self.position + number * self.batch_size, workers * self.batch_size
-        starts = count(first, step) if self.stop is None else iter(range(first, self.stop, step))
-        make = partial(self._make, ShardReader(self.manifest, self.split, allow_pipe=self.allow_pipe))
-        batches = _ahead(make, starts, self.threads, self.prefetch) if self.threads else map(make, starts)
-        for batch in batches:
+        starts: Iterator[int] = count(self.position, self.batch_size)
+        if self.stop is not None:
+            starts = iter(range(self.start, self.stop, self.batch_size))
+        reader = ShardReader(self.manifest, self.split, allow_pipe=self.allow_pipe)
+        side, rows = self.augment.size, self.batch_size // self.world_size
+        shape = (rows, side, side, self.channels)
+        for images, (batch, broken) in prepared(
+            partial(self._make, reader), starts, shape, self.workers, self.worker_kind
+        ):
+            self._skip(broken)
             self.position = batch["position"]
-            if len(batch["image"]):
-                yield batch
+            if rows := len(batch["index"]):
+                arrays = {key: torch.from_numpy(batch.pop(key)) for key in ("label", "index")}
+                yield cast(Batch, {"image": images[:rows], **arrays, **batch})
 
-    def _make(self, reader: ShardReader, start: int) -> Batch:
-        """This rank's part of the global batch that starts at a position."""
+    def _make(self, reader: ShardReader, start: int, images: Tensor) -> tuple[dict[str, Any], dict[int, str]]:
+        """This rank's part of the global batch that starts at a position.
+
+        Returns:
+            the batch, with arrays for tensors and without its images, which are in the first rows of ``images``; and
+            what is wrong with samples that cannot be decoded.
+        """
         end = start + self.batch_size if self.stop is None else min(start + self.batch_size, self.stop)
         positions = np.arange(start + self.rank, end, self.world_size)
         samples = self.order.locate(positions)
         reader.prepare(samples)
-        side = self.augment.size
-        images = _buffers.empty((len(positions), side, side, self.channels), torch.uint8)
         rows = images.numpy()
         draws = uniforms(self.seed, positions, DRAWS).tolist()
+        broken: dict[int, str] = {}
         for row, position in enumerate(positions.tolist()):
-            samples[row] = self._render(reader, position, int(samples[row]), rows[row], draws[row])
+            samples[row] = self._render(reader, position, int(samples[row]), rows[row], draws[row], broken)
         whole = samples >= 0
         if not whole.all():
-            images, samples = images[torch.from_numpy(whole)], samples[whole]
-        batch: Batch = {
-            "image": images,
-            "label": torch.from_numpy(reader.index["label"][samples].astype(np.int64)),
-            "index": torch.from_numpy(samples),
+            samples = samples[whole]
+            rows[: len(samples)] = rows[: len(whole)][whole]
+        batch: dict[str, Any] = {
+            "label": reader.index["label"][samples].astype(np.int64),
+            "index": samples,
             "position": end,
         }
         if self.manifest.captions:
             batch["caption"] = [reader.caption(sample) for sample in samples.tolist()]
-        return batch
+        return batch, broken
 
-    def _render(self, reader: ShardReader, position: int, sample: int, out: np.ndarray, draws: list[float]) -> int:
+    def _render(
+        self,
+        reader: ShardReader,
+        position: int,
+        sample: int,
+        out: np.ndarray,
+        draws: list[float],
+        broken: dict[int, str],
+    ) -> int:
         """Fills one row; returns the sample that it holds, -1 for none."""
         for following in range(1, _MAX_BROKEN_IN_A_ROW + 1):
             try:
                 self.augment.render(reader.image(sample), out, draws)
                 return sample
             except BadImage as error:
-                self._skip(sample, f"{reader.where(sample)}: {error}")
+                broken[sample] = f"{reader.where(sample)}: {error}"
             if self.stop is not None:
                 return -1
-            sample = int(self.order.locate(np.array([position + following]))[0])
+            last, sample = sample, int(self.order.locate(np.array([position + following]))[0])
         raise ValueError(
             f"{self.manifest.root}: {_MAX_BROKEN_IN_A_ROW} samples in a row cannot be decoded, the last is "
-            f"{self.skipped[sample]}; run `gesso shards verify {self.manifest.root}`"
+            f"{broken[last]}; run `gesso shards verify {self.manifest.root}`"
         )
 
-    def _skip(self, sample: int, reason: str) -> None:
-        if sample not in self.skipped:
-            warnings.warn(f"left out: {reason}", RuntimeWarning, stacklevel=2)
-        self.skipped[sample] = reason
-
-
-def _ahead(make: Callable[[int], Batch], starts: Iterator[int], threads: int, prefetch: int) -> Iterator[Batch]:
-    """``map(make, starts)``, prepared by threads, in the same order."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="gesso-loader")
-    try:
-        pending: deque[Future[Any]] = deque(pool.submit(make, start) for start in islice(starts, prefetch))
-        while pending:
-            batch = pending.popleft().result()
-            pending.extend(pool.submit(make, start) for start in islice(starts, 1))
-            yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    def _skip(self, broken: dict[int, str]) -> None:
+        for sample in broken.keys() - self.skipped.keys():
+            warnings.warn(f"left out: {broken[sample]}", RuntimeWarning, stacklevel=2)
+        self.skipped.update(broken)

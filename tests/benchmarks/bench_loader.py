@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_loader
 
 256 px JPEGs of real pictures become random resized, randomly mirrored crops in float32 batches of 64. The
-contestants, each in a process of its own, take turns of a second; a ratio is the median over the rounds of the two
-contestants' images per second in the same round. Beside the loaders there are litdata with gesso's decoder, and a bare
+contestants, each in a process of its own and with its data in memory, take turns of a second; a ratio is the median
+over the rounds of the two contestants' images per second in the same round. Beside the loaders there are litdata with gesso's decoder, and a bare
 loop that only decodes, crops and resizes images that lie in memory. At last, one epoch of 100,000 small images with
 the resident memory over its length.
 """
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.loader_data import prepare
+from tests.benchmarks.loader_data import in_memory, prepare
 from tests.benchmarks.loader_rivals import BATCH, RIVALS
 
 RESULTS = Path(__file__).parent / "results" / "loader.json"
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 MOSAIC = ROOT / ".venv-mosaic"
 SIZES = (224, 64)
 WORKERS = (0, 1, 2)
-CONTESTANTS = ("gesso", "gesso-processes", *RIVALS, "litdata-fast", "bare-threads", "bare-processes")
+CONTESTANTS = ("gesso", "gesso-threads", *RIVALS, "litdata-fast", "bare-threads", "bare-processes")
 GOALS = {224: 1.8, 64: 2.5}
 GOAL_FAST, GOAL_BARE = 1.0, 0.8
 
@@ -204,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="gesso's loader against others")
     parser.add_argument("--images", type=int, default=20_000, help="256 px JPEGs")
     parser.add_argument("--epoch", type=int, default=100_000, help="small images of the memory's epoch")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant in each cell of the table")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant in each cell of the table")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--contestants", nargs="+", default=CONTESTANTS, choices=CONTESTANTS)
@@ -213,18 +214,15 @@ def main() -> None:
     folder = prepare(options.images, options.epoch)
     names = [name for name in options.contestants if name != "mosaicml-streaming" or mosaic_environment(folder)]
     began = time.perf_counter()
-    contestants = [Contestant(name, folder) for name in names]
     results: dict[str, dict[str, Any]] = {}
-    try:
+    with in_memory(folder) as data, ExitStack() as opened:
+        contestants = [opened.enter_context(closing(Contestant(name, data))) for name in names]
         for size in SIZES:
             for workers in options.workers:
                 print(f"{size} px, {workers} workers ... ({time.perf_counter() - began:.0f} s)", flush=True)
                 results[f"{size}/{workers}"] = summary(
                     contest(contestants, size, workers, options.rounds, options.seconds)
                 )
-    finally:
-        for contestant in contestants:
-            contestant.close()
     show(results)
     held = verdict(results)
     print("\n".join(f"{'held  ' if ok else 'MISSED'} {goal}" for goal, ok in held.items()))

@@ -25,7 +25,7 @@ RIVALS = ("torchvision", "webdataset", "litdata", "mosaicml-streaming")
 Loader = Iterator[Any]
 
 
-def gesso(folder: Path, size: int, workers: int, kind: Any = "thread") -> Loader:
+def gesso(folder: Path, size: int, workers: int, kind: Any = "process") -> Loader:
     """This project's."""
     from datamodules.shards import ShardData, to_float
 
@@ -36,9 +36,9 @@ def gesso(folder: Path, size: int, workers: int, kind: Any = "thread") -> Loader
         yield to_float(batch["image"])
 
 
-def gesso_processes(folder: Path, size: int, workers: int) -> Loader:
-    """This project's, with processes instead of threads."""
-    return gesso(folder, size, workers, "process")
+def gesso_threads(folder: Path, size: int, workers: int) -> Loader:
+    """This project's, with threads instead of processes."""
+    return gesso(folder, size, workers, "thread")
 
 
 def _transform(size: int, *, pil: bool) -> Callable[[Any], Any]:
@@ -139,7 +139,7 @@ def mosaicml_streaming(folder: Path, size: int, workers: int) -> Loader:
 
 LOADERS: dict[str, Callable[[Path, int, int], Loader]] = {
     "gesso": gesso,
-    "gesso-processes": gesso_processes,
+    "gesso-threads": gesso_threads,
     "torchvision": torchvision,
     "webdataset": webdataset,
     "litdata": litdata,

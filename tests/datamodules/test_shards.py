@@ -63,7 +63,7 @@ def trainer(tmp_path: Path, **options: Any) -> L.Trainer:
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:This DataLoader will create")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize(("kind", "workers"), [("thread", 0), ("thread", 2), ("process", 2)])
 def test_a_resumed_training_sees_the_rest(numbered_set: Manifest, tmp_path: Path, kind: str, workers: int) -> None:
     """Two trainings with a checkpoint between them against one without: Lightning prefetches, and it must not show."""

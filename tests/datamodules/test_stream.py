@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,13 +23,14 @@ from datamodules.manifest import Manifest
 from datamodules.order import BalancedOrder, Order, SequentialOrder
 from datamodules.stream import Batch, ShardStream
 from datamodules.transforms import Augment
-
-# Three workers on a machine of two cores are on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+from datamodules.workers import WorkerKind
 
 SEED = 11
 TOTAL = 67  # samples of numbered_set's train split
 AUGMENT = Augment(4, "random_resized", flip=True, color_jitter=0.3)
+WORKERS = pytest.mark.parametrize(
+    "workers", [{"workers": 0}, *({"workers": 3, "worker_kind": kind} for kind in get_args(WorkerKind))], ids=str
+)
 
 
 def stream(manifest: Manifest, batch_size: int, **options: Any) -> ShardStream:
@@ -40,10 +40,8 @@ def stream(manifest: Manifest, batch_size: int, **options: Any) -> ShardStream:
     return ShardStream(manifest, split, batch_size=batch_size, seed=SEED, **options)
 
 
-def batches(manifest: Manifest, batch_size: int, number: int, *, processes: int = 0, **options: Any) -> list[Batch]:
-    source = stream(manifest, batch_size, **options)
-    loader = DataLoader(source, batch_size=None, num_workers=processes) if processes else source
-    return list(islice(loader, number))
+def batches(manifest: Manifest, batch_size: int, number: int, **options: Any) -> list[Batch]:
+    return list(islice(stream(manifest, batch_size, **options), number))
 
 
 def interleave(of_ranks: list[list[Batch]]) -> list[dict[str, Any]]:
@@ -79,23 +77,37 @@ def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Non
 @given(
     size=st.sampled_from([4, 8, 12, 32]),
     worlds=st.lists(st.sampled_from([1, 2, 4]), min_size=2, max_size=4),
-    threads=st.lists(st.sampled_from([0, 1, 3]), min_size=4, max_size=4),
+    workers=st.lists(st.sampled_from([0, 1, 3]), min_size=4, max_size=4),
+    kinds=st.lists(st.sampled_from(get_args(WorkerKind)), min_size=4, max_size=4),
     stops=st.lists(st.integers(1, 9), min_size=3, max_size=3),
 )
 def test_global_batches_and_resumption(
-    numbered_set: Manifest, size: int, worlds: list[int], threads: list[int], stops: list[int]
+    numbered_set: Manifest,
+    size: int,
+    worlds: list[int],
+    workers: list[int],
+    kinds: list[WorkerKind],
+    stops: list[int],
 ) -> None:
-    """Stops at random places and resumes with other numbers of ranks and threads, over two epochs and more."""
+    """Stops at random places and resumes with other numbers of ranks and workers, over two epochs and more."""
     total = -(-2 * TOTAL // size) + 1  # so that one batch straddles the epochs' boundary
     whole = interleave([batches(numbered_set, size, total)])
     pieces: list[dict[str, Any]] = []
     position = 0
-    for part, (world, workers) in enumerate(zip(worlds, threads, strict=False)):
+    for part, world in enumerate(worlds):
         number = total - len(pieces) if part == len(worlds) - 1 else min(stops[part], total - len(pieces) - 1)
         if number < 1:
             continue
         streams = [
-            stream(numbered_set, size, rank=rank, world_size=world, start=position, threads=workers)
+            stream(
+                numbered_set,
+                size,
+                rank=rank,
+                world_size=world,
+                start=position,
+                workers=workers[part],
+                worker_kind=kinds[part],
+            )
             for rank in range(world)
         ]
         pieces += interleave([list(islice(own, number)) for own in streams])
@@ -105,18 +117,6 @@ def test_global_batches_and_resumption(
     index = torch.cat([batch["index"] for batch in pieces])
     for epoch in range(2):
         assert sorted(index[epoch * TOTAL : (epoch + 1) * TOTAL].tolist()) == list(range(TOTAL))
-
-
-@pytest.mark.parametrize(("world", "processes"), [(1, 1), (2, 3), (1, 3)])
-def test_worker_processes_make_the_same_batches(numbered_set: Manifest, world: int, processes: int) -> None:
-    whole = interleave([batches(numbered_set, 8, 20)])
-    first = [batches(numbered_set, 8, 7, rank=r, world_size=world, processes=processes) for r in range(world)]
-    resumed_at = first[0][-1]["position"]
-    rest = [
-        batches(numbered_set, 8, 13, rank=r, world_size=world, processes=processes, start=resumed_at)
-        for r in range(world)
-    ]
-    assert_same(interleave(first) + interleave(rest), whole)
 
 
 def test_rows_hold_what_their_index_says(numbered_set: Manifest, number_of: Callable[[Any], list[int]]) -> None:
@@ -129,19 +129,20 @@ def test_rows_hold_what_their_index_says(numbered_set: Manifest, number_of: Call
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("processes", [0, 3])
+@WORKERS
 def test_finite_stream_sees_each_sample_once(
-    numbered_set: Manifest, world: int, processes: int, number_of: Callable[[Any], list[int]]
+    numbered_set: Manifest, world: int, workers: dict[str, Any], number_of: Callable[[Any], list[int]]
 ) -> None:
     options = {"order": SequentialOrder(10), "augment": Augment(4), "split": "val", "stop": 10, "world_size": world}
-    parts = [batches(numbered_set, 4, 100, rank=rank, processes=processes, **options) for rank in range(world)]
+    parts = [batches(numbered_set, 4, 100, rank=rank, **options, **workers) for rank in range(world)]
     for rank, part in enumerate(parts):
         assert [number - 1000 for batch in part for number in number_of(batch["image"])] == list(range(rank, 10, world))
         assert all(len(batch["image"]) for batch in part)
 
 
-def test_state_counts_what_was_received_not_what_was_prepared(numbered_set: Manifest) -> None:
-    source = stream(numbered_set, 8, threads=3, prefetch=6)
+@WORKERS
+def test_state_counts_what_was_received_not_what_was_prepared(numbered_set: Manifest, workers: dict[str, Any]) -> None:
+    source = stream(numbered_set, 8, **workers)
     received = iter(source)
     for number in range(1, 4):
         next(received)
@@ -151,21 +152,17 @@ def test_state_counts_what_was_received_not_what_was_prepared(numbered_set: Mani
     assert torch.equal(next(iter(other))["index"], next(received)["index"])
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_finite_stream_is_a_whole_pass_each_time(numbered_set: Manifest, threads: int) -> None:
-    source = stream(numbered_set, 4, split="val", order=SequentialOrder(10), stop=10, threads=threads)
+@WORKERS
+def test_a_finite_stream_is_a_whole_pass_each_time(numbered_set: Manifest, workers: dict[str, Any]) -> None:
+    source = stream(numbered_set, 4, split="val", order=SequentialOrder(10), stop=10, **workers)
     next(iter(source))
     for _ in range(2):
         assert [index for batch in source for index in batch["index"].tolist()] == list(range(10))
 
 
-def test_threads_end_with_the_iteration(numbered_set: Manifest) -> None:
-    before = threading.active_count()
-    received = iter(stream(numbered_set, 8, threads=3))
-    next(received)
-    assert threading.active_count() == before + 3
-    received.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+def test_processes_of_a_data_loader_are_refused(numbered_set: Manifest) -> None:
+    with pytest.raises(RuntimeError, match="give the stream workers instead"):
+        next(iter(DataLoader(stream(numbered_set, 8), batch_size=None, num_workers=1)))
 
 
 def test_balanced_stream(numbered_set: Manifest) -> None:
@@ -184,11 +181,11 @@ def broken_set(tmp_path: Path) -> Manifest:
     return write_shards(tmp_path, train=in_shards(samples, 25, 15))
 
 
-@pytest.mark.parametrize("threads", [0, 3])
+@WORKERS
 def test_a_broken_image_is_named_and_replaced(
-    broken_set: Manifest, threads: int, number_of: Callable[[Any], list[int]]
+    broken_set: Manifest, workers: dict[str, Any], number_of: Callable[[Any], list[int]]
 ) -> None:
-    source = stream(broken_set, 8, augment=Augment(16), threads=threads)
+    source = stream(broken_set, 8, augment=Augment(16), **workers)
     with pytest.warns(RuntimeWarning, match="left out") as caught:
         received = list(islice(source, 15))  # three epochs
     assert len(caught) == 3
@@ -224,8 +221,8 @@ def test_nothing_but_broken_images(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_truncated_shard_is_an_error_that_names_shard_and_offset(tmp_path: Path, threads: int) -> None:
+@WORKERS
+def test_a_truncated_shard_is_an_error_that_names_shard_and_offset(tmp_path: Path, workers: dict[str, Any]) -> None:
     manifest = write_shards(tmp_path, train=[[Sample(numbered(n)) for n in range(20)] for _ in range(2)])
     shard = tmp_path / "train-000001.tar"
     cut = int(manifest.index("train")["offset"][30])
@@ -234,7 +231,7 @@ def test_a_truncated_shard_is_an_error_that_names_shard_and_offset(tmp_path: Pat
     with pytest.raises(
         ValueError, match=rf"train-000001\.tar: truncated: .* byte \d+ .* after {cut + 10} of"
     ) as caught:
-        batches(manifest, 8, 5, threads=threads)
+        batches(manifest, 8, 5, **workers)
     assert "\n" not in str(caught.value)
 
 
