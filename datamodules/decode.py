@@ -26,8 +26,10 @@ _PROGRESSIVE = 0xC2
 _JPEG_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}  # baseline, extended, progressive: what every decoder reads
 _JPEG_NO_FRAMES = {0xC4, 0xC8, 0xCC}  # the other segments that share the frames' range of markers
 _EXIF_ORIENTATION = 0x0112
-# Chroma is interpolated between rows: what lies this far below a row has no influence on it.
-_CONTEXT_ROWS = 16
+# Chroma of half the height is interpolated between rows: what lies so many of them below a row has no influence on it.
+_CONTEXT_ROWS = 4
+# Chroma has half of luma's width and height: in a reduced image, it has as many pixels, and nothing is interpolated.
+_HALVED_BOTH_WAYS = 0x22
 _SRGB = (b"sRGB", b"s\0R\0G\0B")
 
 
@@ -72,22 +74,27 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 class _Frame(NamedTuple):
-    """A JPEG's frame header: where its height stands in the file, what it says, and whether one pass decodes it."""
+    """A JPEG's frame header: where its height stands in the file, what it says, and whether one pass decodes it.
+
+    ``sampling``: of the first component, its horizontal and its vertical factor in four bits each.
+    """
 
     at: int
     height: int
     width: int
+    sampling: int
     baseline: bool
 
 
 def _decode_jpeg(data: bytes, frame: _Frame, channels: int, reduce: int, bottom: int | None) -> np.ndarray | None:
     """An ordinary JPEG's pixels; None where it is damaged, or of a rare kind after all."""
-    height = min(frame.height, (bottom or frame.height) + _CONTEXT_ROWS)
+    rows = _CONTEXT_ROWS if reduce == 1 or frame.sampling != _HALVED_BOTH_WAYS else 1  # one, for boxes are rounded
+    height = min(frame.height, (bottom or frame.height) + rows * reduce)
     cut = height < frame.height and frame.baseline and data.endswith(_JPEG_END)
     if cut:
         # With a smaller height in its header, the decoder stops there. Then it finds data that it did not expect, which
         # strict decoding would take for damage.
-        data = data[: frame.at] + height.to_bytes(2) + data[frame.at + 2 :]
+        data = b"".join((data[: frame.at], height.to_bytes(2), memoryview(data)[frame.at + 2 :]))
     sides = (-(-side // reduce) for side in (height if cut else frame.height, frame.width))
     try:
         return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", False, False, *sides, strict=not cut)
@@ -100,12 +107,12 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
     if data[:2] != b"\xff\xd8":
         return None
     at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
+    while at + 11 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
         if marker in _JPEG_FRAMES:
             height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
             plain = data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= _MAX_PIXELS
-            return _Frame(at + 5, height, width, marker != _PROGRESSIVE) if plain else None
+            return _Frame(at + 5, height, width, data[at + 11], marker != _PROGRESSIVE) if plain else None
         if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAMES:
             return None
         if marker in (0xE1, 0xE2) and _needs_care(data[at + 4 : at + 2 + length]):

@@ -4,9 +4,9 @@
 
 256 px JPEGs of real pictures become random resized, randomly mirrored crops in float32 batches of 64. The
 contestants, each in a process of its own and with its data in memory, take turns of a second; a ratio is the median
-over the rounds of the two contestants' images per second in the same round. Beside the loaders there are litdata with gesso's decoder, and a bare
-loop that only decodes, crops and resizes images that lie in memory. At last, one epoch of 100,000 small images with
-the resident memory over its length.
+over the rounds of the two contestants' images per second in the same round. Beside the loaders there are litdata with
+gesso's decoder, and a bare loop that only decodes, crops and resizes images that lie in memory. At last, one epoch of
+100,000 small images with the resident memory over its length.
 """
 
 from __future__ import annotations

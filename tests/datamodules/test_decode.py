@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageCms
 
 from datamodules import decode
@@ -79,6 +80,17 @@ def test_rows_above_the_bottom_are_as_in_the_whole_image(
             assert np.array_equal(part[:rows], whole[:rows])
             if bottom < 100 and not options.get("progressive"):
                 assert len(part) < len(whole)
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
+@pytest.mark.parametrize("reduce", [1, 2, 4, 8])
+def test_chroma_is_interpolated_as_in_the_whole_image(photo: Image.Image, subsampling: str, reduce: int) -> None:
+    data = simplejpeg.encode_jpeg(np.asarray(photo), 90, colorsubsampling=subsampling)
+    whole = decode_image(data, 3, reduce=reduce)
+    for bottom in range(1, 150, 3):
+        rows = -(-bottom // reduce) + 1
+        part = decode_image(data, 3, reduce=reduce, bottom=bottom)
+        assert np.array_equal(part[:rows], whole[:rows])
 
 
 def test_a_truncated_jpeg_is_found_even_below_the_bottom(photo: Image.Image) -> None:
