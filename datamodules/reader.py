@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -28,9 +29,9 @@ class _Descriptor:
         self.number = -1
         self.number = os.open(path, os.O_RDONLY)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound, for at exit modules are gone
         if self.number >= 0:
-            os.close(self.number)
+            close(self.number)
 
 
 class ShardReader:
