@@ -147,7 +147,7 @@ class _Worker:
 
     def order(self, block: int, number: int) -> None:
         """Asks for what belongs to a number, in a block."""
-        with contextlib.suppress(BrokenPipeError):  # ``answer`` says what happened
+        with contextlib.suppress(OSError):  # ``answer`` says what happened
             self._pipe.send((block, number))
 
     def answer(self) -> Any:

@@ -41,7 +41,7 @@ def test_a_killed_rank_ends_the_other_and_is_named(victim: int, shards: Path, tm
     )
     try:
         run = trained(tmp_path, process)
-        ranks = [process.pid, child_of(process.pid)]
+        ranks = [process.pid, second_rank(process.pid)]
         os.kill(ranks[victim], signal.SIGKILL)
         killed = time.monotonic()
         _, errors = process.communicate(timeout=90)
@@ -74,11 +74,11 @@ def trained(root: Path, process: subprocess.Popen[str]) -> RunFolder:
     raise AssertionError(f"no checkpoint: {process.poll()}")
 
 
-def child_of(process: int) -> int:
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    (child,) = (pid for pid, command in commands.items() if b"launch.cli" in command or b"launch/cli" in command)
-    return child
+def second_rank(first: int) -> int:
+    """The process that the first rank began; forks that load its data have its own environment."""
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    (child,) = (pid for pid in children if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    return int(child)
 
 
 def alive(process: int) -> bool:
