@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,12 +38,17 @@ class Buffers:
             memory = self._free[size].pop()
         except IndexError:
             memory = np.empty(size, np.uint8)  # numpy asks for huge pages, and torch does not
-        # torch's storage keeps this very object, so it dies with the last tensor.
-        lent = memory.view()
-        weakref.finalize(lent, self._take_back, memory).atexit = False
-        return torch.from_numpy(lent).view(dtype).view(tuple(shape))
+        return lend(memory, self._take_back, memory).view(dtype).view(tuple(shape))
 
     def _take_back(self, memory: np.ndarray) -> None:
         free = self._free[memory.nbytes]
         if len(free) < self._spare:
             free.append(memory)
+
+
+def lend(memory: np.ndarray, take_back: Callable[[Any], None], what: Any) -> Tensor:
+    """A tensor in ``memory``; ``take_back(what)`` is called when the last tensor or array that shares it is gone."""
+    # torch's storage keeps this very object, so it dies with the last tensor.
+    lent = memory.view()
+    weakref.finalize(lent, take_back, what).atexit = False
+    return torch.from_numpy(lent)

@@ -23,7 +23,7 @@ from datamodules.manifest import Manifest
 from datamodules.order import SampleOrder, uniforms
 from datamodules.reader import ShardReader, check_pipes
 from datamodules.transforms import DRAWS, Augment
-from datamodules.workers import WorkerKind, prepared
+from datamodules.workers import WORKER_KIND, WorkerKind, prepared
 
 #: So many samples in a row that cannot be decoded are no accident.
 _MAX_BROKEN_IN_A_ROW = 100
@@ -84,7 +84,7 @@ class ShardStream(IterableDataset[Batch]):
         start: int = 0,
         stop: int | None = None,
         workers: int = 0,
-        worker_kind: WorkerKind = "thread",
+        worker_kind: WorkerKind = WORKER_KIND,
         seed: int = 0,
         allow_pipe: bool = False,
     ) -> None:
@@ -124,10 +124,9 @@ class ShardStream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
             raise RuntimeError("each process of a DataLoader would make all batches; give the stream workers instead")
-        if self.stop is not None:
-            self.position = self.start
         starts: Iterator[int] = count(self.position, self.batch_size)
         if self.stop is not None:
+            self.position = self.start
             starts = iter(range(self.start, self.stop, self.batch_size))
         reader = ShardReader(self.manifest, self.split, allow_pipe=self.allow_pipe)
         side, rows = self.augment.size, self.batch_size // self.world_size

@@ -18,7 +18,6 @@ import signal
 import sys
 import traceback
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.buffers import Buffers
+from datamodules.buffers import Buffers, lend
 
 T = TypeVar("T")
 #: Writes what belongs to a number into memory, and returns the rest; for processes, something that can be pickled.
@@ -100,13 +99,10 @@ def _by_processes(
     def receive() -> tuple[Tensor, T]:
         worker, block = pending.popleft()
         answer = worker.answer()
-        lent = blocks[block]
         if not free:  # the next order needs one
             free.append(block)
-            return torch.tensor(lent), answer
-        # torch's storage keeps this very array, so it dies with the last tensor.
-        weakref.finalize(lent, free.append, block).atexit = False
-        return torch.from_numpy(lent), answer
+            return torch.tensor(blocks[block]), answer
+        return lend(blocks[block], free.append, block), answer
 
     try:
         for _ in range(workers):
