@@ -79,7 +79,8 @@ class ShardReader:
                     list(pool.map(self._path, sorted(missing)))
         rows = self.index[samples]
         for shard, offset, length in zip(shards, rows["offset"].tolist(), rows["length"].tolist(), strict=True):
-            _read_ahead(self._open(shard).number, offset, length)
+            file = self._open(shard)  # held, lest another thread that opens it as well close this one
+            _read_ahead(file.number, offset, length)
 
     def image(self, sample: int) -> bytes:
         """The image file's bytes.
@@ -125,7 +126,7 @@ class ShardReader:
                 return file
         file = self._open_new(shard)
         with self._lock:
-            self._files[shard] = file
+            file = self._files.setdefault(shard, file)
             while len(self._files) > _MAX_OPEN:
                 del self._files[next(iter(self._files))]
         return file
