@@ -33,47 +33,7 @@ _HALVED_BOTH_WAYS = 0x22
 _SRGB = (b"sRGB", b"s\0R\0G\0B")
 
 
-def decode_image(data: bytes, channels: int, *, reduce: int = 1, bottom: int | None = None) -> np.ndarray:
-    """Decodes an image as ``datamodules.images.read_image`` would, faster where it is an ordinary JPEG or PNG.
-
-    Args:
-        data: the file's bytes.
-        channels: 1 (grey) or 3 (RGB).
-        reduce: 1, 2, 4 or 8: an ordinary JPEG (``jpeg_size`` tells) comes at 1/reduce of its size, rounded up, which
-            saves the inverse DCT's work; it averages, so nothing aliases. Others come in full.
-        bottom: rows of the file's image from this one on are not needed; None: all are. An ordinary JPEG may come
-            without them, or with some.
-
-    Returns:
-        uint8 [height, width, channels] in [0, 255], contiguous.
-
-    Raises:
-        BadImage: no image, or a broken one.
-    """
-    frame = _jpeg_frame(data)
-    if frame is not None:
-        image = _decode_jpeg(data, frame, channels, reduce, bottom)
-        if image is not None:
-            return image
-    elif _is_plain_png(data, channels):
-        flag = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        if image is not None:
-            return image if channels == 3 else image[:, :, None]
-    return read_image(data, channels)
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a JPEG that needs no care: grey or YCbCr/RGB, upright, in sRGB or no named colours.
-
-    None for everything else: other formats, CMYK, rotated by EXIF, foreign colour profiles, more than 100 million
-    pixels, broken headers. ``read_image`` knows what to do with those.
-    """
-    frame = _jpeg_frame(data)
-    return frame and (frame.height, frame.width)
-
-
-class _Frame(NamedTuple):
+class JpegFrame(NamedTuple):
     """A JPEG's frame header: where its height stands in the file, what it says, and whether one pass decodes it.
 
     ``sampling``: of the first component, its horizontal and its vertical factor in four bits each.
@@ -86,7 +46,63 @@ class _Frame(NamedTuple):
     baseline: bool
 
 
-def _decode_jpeg(data: bytes, frame: _Frame, channels: int, reduce: int, bottom: int | None) -> np.ndarray | None:
+def decode_image(
+    data: bytes, channels: int, *, frame: JpegFrame | None = None, reduce: int = 1, bottom: int | None = None
+) -> np.ndarray:
+    """Decodes an image as ``datamodules.images.read_image`` would, faster where it is an ordinary JPEG or PNG.
+
+    Args:
+        data: the file's bytes.
+        channels: 1 (grey) or 3 (RGB).
+        frame: what ``jpeg_frame`` returned, if it was asked already.
+        reduce: 1, 2, 4 or 8: an ordinary JPEG (one that has a ``jpeg_frame``) comes at 1/reduce of its size, rounded
+            up, which saves the inverse DCT's work; it averages, so nothing aliases. Others come in full.
+        bottom: rows of the file's image from this one on are not needed; None: all are. An ordinary JPEG may come
+            without them, or with some.
+
+    Returns:
+        uint8 [height, width, channels] in [0, 255], contiguous.
+
+    Raises:
+        BadImage: no image, or a broken one.
+    """
+    frame = frame or jpeg_frame(data)
+    if frame is not None:
+        image = _decode_jpeg(data, frame, channels, reduce, bottom)
+        if image is not None:
+            return image
+    elif _is_plain_png(data, channels):
+        flag = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        if image is not None:
+            return image if channels == 3 else image[:, :, None]
+    return read_image(data, channels)
+
+
+def jpeg_frame(data: bytes) -> JpegFrame | None:
+    """The frame header of a JPEG that needs no care: grey or YCbCr/RGB, upright, in sRGB or no named colours.
+
+    None for everything else: other formats, CMYK, rotated by EXIF, foreign colour profiles, more than 100 million
+    pixels, broken headers. ``read_image`` knows what to do with those.
+    """
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 11 < len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
+        if marker in _JPEG_FRAMES:
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            plain = data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= _MAX_PIXELS
+            return JpegFrame(at + 5, height, width, data[at + 11], marker != _PROGRESSIVE) if plain else None
+        if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAMES:
+            return None
+        if marker in (0xE1, 0xE2) and _needs_care(data[at + 4 : at + 2 + length]):
+            return None
+        at += 2 + length
+    return None
+
+
+def _decode_jpeg(data: bytes, frame: JpegFrame, channels: int, reduce: int, bottom: int | None) -> np.ndarray | None:
     """An ordinary JPEG's pixels; None where it is damaged, or of a rare kind after all."""
     rows = _CONTEXT_ROWS if reduce == 1 or frame.sampling != _HALVED_BOTH_WAYS else 1  # one, for boxes are rounded
     height = min(frame.height, (bottom or frame.height) + rows * reduce)
@@ -100,25 +116,6 @@ def _decode_jpeg(data: bytes, frame: _Frame, channels: int, reduce: int, bottom:
         return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", False, False, *sides, strict=not cut)
     except ValueError:
         return None
-
-
-def _jpeg_frame(data: bytes) -> _Frame | None:
-    """The frame header of a JPEG that needs no care, see ``jpeg_size``."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 11 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
-        if marker in _JPEG_FRAMES:
-            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-            plain = data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= _MAX_PIXELS
-            return _Frame(at + 5, height, width, data[at + 11], marker != _PROGRESSIVE) if plain else None
-        if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAMES:
-            return None
-        if marker in (0xE1, 0xE2) and _needs_care(data[at + 4 : at + 2 + length]):
-            return None
-        at += 2 + length
-    return None
 
 
 def _needs_care(segment: bytes) -> bool:
