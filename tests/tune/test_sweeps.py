@@ -49,7 +49,7 @@ def test_pbt_finds_the_planted_optimum(lab: Lab) -> None:
     # One trial at a time: the order, and with it all that is drawn, is always the same.
     sweep, rows = lab.run(
         lab.space(**RANGES),
-        *("--scheduler=pbt", "--num-samples=8", "--cpus-per-trial=2", "--run.kimg=0.32", "--perturb-kimg=0.016"),
+        *("--scheduler=pbt", "--num-samples=6", "--cpus-per-trial=2", "--run.kimg=0.32", "--perturb-kimg=0.016"),
     )
     assert_found(best_of(sweep, rows), within=0.05)
     copies = 0
@@ -67,14 +67,14 @@ def test_asha_spends_a_third_and_finds_one_of_the_best(lab: Lab) -> None:
         lab.space(first="loguniform(0.1, 90)", second="loguniform(0.01, 4)"),
         *(
             "--scheduler=asha",
-            "--num-samples=16",
+            "--num-samples=12",
             "--run.kimg=0.512",
             "--grace-kimg=0.016",
         ),
     )
-    assert len(rows) == 16
-    assert sum(row.kimg for row in rows) <= 16 * 0.512 / 3
-    # The metric's order is known beforehand: what all 16 would have come to, trained to the end.
+    assert len(rows) == 12
+    assert sum(row.kimg for row in rows) <= 12 * 0.512 / 3
+    # The metric's order is known beforehand: what all 12 would have come to, trained to the end.
     first = {row.id: row.reports[0].metrics["val/planted"] for row in rows}
     best = sorted(first, key=first.__getitem__)[:2]
     chosen = best_of(sweep, [row for row in rows if row.state == "finished"])
@@ -106,6 +106,6 @@ def test_pb2_moves_within_its_bounds(lab: Lab) -> None:
 
 
 def test_two_ranks_are_one_trial(lab: Lab) -> None:
-    _, rows = lab.run(lab.space(first="grid([1.0, 3.0])"), "--num-samples=1", "--ranks-per-trial=2")
-    assert [row.state for row in rows] == ["finished"] * 2
-    assert [row.reports[-1].images_seen for row in rows] == [64, 64]
+    _, (row,) = lab.run(lab.space(first="grid([3.0])"), "--num-samples=1", "--ranks-per-trial=2")
+    assert row.state == "finished"
+    assert row.reports[-1].images_seen == 64
