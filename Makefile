@@ -13,7 +13,8 @@ $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gesso needs Python 3.11 or newer; make PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (a few minutes and 7 GB the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --upgrade-strategy only-if-needed -e '.[dev]'
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true # on all cores, of which pip would use one
 	@touch $@
 
 # Trains a GAN on MNIST for some minutes on two cores.
@@ -26,7 +27,7 @@ demo: $(VENV)/.ready
 # the name, where it begins another process in time.
 test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --max-worker-restart 0
+	@$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
 test-fast: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m "not gpu and not slow and not slurm"

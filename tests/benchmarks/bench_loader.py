@@ -5,8 +5,10 @@
 256 px JPEGs of real pictures become random resized, randomly mirrored crops in float32 batches of 64. The
 contestants, each in a process of its own and with its data in memory, take turns of a second; a ratio is the median
 over the rounds of the two contestants' images per second in the same round. Beside the loaders there are litdata with
-gesso's decoder, and a bare loop that only decodes, crops and resizes images that lie in memory. At last, one epoch of
-100,000 small images with the resident memory over its length.
+gesso's decoder, and a bare loop that only decodes, crops and resizes images that lie in memory: in threads, in
+processes, and in processes that leave out rows below the crop, as gesso does (a gain there is one in both, so that it
+tells what the loader costs, not how fast it is). At last, one epoch of 100,000 small images with the resident memory
+over its length.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 MOSAIC = ROOT / ".venv-mosaic"
 SIZES = (224, 64)
 WORKERS = (0, 1, 2)
-CONTESTANTS = ("gesso", "gesso-threads", *RIVALS, "litdata-fast", "bare-threads", "bare-processes")
+CONTESTANTS = ("gesso", "gesso-threads", *RIVALS, "litdata-fast", "bare-threads", "bare-processes", "bare-partial")
 GOALS = {224: 1.8, 64: 2.5}
 GOAL_FAST, GOAL_BARE = 1.0, 0.8
 
@@ -161,7 +163,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
         title=f"Images per second (gesso's rate over it), batch {BATCH}, medians",
         caption=(
             f"goals: {GOALS[224]} and {GOALS[64]} over each documented loader at 224 and 64 px, "
-            f"{GOAL_FAST} over litdata-fast, {GOAL_BARE} of the faster bare loop"
+            f"{GOAL_FAST} over litdata-fast, {GOAL_BARE} of the faster bare loop that decodes whole images"
         ),
     )
     for column in ("pixels", "workers", *names):
@@ -183,7 +185,7 @@ def verdict(results: dict[str, dict[str, Any]]) -> dict[str, bool]:
                 held[f"{cell} over {name}"] = ratio >= GOALS[size]
             elif name == "litdata-fast":
                 held[f"{cell} over {name}"] = ratio >= GOAL_FAST
-        bare = [ratio for name, ratio in result["gesso_over"].items() if name.startswith("bare")]
+        bare = [ratio for name, ratio in result["gesso_over"].items() if name in ("bare-threads", "bare-processes")]
         if workers == max(WORKERS) and bare:
             held[f"{cell} of the bare loop"] = min(bare) >= GOAL_BARE
     return held

@@ -288,6 +288,10 @@ down() {
             sleep 0.5
         done
     fi
+    # told all at once, since each takes two seconds to end, then waited for
+    for p in "$STATE"/run/{node*,slurmctld}.pid; do
+        if p=$(alive "$(basename "$p" .pid)"); then kill -TERM "$p" 2>/dev/null || true; fi
+    done
     for p in "$STATE"/run/node*.pid; do
         [[ -e $p ]] || continue
         d=$(basename "$p" .pid); stop "$d"
