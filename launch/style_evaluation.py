@@ -12,7 +12,6 @@ from datamodules.assets import fetch
 from datamodules.shards import ShardData
 from launch.evaluation import ExtractorName, extractor, held_out, weights_of
 from launch.pictures import to_float
-from launch.video import VideoReader
 from lightning_modules.base import Preview
 from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
@@ -105,6 +104,8 @@ def contents(data: ShardData, count: int, rank: int, world_size: int) -> Iterato
 @torch.no_grad()
 def temporal_consistency(family: StyleFamily, data: ShardData, video: Path) -> dict[str, float]:
     """How far a video in the first held-out style is from following its own motion: ``TemporalConsistency``."""
+    from launch.video import VideoReader  # of all evaluations, only this one needs FFmpeg
+
     batch = held_out(data, 1, family.device)
     _, style = family.styles_of(batch)[0]
     # Nothing is smoothed: the network is to be measured.

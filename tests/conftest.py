@@ -26,8 +26,6 @@ LONGEST = (
     "tests/launch/test_fit.py",
     "tests/launch/test_plan.py",
     "tests/lightning_modules/metrics/test_real_images.py",
-    "tests/tune/test_on_slurm.py",
-    "tests/slurm/test_survive.py",
 )
 
 

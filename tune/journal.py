@@ -11,6 +11,8 @@ from typing import Any
 from launch.runs import write_whole
 
 JOURNAL = "reports.jsonl"
+#: Time that all schedulers count in.
+TIME = "kimg"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Report:
     @property
     def kimg(self) -> float:
         return self.images_seen / 1000
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """As Ray Tune takes it."""
+        return {**self.metrics, TIME: self.kimg, "images_seen": self.images_seen}
 
 
 class Journal:

@@ -22,7 +22,6 @@ from tune.handed import Handed, needed
 from tune.journal import Journal, Report
 from tune.ranks import environment, limit_threads, others, printing_to
 from tune.reporting import Reporting
-from tune.schedule import results
 from tune.sweep import Sweep, open_sweep
 
 #: In Ray's checkpoint: whose it is, and up to which report it goes.
@@ -149,4 +148,4 @@ def _tell(identity: str, report: Report) -> None:
     """Hands a report to Ray Tune; returns when the trial is to go on, else ends the thread."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / NOTE).write_text(json.dumps({"trial": identity, "images_seen": report.images_seen}))
-        tune.report(results(report), checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report(report.result, checkpoint=tune.Checkpoint.from_directory(folder))

@@ -13,7 +13,6 @@ from ray.tune.experiment import Experiment, Trial
 from tests.tune.planted import FIRST, SECOND
 from tune.asha import Asha
 from tune.journal import Report
-from tune.schedule import results
 from tune.search import Search
 from tune.sweep import Objective, Sweep, open_sweep
 
@@ -85,7 +84,7 @@ class Cluster:
         return True
 
     def tell(self, trial: Trial, report: Report) -> None:
-        decision = self.asha.on_trial_result(self, trial, results(report))
+        decision = self.asha.on_trial_result(self, trial, report.result)
         if report.kimg >= self.sweep.kimg:
             self.stop_trial(trial)
         elif decision == "PAUSE":
