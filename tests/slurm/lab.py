@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -48,18 +47,11 @@ def brought_up(
     }
     own = {f"SLURMLAB_{name}": str(value) for name, value in settings.items()}
     environment = {**os.environ, **own}
-
-    def bring(order: str) -> None:
-        # One at a time: the first installs SLURM, and all write into /etc/hosts.
-        with (state.parent / "gesso-slurm.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            subprocess.run([CLUSTER, order], env=environment, check=True, stdout=subprocess.DEVNULL)
-
-    bring("up")
+    subprocess.run([CLUSTER, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
     try:
         yield {"SLURM_CONF": f"{state}/etc/slurm.conf", **own}
     finally:
-        bring("down")
+        subprocess.run([CLUSTER, "down"], env=environment, check=True)
         shutil.rmtree(state, ignore_errors=True)
 
 
