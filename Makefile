@@ -23,11 +23,11 @@ demo: $(VENV)/.ready
 	@$(BIN)/python -m launch.demo
 
 # Everything but what needs a GPU: three files at a time, on a thread each, as much of it is waiting for processes; then
-# what brings up a SLURM, by itself. A test that takes its process down is named; pytest-xdist would lose its way, and
+# what brings up a SLURM, two at a time. A test that takes its process down is named; pytest-xdist would lose its way, and
 # the name, where it begins another process in time.
 test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m "slurm and not gpu"
+	@$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
 test-fast: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m "not gpu and not slow and not slurm"

@@ -18,6 +18,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: A worker is given its next file when two tests of the last remain: behind each of those with two come shorter ones.
 LONGEST = (
+    "tests/tune/test_on_slurm.py",
+    "tests/slurm/test_survive.py",
     "tests/tune/test_sweeps.py",
     "tests/tune/test_families.py",
     "tests/tune/test_killed.py",

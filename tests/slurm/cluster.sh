@@ -20,6 +20,7 @@
 #   SLURMLAB_MEM     MB of memory each claims (not enforced) [65536]
 #   SLURMLAB_PARTITIONS  names of further partitions like debug [none]
 #   SLURMLAB_PORT    first TCP port; PORT..PORT+NODES, and with DBD PORT-1, PORT-2 [16817]
+#   SLURMLAB_FIRST_JOB  number of the first job               [1]
 set -euo pipefail
 
 STATE=${SLURMLAB_STATE:-${TMPDIR:-/var/tmp}/slurmlab}
@@ -32,6 +33,7 @@ DBD=${SLURMLAB_DBD:-0}
 MEM=${SLURMLAB_MEM:-65536}
 PORT=${SLURMLAB_PORT:-16817}
 PARTITIONS=${SLURMLAB_PARTITIONS:-}
+FIRST_JOB=${SLURMLAB_FIRST_JOB:-1}
 MARK="# slurmlab:$STATE:"
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 export SLURM_CONF=$STATE/etc/slurm.conf
@@ -119,6 +121,7 @@ AuthType=auth/munge
 CredType=cred/munge
 # cred_expire is also how long a requeued job waits before it may start again (default 120 s)
 AuthInfo=socket=$STATE/run/munge.socket,cred_expire=5
+FirstJobId=$FIRST_JOB
 SlurmctldPort=$PORT
 SlurmctldPidFile=$STATE/run/slurmctld.pid
 SlurmctldLogFile=$STATE/log/slurmctld.log

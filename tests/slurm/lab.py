@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ def brought_up(
     """A cluster of virtual nodes that claim so much each, and these partitions besides its own; its environment."""
     # Not pytest's folders: the names of sockets must be short.
     state = Path(tempfile.mkdtemp(prefix="gesso-slurm-", dir="/var/tmp"))
+    port = free_ports_from(100)
     settings = {
         "STATE": state,
         "NODES": nodes,
@@ -42,16 +44,24 @@ def brought_up(
         "CPUS": cpus,
         "MEM": memory,
         "PARTITIONS": " ".join(partitions),
-        # Several clusters may be up at once.
-        "PORT": free_ports_from(10),
+        # Several clusters may be up at once. Jobs' own ports follow from their numbers: they come after the daemons'.
+        "PORT": port,
+        "FIRST_JOB": port + 10 - 15_000,
     }
     own = {f"SLURMLAB_{name}": str(value) for name, value in settings.items()}
     environment = {**os.environ, **own}
-    subprocess.run([CLUSTER, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    def bring(order: str) -> None:
+        # One at a time: the first installs SLURM, and all write into /etc/hosts.
+        with (state.parent / "gesso-slurm.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.run([CLUSTER, order], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    bring("up")
     try:
         yield {"SLURM_CONF": f"{state}/etc/slurm.conf", **own}
     finally:
-        subprocess.run([CLUSTER, "down"], env=environment, check=True)
+        bring("down")
         shutil.rmtree(state, ignore_errors=True)
 
 

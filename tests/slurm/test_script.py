@@ -90,6 +90,7 @@ def large() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slurm
+@pytest.mark.xdist_group("large")  # one worker's, that there be one cluster
 @pytest.mark.parametrize("name", JOBS)
 def test_sbatch_takes_them(name: str, large: dict[str, str]) -> None:
     command = ["sbatch", "--test-only", str(GOLDEN / f"{name}.sh")]
