@@ -53,9 +53,9 @@ def test_style_weight_trades_content_against_style(tmp_path: Path) -> None:
         *sweep_of("fast-style", tmp_path, style_weight="loguniform(1, 100)", tv_weight="loguniform(0.01, 3)"),
         *(f"--data.path={folder / 'shards'}", f"--model.styles=[{folder / 'wheat.png'}]", "--model.network=light"),
         *("--model.resolution=48", "--model.style_size=64", "--model.lr=2e-3", "--data.crop=center"),
-        *("--metric=val/style", "--metric=val/content", "--search=tpe", "--num-samples=8", "--run.kimg=0.16"),
+        *("--metric=val/style", "--metric=val/content", "--search=tpe", "--num-samples=8", "--run.kimg=0.08"),
         *(
-            "--evaluation.every_kimg=0.16",
+            "--evaluation.every_kimg=0.08",
             "--evaluation.metrics=[]",
             "--checkpoints.monitor=null",
             "--ema.half_life_kimg=0.01",
