@@ -242,7 +242,7 @@ def show(results: dict[str, dict[str, Any]], batch: int) -> None:
 def main() -> None:
     """Runs the contest in float32 and in bfloat16, prints the table and writes the figures."""
     parser = argparse.ArgumentParser(description="DCGAN's training step against plain PyTorch and the common example")
-    parser.add_argument("--rounds", type=int, default=12, help="steps of each contestant and precision")
+    parser.add_argument("--rounds", type=int, default=40, help="steps of each contestant and precision")
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument("--width", type=int, default=64, help="channels of the networks' largest feature map")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go, as JSON")
