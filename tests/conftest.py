@@ -18,8 +18,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: A worker is given its next file when two tests of the last remain: behind each of those with two come shorter ones.
 LONGEST = (
-    "tests/tune/test_on_slurm.py",
-    "tests/slurm/test_survive.py",
     "tests/tune/test_sweeps.py",
     "tests/tune/test_families.py",
     "tests/tune/test_killed.py",
@@ -28,6 +26,8 @@ LONGEST = (
     "tests/launch/test_fit.py",
     "tests/launch/test_plan.py",
     "tests/lightning_modules/metrics/test_real_images.py",
+    "tests/tune/test_on_slurm.py",
+    "tests/slurm/test_survive.py",
 )
 
 

@@ -44,7 +44,8 @@ def brought_up(
         "CPUS": cpus,
         "MEM": memory,
         "PARTITIONS": " ".join(partitions),
-        # Several clusters may be up at once. Jobs' own ports follow from their numbers: they come after the daemons'.
+        # Several clusters may be up at once. A job's own port follows from its number (slurm/script.py): those of this
+        # cluster's jobs come after its daemons', or, where that is beyond 30,000, as far after 15,000.
         "PORT": port,
         "FIRST_JOB": port + 10 - 15_000,
     }
