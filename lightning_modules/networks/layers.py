@@ -127,10 +127,16 @@ def required_labels(labels: Tensor | None, num_classes: int) -> Tensor | None:
 
 
 def init_dcgan_(network: nn.Module) -> None:
-    """Initialises in place as DCGAN does: weights N(0, 0.02), batch-norm scales N(1, 0.02), biases 0."""
+    """Initialises in place as DCGAN does: weights N(0, 0.02), batch-norm scales N(1, 0.02), biases 0.
+
+    Embeddings are Glorot-uniform, as in the projection discriminator's own code (Miyato & Koyama 2018): from 0.02 it
+    takes so long to heed the labels that a short training's digits are often not those of their class.
+    """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.Embedding):
+            nn.init.xavier_uniform_(module.weight)
         elif isinstance(module, ConditionalBatchNorm2d):
             nn.init.normal_(module.scale, 1.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):

@@ -89,6 +89,9 @@ def test_weights_start_as_the_papers() -> None:
             mean = 1.0 if parameter.ndim == 1 or name.endswith("scale") else 0.0
             if name.endswith(("bias", "shift")):
                 assert not parameter.any(), name
+            elif name.endswith("embedding.weight"):  # Glorot & Bengio 2010: uniform within sqrt(6 / (4 + 512))
+                assert parameter.abs().max().item() == pytest.approx((6 / (4 + 512)) ** 0.5, rel=0.01), name
+                assert parameter.std().item() == pytest.approx((2 / (4 + 512)) ** 0.5, rel=0.05), name
             else:
                 assert parameter.mean().item() == pytest.approx(mean, abs=0.006), name
                 assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
