@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from launch.callbacks.clock import clock_of
+from launch.report.page import duration
 from lightning_modules.base import ImageFamily
 
 #: Seconds between two plain lines in a log file.
@@ -83,7 +84,7 @@ class Progress(ProgressBar):
         rate = clock.images_per_second
         left = max(0, clock.total_images - module.images_seen) / rate if rate else 0.0
         seen = f"{module.images_seen / 1000:.1f}/{clock.total_images / 1000:.1f} kimg"
-        parts = (seen, self._facts(trainer), f"{left / 60:.1f} min left" if rate else "")
+        parts = (seen, self._facts(trainer), f"{duration(left)} left" if rate else "")
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     @staticmethod
