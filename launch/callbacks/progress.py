@@ -82,9 +82,9 @@ class Progress(ProgressBar):
         clock = clock_of(trainer)
         self._last_line = time.monotonic()
         rate = clock.images_per_second
-        left = max(0, clock.total_images - module.images_seen) / rate if rate else 0.0
+        left = max(0, clock.total_images - module.images_seen)
         seen = f"{module.images_seen / 1000:.1f}/{clock.total_images / 1000:.1f} kimg"
-        parts = (seen, self._facts(trainer), f"{duration(left)} left" if rate else "")
+        parts = (seen, self._facts(trainer), f"{duration(left / rate)} left" if rate else "")
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     @staticmethod

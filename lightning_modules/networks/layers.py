@@ -129,8 +129,8 @@ def required_labels(labels: Tensor | None, num_classes: int) -> Tensor | None:
 def init_dcgan_(network: nn.Module) -> None:
     """Initialises in place as DCGAN does: weights N(0, 0.02), batch-norm scales N(1, 0.02), biases 0.
 
-    Embeddings are Glorot-uniform, as in the projection discriminator's own code (Miyato & Koyama 2018): from 0.02 it
-    takes so long to heed the labels that a short training's digits are often not those of their class.
+    Embeddings are Glorot-uniform, as in the projection discriminator's own code (Miyato & Koyama 2018): with N(0, 0.02)
+    labels count for so little that after a short training many a digit is not that of its class.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
