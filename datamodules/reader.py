@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -20,6 +18,9 @@ from datamodules.manifest import Manifest
 # Open at a time; the usual limit of a process is 1024, and others of its files need room as well.
 _MAX_OPEN = 256
 _DOWNLOADS = 8
+
+#: The number of a shard, an offset in it, and a length, in bytes.
+Span = tuple[int, int, int]
 
 
 class _Descriptor:
@@ -59,51 +60,55 @@ class ShardReader:
         self._urls = [manifest.resolve(shard.url) for shard in self._shards]
         self._remote = any(_local_path(url) is None for url in self._urls)
         self._cache = cache
-        self._ends = list(accumulate(shard.samples for shard in self._shards))
+        self._ends = np.cumsum([shard.samples for shard in self._shards])
         self._root = manifest.root
         self.index = np.asarray(manifest.index(split))  # np.memmap's own indexing is slow
         self._files: dict[int, _Descriptor] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, samples: np.ndarray) -> None:
-        """Has ``samples`` brought near, all at once: their remote shards here, and their bytes into the page cache.
+    def prepare(self, samples: np.ndarray) -> list[Span]:
+        """Has the images of ``samples`` brought near, all at once: remote shards here, bytes into the page cache.
 
-        Raises like ``image``, but for what only reading shows.
+        Raises like ``read``, but for what only reading shows.
+
+        Returns:
+            where each of them lies, for ``read``.
         """
-        shards = [self._shard_of(sample) for sample in samples.tolist()]
+        spans = self._spans(samples, "offset", "length")
         if self._remote:
             with self._lock:
-                missing = set(shards) - self._files.keys()
+                missing = {shard for shard, _, _ in spans} - self._files.keys()
             if missing:
                 with ThreadPoolExecutor(_DOWNLOADS) as pool:
                     list(pool.map(self._path, sorted(missing)))
-        rows = self.index[samples]
-        for shard, offset, length in zip(shards, rows["offset"].tolist(), rows["length"].tolist(), strict=True):
+        for shard, offset, length in spans:
             file = self._open(shard)  # held, lest another thread that opens it as well close this one
             _read_ahead(file.number, offset, length)
+        return spans
 
     def image(self, sample: int) -> bytes:
-        """The image file's bytes.
+        """One sample's image file; raises like ``read``."""
+        return self.read(self._spans(np.array([sample]), "offset", "length")[0])
+
+    def captions(self, samples: np.ndarray) -> list[str]:
+        """The samples' captions, empty where there is none; raises like ``read``."""
+        spans = self._spans(samples, "caption_offset", "caption_length")
+        return [self.read(span).decode("utf-8", "replace") for span in spans]
+
+    def where(self, sample: int) -> str:
+        """The sample's place, for messages."""
+        shard, offset, _ = self._spans(np.array([sample]), "offset", "length")[0]
+        return f"{self._urls[shard]}, byte {offset}"
+
+    def read(self, span: Span) -> bytes:
+        """The bytes there.
 
         Raises:
             ValueError: the shard is truncated.
             FileNotFoundError: it is missing.
             OSError: it cannot be fetched or read.
         """
-        row = self.index[sample]
-        return self._read(sample, int(row["offset"]), int(row["length"]))
-
-    def caption(self, sample: int) -> str:
-        """The caption, empty where there is none; raises like ``image``."""
-        row = self.index[sample]
-        return self._read(sample, int(row["caption_offset"]), int(row["caption_length"])).decode("utf-8", "replace")
-
-    def where(self, sample: int) -> str:
-        """The sample's place, for messages."""
-        return f"{self._urls[self._shard_of(sample)]}, byte {self.index[sample]['offset']}"
-
-    def _read(self, sample: int, offset: int, length: int) -> bytes:
-        shard = self._shard_of(sample)
+        shard, offset, length = span
         file = self._open(shard)
         data = os.pread(file.number, length, offset)
         if len(data) < length:
@@ -114,21 +119,22 @@ class ShardReader:
             )
         return data
 
-    def _shard_of(self, sample: int) -> int:
-        return bisect_right(self._ends, sample)
+    def _spans(self, samples: np.ndarray, offset: str, length: str) -> list[Span]:
+        """Where parts of samples lie that have these columns in the index."""
+        rows = self.index[samples]
+        shards = np.searchsorted(self._ends, samples, side="right")
+        return list(zip(shards.tolist(), rows[offset].tolist(), rows[length].tolist(), strict=True))
 
     def _open(self, shard: int) -> _Descriptor:
         """The shard's file. One that drops out of the table stays open for as long as someone reads it."""
-        with self._lock:
-            file = self._files.pop(shard, None)
-            if file is not None:
-                self._files[shard] = file
-                return file
-        file = self._open_new(shard)
-        with self._lock:
-            file = self._files.setdefault(shard, file)
-            while len(self._files) > _MAX_OPEN:
-                del self._files[next(iter(self._files))]
+        # Twice for each sample: so without the lock, and the file opened first makes room, not the one unused longest.
+        file = self._files.get(shard)
+        if file is None:
+            file = self._open_new(shard)
+            with self._lock:
+                file = self._files.setdefault(shard, file)
+                while len(self._files) > _MAX_OPEN:
+                    del self._files[next(iter(self._files))]
         return file
 
     def _open_new(self, shard: int) -> _Descriptor:

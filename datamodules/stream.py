@@ -140,6 +140,7 @@ class ShardStream(IterableDataset[Batch]):
                 arrays = {key: torch.from_numpy(batch.pop(key)) for key in ("label", "index")}
                 yield cast(Batch, {"image": images[:rows], **arrays, **batch})
 
+    @torch.inference_mode()  # calls of torch's operators, one for each image, cost less
     def _make(self, reader: ShardReader, start: int, images: Tensor) -> tuple[dict[str, Any], dict[int, str]]:
         """This rank's part of the global batch that starts at a position.
 
@@ -150,12 +151,15 @@ class ShardStream(IterableDataset[Batch]):
         end = start + self.batch_size if self.stop is None else min(start + self.batch_size, self.stop)
         positions = np.arange(start + self.rank, end, self.world_size)
         samples = self.order.locate(positions)
-        reader.prepare(samples)
         rows = images.numpy()
         draws = uniforms(self.seed, positions, DRAWS).tolist()
         broken: dict[int, str] = {}
-        for row, position in enumerate(positions.tolist()):
-            samples[row] = self._render(reader, position, int(samples[row]), rows[row], draws[row], broken)
+        for row, span in enumerate(reader.prepare(samples)):
+            try:
+                self.augment.render(reader.read(span), rows[row], draws[row])
+            except BadImage as error:
+                broken[int(samples[row])] = f"{reader.where(samples[row])}: {error}"
+                samples[row] = self._instead(reader, int(positions[row]), rows[row], draws[row], broken)
         whole = samples >= 0
         if not whole.all():
             samples = samples[whole]
@@ -166,31 +170,25 @@ class ShardStream(IterableDataset[Batch]):
             "position": end,
         }
         if self.manifest.captions:
-            batch["caption"] = [reader.caption(sample) for sample in samples.tolist()]
+            batch["caption"] = reader.captions(samples)
         return batch, broken
 
-    def _render(
-        self,
-        reader: ShardReader,
-        position: int,
-        sample: int,
-        out: np.ndarray,
-        draws: list[float],
-        broken: dict[int, str],
+    def _instead(
+        self, reader: ShardReader, position: int, out: np.ndarray, draws: list[float], broken: dict[int, str]
     ) -> int:
-        """Fills one row; returns the sample that it holds, -1 for none."""
-        for following in range(1, _MAX_BROKEN_IN_A_ROW + 1):
+        """Fills the row of a broken sample; returns the sample that it holds, -1 for none."""
+        if self.stop is not None:
+            return -1
+        for following in range(position + 1, position + _MAX_BROKEN_IN_A_ROW):
+            sample = int(self.order.locate(np.array([following]))[0])
             try:
                 self.augment.render(reader.image(sample), out, draws)
                 return sample
             except BadImage as error:
                 broken[sample] = f"{reader.where(sample)}: {error}"
-            if self.stop is not None:
-                return -1
-            last, sample = sample, int(self.order.locate(np.array([position + following]))[0])
         raise ValueError(
             f"{self.manifest.root}: {_MAX_BROKEN_IN_A_ROW} samples in a row cannot be decoded, the last is "
-            f"{broken[last]}; run `gesso shards verify {self.manifest.root}`"
+            f"{broken[sample]}; run `gesso shards verify {self.manifest.root}`"
         )
 
     def _skip(self, broken: dict[int, str]) -> None:

@@ -105,6 +105,17 @@ def test_a_truncated_jpeg_is_found_even_below_the_bottom(photo: Image.Image) -> 
         decode_image(data[: len(data) * 3 // 4], 3, bottom=10)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_memory_is_used_where_the_image_fits(photo: Image.Image, channels: int) -> None:
+    files = [encode(image, "JPEG", quality=90) for image in (photo, photo.rotate(180), photo.crop((0, 0, 90, 150)))]
+    memory = np.full(150 * 203 * channels, 7, np.uint8)
+    for data in files:
+        image = decode_image(data, channels, memory=memory)
+        assert np.shares_memory(image, memory)
+        assert np.array_equal(image, decode_image(data, channels))
+    assert not np.shares_memory(decode_image(files[0], channels, memory=memory[1:]), memory)
+
+
 def odd_files(photo: Image.Image) -> dict[str, tuple[bytes, int]]:
     """Files that need care, and the channels to ask for."""
     gray16 = Image.fromarray(np.linspace(0, 65535, 6400).reshape(80, 80).astype(np.uint16))

@@ -71,7 +71,7 @@ def store(tmp_path: Path) -> ShardCache:
 def check(samples: ShardReader) -> None:
     for number in np.random.default_rng(0).permutation(40).tolist():
         assert samples.image(number) == numbered(number)
-        assert samples.caption(number) == f"caption {number % 10}"
+    assert samples.captions(np.arange(40)) == [f"caption {number % 10}" for number in range(40)]
 
 
 @pytest.mark.parametrize("urls", ["{}", "{root}/{}", "file://{root}/{}"])
@@ -203,8 +203,8 @@ def test_a_file_that_drops_out_of_the_table_stays_open_while_it_is_used(
 ) -> None:
     monkeypatch.setattr(reader, "_MAX_OPEN", 0)  # as if another thread opened others at every moment
     samples = ShardReader(write_shards(tmp_path, train=SHARDS), "train")
-    samples.prepare(np.arange(40))
-    assert [samples.image(number) for number in range(40)] == [numbered(number) for number in range(40)]
+    spans = samples.prepare(np.arange(40))
+    assert [samples.read(span) for span in spans] == [numbered(number) for number in range(40)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in its page cache")
