@@ -10,6 +10,7 @@ PNG, 28 px grey: OpenCV 13, PIL 31; 256 px colour: 1360 and 1540. simplejpeg and
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import cv2
@@ -27,6 +28,7 @@ _PROGRESSIVE = 0xC2
 _JPEG_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}  # baseline, extended, progressive: what every decoder reads
 _JPEG_NO_FRAMES = {0xC4, 0xC8, 0xCC}  # the other segments that share the frames' range of markers
 _EXIF_ORIENTATION = 0x0112
+_HEAD = 256  # the frame header mostly begins at byte 158, after JFIF's segment and two quantization tables
 # Chroma of half the height is interpolated between rows: what lies so many of them below a row has no influence on it.
 _CONTEXT_ROWS = 4
 # Chroma has half of luma's width and height: in a reduced image, it has as many pixels, and nothing is interpolated.
@@ -94,6 +96,17 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
     None for everything else: other formats, CMYK, rotated by EXIF, foreign colour profiles, more than 100 million
     pixels, broken headers. ``read_image`` knows what to do with those.
     """
+    # Images of one data set mostly begin alike, and are then recognized in a tenth of the time.
+    return _frame_in_head(data[:_HEAD]) or _find_frame(data)
+
+
+@lru_cache(64)
+def _frame_in_head(head: bytes) -> JpegFrame | None:
+    """The frame header if a file's first bytes hold it, and all that goes before it."""
+    return _find_frame(head)
+
+
+def _find_frame(data: bytes) -> JpegFrame | None:
     if data[:2] != b"\xff\xd8":
         return None
     at = 2
