@@ -32,7 +32,14 @@ class BackgroundIO(CheckpointIO):
     def then(self, action: Callable[[], None]) -> None:
         """Runs ``action`` in the thread, after all that was asked of it before, if that went well."""
         self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._last = self._thread.submit(self._run, action)
+        try:
+            self._last = self._thread.submit(self._run, action)
+        except RuntimeError:
+            # The process ends while training, in a thread of it, goes on: as when a sweep's worker is told to stop.
+            # Then no pool takes any more work, and what was to be saved is saved here.
+            if self._last is not None:
+                self._last.result()
+            self._run(action)
 
     def _run(self, action: Callable[[], None]) -> None:
         try:

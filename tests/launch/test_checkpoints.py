@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,32 @@ def test_training_may_change_its_tensors_while_they_are_written(
     io.wait()
     assert torch.equal(layout.read(tmp_path / "c")["state_dict"]["weight"], torch.ones(4))
     io.teardown()
+
+
+ENDING = """
+import sys, threading
+from pathlib import Path
+from launch.checkpoints.background import BackgroundIO
+
+def train():
+    io = BackgroundIO()
+    if {early}:
+        io.then(lambda: folder.joinpath("early").touch())
+    threading.main_thread().join(1)  # by now it waits for this thread, and no pool takes work any more
+    io.then(lambda: folder.joinpath("late").touch())
+    io.wait()
+
+folder = Path(sys.argv[1])
+threading.Thread(target=train).start()
+"""
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_is_saved_while_the_process_ends_is_saved(tmp_path: Path, early: bool) -> None:
+    command = [sys.executable, "-c", ENDING.format(early=early), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    assert {file.name for file in tmp_path.iterdir()} == ({"early", "late"} if early else {"late"})
 
 
 def test_nothing_is_booked_after_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
