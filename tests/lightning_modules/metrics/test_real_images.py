@@ -12,7 +12,7 @@ from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
 
-COUNT = 80
+COUNT = 200
 
 
 def evaluate(extractor: FeatureExtractor, real: Tensor, fake: Tensor) -> dict[str, float]:
