@@ -27,6 +27,7 @@ from datamodules.assets import fetch
 from lightning_modules.metrics.features import build_extractor
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
+from tests.benchmarks.machine import processor
 from tests.lightning_modules.metrics.metrics_reference import (
     cifar10,
     features_in_batches,
@@ -144,7 +145,12 @@ def agreement(count: int, batch_size: int) -> dict[str, Any]:
 def keep(name: str, result: Any) -> None:
     """Puts ``result`` under ``name`` into the results file, beside what is there."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
+    machine = {
+        "processor": processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+    }
     known[name] = {**machine, "result": result}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")

@@ -31,6 +31,7 @@ from rich.table import Table
 
 from tests.benchmarks.loader_data import in_memory, prepare
 from tests.benchmarks.loader_rivals import BATCH, RIVALS
+from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "loader.json"
 ROOT = Path(__file__).parents[2]
@@ -234,7 +235,7 @@ def main() -> None:
         f"resident memory over {options.epoch:,} images: {resident[0]:.0f} MB at the start, "
         f"{resident[len(resident) // 2]:.0f} in the middle, {resident[-1]:.0f} at the end"
     )
-    machine = {"processor": platform.machine(), "cores": psutil.cpu_count(), "python": platform.python_version()}
+    machine = {"processor": processor(), "cores": psutil.cpu_count(), "python": platform.python_version()}
     figures = {"machine": machine, "images": options.images, "batch": BATCH, "results": results, "goals": held,
                "resident_megabytes": resident}  # fmt: skip
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import tempfile
 import time
 from datetime import date
@@ -23,6 +22,7 @@ from launch.cli import main as gesso
 from launch.runs import RunFolder
 from slurm import queue
 from slurm.submit import executable
+from tests.benchmarks.machine import processor
 from tests.slurm.lab import CLUSTER, Lab, brought_up, finished, possible, wait
 from tests.slurm.witness import steps
 
@@ -49,7 +49,7 @@ def main() -> None:
     ours, theirs = (median(values) for values in seconds.values())
     apart = median(a - b for a, b in zip(*seconds.values(), strict=True))
     print(f"from sbatch to the first step: {ours:.2f} s, by hand {theirs:.2f} s; {apart:+.2f} s in a round (goal: +2)")
-    result = {"date": str(date.today()), "machine": platform.processor() or platform.machine(), "seconds": seconds}
+    result = {"date": str(date.today()), "machine": processor(), "seconds": seconds}
     differences = {"difference_of_medians": round(ours - theirs, 2), "median_of_differences": round(apart, 2)}
     RESULTS.write_text(json.dumps({**result, **differences}, indent=1) + "\n")
 

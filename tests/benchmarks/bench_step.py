@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import logging
-import platform
 import tempfile
 import time
 import warnings
@@ -37,6 +36,7 @@ from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.progress import Progress
 from lightning_modules.dcgan import DCGAN
+from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "step.json"
 LATENT = 128
@@ -256,7 +256,7 @@ def main() -> None:
         results[precision] = summary(seconds, options.batch)
     show(results, options.batch)
     machine = {
-        "processor": platform.machine(),
+        "processor": processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
         "threads": torch.get_num_threads(),

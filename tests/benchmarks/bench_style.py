@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +35,7 @@ from lightning_modules.networks.vgg import VGG19
 from lightning_modules.picture_loss import CONTENT_LAYER, STYLE_LAYERS, PictureLoss
 from lightning_modules.style_optimization import StyleOptimization
 from lightning_modules.stylize import Style
+from tests.benchmarks.machine import processor
 from tests.benchmarks.style_rivals import CommonAdaIN, CommonFastStyle, TutorialGatys
 from tests.pictures import paintings, photographs
 
@@ -221,7 +221,7 @@ def frames(rounds: int, side: int) -> dict[str, Any]:
                     torch.cuda.synchronize()
 
             result[f"{kind} {name}"] = 1 / median(turns({"run": run}, 5 * rounds)["run"])
-    return {"device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(), "fps": result}
+    return {"device": torch.cuda.get_device_name() if device.type == "cuda" else processor(), "fps": result}
 
 
 def show(results: dict[str, Any]) -> None:
@@ -258,7 +258,7 @@ def main() -> None:
         "frames": lambda: frames(options.rounds, 256),
     }
     machine = {
-        "processor": platform.machine(),
+        "processor": processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
         "threads": torch.get_num_threads(),

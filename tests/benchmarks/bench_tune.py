@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.bench_slurm import shards
+from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "tune.json"
 ROUNDS = 2
@@ -49,7 +49,7 @@ def main() -> None:
                 print(f"{name:12} {seconds[name][-1]:6.1f} s for {len(BETAS)} trainings", flush=True)
     ratio = median(seconds["gesso tune"]) / median(seconds["gesso fit"])
     print(f"a sweep takes {ratio:.2f} times as long (goal: 1.10 at most)")
-    machine = {"machine": platform.processor() or platform.machine(), "cores": cores}
+    machine = {"machine": processor(), "cores": cores}
     RESULTS.write_text(json.dumps({"date": str(date.today()), **machine, "seconds": seconds, "ratio": ratio}, indent=1))
 
 

@@ -18,7 +18,6 @@ import argparse
 import json
 import logging
 import os
-import platform
 import tempfile
 from datetime import date
 from importlib.metadata import version
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch import footprint, planning
+from tests.benchmarks.machine import processor
 from tests.launch.memory_program import make, measure_ranks
 
 RESULTS = Path(__file__).parent / "results" / "zero.json"
@@ -234,7 +234,7 @@ def keep(name: str, result: Any) -> None:
     kind = "cuda" if CUDA else "cpu"
     machine = {
         "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if CUDA else f"{platform.machine()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name() if CUDA else f"{processor()}, {os.cpu_count()} cores",
         "precision": WHERE.get("precision", "32-true"),
         **{package: version(package) for package in ("torch", "lightning", "deepspeed")},
     }
