@@ -12,7 +12,7 @@ from datamodules.assets import fetch
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import find
 from launch.callbacks.evaluation import Evaluation
-from launch.train import GessoCLI, build, check_data, with_recipes
+from launch.lightning_cli import GessoCLI, build, check_data, with_recipes
 from launch.weights import provide_styles, provide_weights
 
 

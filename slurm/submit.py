@@ -22,7 +22,7 @@ from slurm.attempts import note_job
 from slurm.script import GESSO, Job, render
 
 if TYPE_CHECKING:
-    from launch.train import GessoCLI
+    from launch.lightning_cli import GessoCLI
 
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|unlimited|infinite", re.IGNORECASE)
 GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)")
@@ -260,7 +260,7 @@ def check_job(text: str, environment: Mapping[str, str]) -> None:
 
 def write_and_queue(request: Request, job: Job, trainings: Sequence[Training], environment: Mapping[str, str]) -> str:
     """Writes run folders and script, and queues them; leaves nothing behind when SLURM refuses."""
-    from launch.train import save_config
+    from launch.lightning_cli import save_config
 
     script = job.folder / "job.sh"
     try:

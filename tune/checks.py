@@ -11,7 +11,7 @@ from tune.space import Space, argument
 from tune.sweep import Objective, Placement, Sweep
 
 if TYPE_CHECKING:
-    from launch.train import GessoCLI
+    from launch.lightning_cli import GessoCLI
 
 #: Options that the sweep itself decides.
 OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "evaluation.every_kimg")
@@ -25,7 +25,7 @@ def check_space(training: Sequence[str], space: Space) -> None:
     Raises:
         ValueError: an option that the recipe does not have, or values that it does not take.
     """
-    from launch.train import Parsed, build, with_recipes
+    from launch.lightning_cli import Parsed, build, with_recipes
 
     argv = with_recipes(list(training))
     build(argv, Parsed)

@@ -109,9 +109,9 @@ def prepare(arguments: argparse.Namespace) -> Any:
     """
     from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
+    from launch.lightning_cli import save_config
     from launch.rehearsal import check, provide, rehearse
     from launch.runs import RunFolder
-    from launch.train import save_config
     from tune.checks import check_space, check_sweep, check_values, find_objectives
     from tune.space import find_space, read_space
     from tune.sweep import Sweep, new_sweep_path

@@ -48,7 +48,7 @@ def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
 
 def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
     """The sweep's recipe with a trial's values."""
-    from launch.train import Parsed, build
+    from launch.lightning_cli import Parsed, build
 
     parsed = build([f"--config={sweep.recipe}", *sweep.space.overrides(row.config)], Parsed)
     text = parsed.parser.dump(parsed.config, skip_unset=False)

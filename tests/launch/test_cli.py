@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from launch.cli import explain, main, parser
+from launch.lightning_cli import build, parser_error
 from launch.recipes import recipes, resolve_recipe
-from launch.train import build, parser_error
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["shards", "build", "--help"], ["recipes"]])
