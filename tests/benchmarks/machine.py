@@ -11,9 +11,7 @@ _FIELDS = ("model name", "cpu family", "model")
 
 def processor() -> str:
     """The processor's name, with its family and model, for virtual machines often give no more than a maker's name."""
-    if not _CPUINFO.is_file():
-        return platform.processor() or platform.machine()
-    first = _CPUINFO.read_text().split("\n\n")[0]
+    first = _CPUINFO.read_text().split("\n\n")[0] if _CPUINFO.is_file() else ""
     known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     name, family, model = (known.get(field, "") for field in _FIELDS)
-    return f"{name}, family {family}, model {model}" if name and family else platform.machine()
+    return f"{name}, family {family}, model {model}" if name and family else platform.processor() or platform.machine()
