@@ -29,6 +29,7 @@ class BuildOptions:
         max_pixels: images of more pixels are dropped before they are decoded.
         classes: whether class folders (or ``.cls`` members) become labels.
         captions: whether ``.txt`` files beside the images become captions.
+        restart_markers: whether JPEGs get restart markers, without loss, so that crops are decoded in part.
     """
 
     size: int | None = None
@@ -42,6 +43,7 @@ class BuildOptions:
     max_pixels: int = 100_000_000
     classes: bool = True
     captions: bool = True
+    restart_markers: bool = False
 
     def __post_init__(self) -> None:
         shares(self.splits or "official")
@@ -76,8 +78,15 @@ def shares(splits: str) -> dict[str, float] | None:
 
 
 def completed(options: BuildOptions, source: Source) -> BuildOptions:
-    """The options with what they leave to the source filled in."""
+    """The options with what they leave to the source filled in.
+
+    Raises:
+        ValueError: what cannot be had of this source.
+    """
     splits = options.splits or ("official" if source.official else "80/10/10")
     if splits == "official" and not source.official:
         raise ValueError(f"{source.identity}: has no official splits; use --splits 80/10/10")
-    return replace(options, splits=splits, format=options.format or source.default_format)
+    image_format = options.format or source.default_format
+    if options.restart_markers and image_format != "jpg":
+        raise ValueError(f"restart markers are a matter of JPEGs, not of {image_format}; add --format jpg")
+    return replace(options, splits=splits, format=image_format)

@@ -51,7 +51,17 @@ def render(
 
 
 def _encoded(source: Source, options: BuildOptions, channels: int, item: Item) -> bytes:
-    """The sample's image. A JPEG in which nothing has to change stays what it is, byte for byte."""
+    """The sample's image, as it is stored."""
+    data = _stored(source, options, channels, item)
+    if options.restart_markers:
+        from datamodules.restart import with_restart_markers
+
+        return with_restart_markers(data)
+    return data
+
+
+def _stored(source: Source, options: BuildOptions, channels: int, item: Item) -> bytes:
+    """The sample's image without new markers. A JPEG in which nothing has to change stays what it is, byte for byte."""
     data = item.image.read()
     stays = options.format == "jpg" and is_plain_jpeg(data, channels)
     if stays and options.size is None:

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 import torch
 
-from datamodules.decode import decode_image, jpeg_frame
+from datamodules.decode import decode_image, decode_part
+from datamodules.jpeg import Box, jpeg_frame
 
 Crop = Literal["center", "random", "random_resized", "none"]
 
@@ -51,15 +52,6 @@ class _Decoded(threading.local):
 
 
 _decoded = _Decoded()
-
-
-class Box(NamedTuple):
-    """A rectangle of an image, in whole pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -111,12 +103,13 @@ class Augment:
             height, width = image.shape[:2]
             top, left, h, w = self.box(height, width, draws)
         else:
-            height, width = frame.height, frame.width
-            top, left, h, w = box = self.box(height, width, draws)
+            box = self.box(frame.height, frame.width, draws)
             reduce = self._reduction(box)
-            image = decode_image(data, channels, frame=frame, reduce=reduce, bottom=top + h, memory=_decoded.memory)
-            if reduce > 1 and image.shape[1] == -(-width // reduce):
-                top, left, h, w = self._reduce(box, height, width, reduce)
+            part = decode_part(data, frame, channels, box, reduce=reduce, memory=_decoded.memory)
+            image = part.image
+            if part.reduce > 1:
+                box = self._reduce(box, frame.height, frame.width, part.reduce)
+            top, left, h, w = box.top - part.top, box.left - part.left, box.height, box.width
         resize(image[top : top + h, left : left + w], out)
         if self.flip and draws[_FLIP] < 0.5:
             cv2.flip(out, 1, out)

@@ -54,6 +54,12 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--no-classes", action="store_true", help="class folders (or .cls members) are no labels")
     parser.add_argument("--no-captions", action="store_true", help="leave captions out")
+    parser.add_argument(
+        "--restart-markers",
+        action="store_true",
+        help="JPEGs get restart markers, without loss: they grow by some 4 %% and crops are decoded the faster, the "
+        "smaller they are",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a processor)")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished shard set in OUT")
     parser.set_defaults(run=_build)
@@ -106,6 +112,7 @@ def _build(arguments: argparse.Namespace) -> int:
         max_pixels=arguments.max_pixels,
         classes=not arguments.no_classes,
         captions=not arguments.no_captions,
+        restart_markers=arguments.restart_markers,
     )
     workers = _workers(arguments)
     try:

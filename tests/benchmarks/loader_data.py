@@ -22,7 +22,9 @@ import psutil
 import simplejpeg
 
 from datamodules.assets import cache_folder, fetch
+from datamodules.build import build
 from datamodules.foreign import index
+from datamodules.options import BuildOptions
 
 CLASSES = 10
 SOURCE_SIDE = 256
@@ -44,7 +46,8 @@ def prepare(images: int, small_images: int) -> Path:
     steps: dict[str, Callable[[Path], None]] = {
         "jpeg": partial(_write_jpegs, pictures=folder.parent / "pictures", images=images),
         "tars": lambda out: _write_tars(out, sorted(folder.glob("jpeg/*/*.jpg"))),
-        "shards": lambda out: _index(out, folder / "tars"),
+        "indexed": lambda out: _index(out, folder / "tars"),
+        "built": lambda out: _build(out, folder / "jpeg"),
         "litdata": lambda out: _write_litdata(out, sorted(folder.glob("jpeg/*/*.jpg")), raw=False),
         "litdata-raw": lambda out: _write_litdata(out, sorted(folder.glob("jpeg/*/*.jpg")), raw=True),
         f"small-{small_images}-tars": lambda out: _write_tars(out, _small(folder, small_images)),
@@ -62,7 +65,7 @@ def in_memory(folder: Path) -> Iterator[Path]:
 
     The folder itself where there is no file system in memory with room for it.
     """
-    names = [name for name in ("jpeg", "tars", "litdata", "litdata-raw", "mosaic") if (folder / name).is_dir()]
+    names = [name for name in ("jpeg", "tars", "built", "litdata", "litdata-raw", "mosaic") if (folder / name).is_dir()]
     size = sum(file.stat().st_size for name in names for file in (folder / name).rglob("*"))
     if not MEMORY.is_dir() or 2 * size > min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available):
         print(f"no room for {size / 1e9:.1f} GB in {MEMORY}: the loaders read from the disk")
@@ -71,7 +74,7 @@ def in_memory(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as copy:
         for name in names:
             shutil.copytree(folder / name, Path(copy, name))
-        _index(Path(copy, "shards"), Path(copy, "tars"))
+        _index(Path(copy, "indexed"), Path(copy, "tars"))
         yield Path(copy)
 
 
@@ -145,6 +148,11 @@ def _write_tars(out: Path, images: Iterator[bytes] | list[Path]) -> None:
 
 def _index(out: Path, tars: Path) -> None:
     index({"train": [f"{tars}/*.tar"]}, out, progress=False)
+
+
+def _build(out: Path, jpegs: Path) -> None:
+    """As gesso's documentation does it: the files' pixels to the bit, with restart markers between their codes."""
+    build(jpegs, out, BuildOptions(splits="100", samples_per_shard=SAMPLES_A_TAR, restart_markers=True), progress=False)
 
 
 def _write_litdata(out: Path, files: list[Path], *, raw: bool) -> None:

@@ -25,20 +25,25 @@ RIVALS = ("torchvision", "webdataset", "litdata", "mosaicml-streaming")
 Loader = Iterator[Any]
 
 
-def gesso(folder: Path, size: int, workers: int, kind: Any = "process") -> Loader:
-    """This project's."""
+def gesso(folder: Path, size: int, workers: int, kind: Any = "process", shards: str = "built") -> Loader:
+    """This project's, with shards that it built."""
     from datamodules.shards import ShardData, to_float
 
     data = ShardData(
-        str(folder / "shards"), BATCH, size=size, crop="random_resized", flip=True, workers=workers, worker_kind=kind
+        str(folder / shards), BATCH, size=size, crop="random_resized", flip=True, workers=workers, worker_kind=kind
     )
     for batch in data.train_dataloader():
         yield to_float(batch["image"])
 
 
 def gesso_threads(folder: Path, size: int, workers: int) -> Loader:
-    """This project's, with threads instead of processes."""
+    """The same with threads instead of processes."""
     return gesso(folder, size, workers, "thread")
+
+
+def gesso_indexed(folder: Path, size: int, workers: int) -> Loader:
+    """This project's on webdataset's tars, whose JPEGs are the files as they were."""
+    return gesso(folder, size, workers, shards="indexed")
 
 
 def _transform(size: int, *, pil: bool) -> Callable[[Any], Any]:
@@ -140,6 +145,7 @@ def mosaicml_streaming(folder: Path, size: int, workers: int) -> Loader:
 LOADERS: dict[str, Callable[[Path, int, int], Loader]] = {
     "gesso": gesso,
     "gesso-threads": gesso_threads,
+    "gesso-indexed": gesso_indexed,
     "torchvision": torchvision,
     "webdataset": webdataset,
     "litdata": litdata,

@@ -195,6 +195,28 @@ def test_jpegs_that_need_no_change_stay_byte_for_byte(tmp_path: Path) -> None:
     assert originals["turned"] not in asis
 
 
+def test_restart_markers_change_no_pixel(tmp_path: Path) -> None:
+    """Neither of JPEGs that stay what they are, nor of those that the build encodes."""
+    root = tmp_path / "in"
+    root.mkdir()
+    picture(64, 64).save(root / "fits.jpg", quality=60)
+    picture(80, 64).save(root / "high.png")
+    for size in (None, 64):
+        built = {}
+        for markers in (False, True):
+            out, options = (
+                tmp_path / f"{size}-{markers}",
+                BuildOptions(size=size, splits="100", restart_markers=markers),
+            )
+            build(root, out, options, workers=1, progress=False)
+            built[markers] = [sample["jpg"] for sample in samples(out)]
+        assert len(built[True]) == 2
+        for plain, marked in zip(*built.values(), strict=True):
+            assert b"\xff\xdd" in marked
+            assert b"\xff\xdd" not in plain[: plain.index(b"\xff\xda")]
+            assert np.array_equal(pixels(plain), pixels(marked))
+
+
 def test_channels_follow_the_images(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
@@ -324,6 +346,7 @@ def test_one_line_for_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([str(full), str(out), "--splits", "official"], "no official splits"),
         ([str(full), str(out), "--quality", "101"], "quality 101"),
         ([str(full), str(out), "--workers", "0"], "--workers 0"),
+        ([str(full), str(out), "--restart-markers", "--format", "png"], "add --format jpg"),
     ]:
         assert main(["shards", "build", *arguments]) == 2, arguments
         said = capsys.readouterr().err

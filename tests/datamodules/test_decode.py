@@ -12,8 +12,9 @@ import simplejpeg
 from PIL import Image, ImageCms
 
 from datamodules import decode
-from datamodules.decode import decode_image, jpeg_frame
+from datamodules.decode import Part, decode_image, decode_part
 from datamodules.images import BadImage, read_image
+from datamodules.jpeg import Box, jpeg_frame
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,13 @@ def size_of(data: bytes) -> tuple[int, int]:
     frame = jpeg_frame(data)
     assert frame is not None
     return frame.height, frame.width
+
+
+def decode_above(data: bytes, bottom: int, *, channels: int = 3, **options: Any) -> Part:
+    """A JPEG's pixels above a row."""
+    frame = jpeg_frame(data)
+    assert frame is not None
+    return decode_part(data, frame, channels, Box(0, 0, bottom, frame.width), **options)
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -62,7 +70,7 @@ def test_jpeg_is_decoded_as_pil_does(photo: Image.Image, mode: str, channels: in
 @pytest.mark.parametrize("channels", [1, 3])
 def test_scaled_decoding_is_a_reduction_by_areas(photo: Image.Image, channels: int, reduce: int) -> None:
     data = encode(photo, "JPEG", quality=95, subsampling=0)
-    ours = decode_image(data, channels, reduce=reduce).astype(float)
+    ours = decode_above(data, 150, channels=channels, reduce=reduce).image.astype(float)
     full = decode_image(data, channels)[: 150 // reduce * reduce, : 203 // reduce * reduce]
     areas = full.reshape(150 // reduce, reduce, 203 // reduce, reduce, channels).mean((1, 3))
     assert ours.shape == (-(-150 // reduce), -(-203 // reduce), channels)
@@ -78,10 +86,10 @@ def test_rows_above_the_bottom_are_as_in_the_whole_image(
 ) -> None:
     data = encode(photo, "JPEG", quality=90, subsampling=subsampling, **options)
     for reduce in (1, 2, 4, 8):
-        whole = decode_image(data, 3, reduce=reduce)
+        whole = decode_above(data, 150, reduce=reduce).image
         for bottom in (1, 7, 16, 33, 100, 149, 150):
             rows = -(-bottom // reduce) + 1  # one more, since a box is rounded
-            part = decode_image(data, 3, reduce=reduce, bottom=bottom)
+            part = decode_above(data, bottom, reduce=reduce).image
             assert part.shape[1:] == whole.shape[1:]
             assert np.array_equal(part[:rows], whole[:rows])
             if bottom < 100 and not options.get("progressive"):
@@ -92,17 +100,17 @@ def test_rows_above_the_bottom_are_as_in_the_whole_image(
 @pytest.mark.parametrize("reduce", [1, 2, 4, 8])
 def test_chroma_is_interpolated_as_in_the_whole_image(photo: Image.Image, subsampling: str, reduce: int) -> None:
     data = simplejpeg.encode_jpeg(np.asarray(photo), 90, colorsubsampling=subsampling)
-    whole = decode_image(data, 3, reduce=reduce)
+    whole = decode_above(data, 150, reduce=reduce).image
     for bottom in range(1, 150, 3):
         rows = -(-bottom // reduce) + 1
-        part = decode_image(data, 3, reduce=reduce, bottom=bottom)
+        part = decode_above(data, bottom, reduce=reduce).image
         assert np.array_equal(part[:rows], whole[:rows])
 
 
 def test_a_truncated_jpeg_is_found_even_below_the_bottom(photo: Image.Image) -> None:
     data = encode(photo, "JPEG", quality=90)
     with pytest.raises(BadImage, match="truncated"):
-        decode_image(data[: len(data) * 3 // 4], 3, bottom=10)
+        decode_above(data[: len(data) * 3 // 4], 10)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -110,10 +118,11 @@ def test_memory_is_used_where_the_image_fits(photo: Image.Image, channels: int) 
     files = [encode(image, "JPEG", quality=90) for image in (photo, photo.rotate(180), photo.crop((0, 0, 90, 150)))]
     memory = np.full(150 * 203 * channels, 7, np.uint8)
     for data in files:
-        image = decode_image(data, channels, memory=memory)
+        image = decode_above(data, 150, channels=channels, memory=memory).image
         assert np.shares_memory(image, memory)
         assert np.array_equal(image, decode_image(data, channels))
-    assert not np.shares_memory(decode_image(files[0], channels, memory=memory[1:]), memory)
+    part = decode_above(files[0], 150, channels=channels, memory=memory[1:])
+    assert not np.shares_memory(part.image, memory)
 
 
 def odd_files(photo: Image.Image) -> dict[str, tuple[bytes, int]]:
@@ -144,7 +153,7 @@ def odd_files(photo: Image.Image) -> dict[str, tuple[bytes, int]]:
 def test_what_needs_care_gets_it(photo: Image.Image, name: str) -> None:
     data, channels = odd_files(photo)[name]
     assert jpeg_frame(data) is None
-    assert np.array_equal(decode_image(data, channels, reduce=2), read_image(data, channels))
+    assert np.array_equal(decode_image(data, channels), read_image(data, channels))
 
 
 def test_srgb_profiles_are_no_obstacle(photo: Image.Image) -> None:

@@ -13,8 +13,9 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
+from datamodules.jpeg import Box
 from datamodules.order import uniforms
-from datamodules.transforms import DRAWS, Augment, Box, Crop, resize
+from datamodules.transforms import DRAWS, Augment, Crop, resize
 
 NO_CHANCE = [0.99] * DRAWS  # no flip
 
