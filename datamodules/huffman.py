@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from datamodules.compiled import compiled
 
 
 class HuffmanCode(NamedTuple):
@@ -47,7 +48,7 @@ def read_tables(content: bytes) -> dict[int, HuffmanCode] | None:
 # Behind the codes' end, at any marker, zeros are read; ``left`` tells.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _refill(codes, at, bits, left):  # type: ignore[no-untyped-def]
     """At least 33 bits, if so many are there before the next marker."""
     while left <= 40 and at + 1 < len(codes):
@@ -60,14 +61,14 @@ def _refill(codes, at, bits, left):  # type: ignore[no-untyped-def]
     return at, bits, left
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _top(bits, left, count):  # type: ignore[no-untyped-def]
     """The next so many bits, with zeros behind the last."""
     shifted = bits >> (left - count) if left >= count else bits << (count - left)
     return shifted & ((1 << count) - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put(codes, at, bits, left, value, count):  # type: ignore[no-untyped-def]
     """Writes so many bits; a byte of ones is followed by a zero."""
     bits, left = (bits & 0xFF) << count | value, left + count
@@ -82,7 +83,7 @@ def _put(codes, at, bits, left, value, count):  # type: ignore[no-untyped-def]
     return at, bits, left
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def recode(old, new, sizes, components, dc, dc_words, ac, units, was, interval):  # type: ignore[no-untyped-def]
     """Rewrites a scan's codes with a restart marker after each ``interval`` minimum coded units.
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from datamodules.compiled import compiled
 from datamodules.huffman import HuffmanCode, read_tables, recode
 from datamodules.jpeg import DHT, RESTARTS, SOS, Box, JpegFrame, Piece, jpeg_frame, segments
 
@@ -155,7 +155,7 @@ def between_markers(data: bytes, frame: JpegFrame, box: Box, margin: int, restar
     return Piece(piece[:length], shown, True) if length else None
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _join(file, piece, places, shape, table, intervals, across, kept):  # type: ignore[no-untyped-def]
     """Writes the header with another shape and without the segment, then the kept intervals, one row after the other.
 
@@ -188,6 +188,6 @@ def _join(file, piece, places, shape, table, intervals, across, kept):  # type: 
     return length
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _size(file, table, i):  # type: ignore[no-untyped-def]
     return np.int64(file[table + 2 * i]) | np.int64(file[table + 2 * i + 1]) << 8
