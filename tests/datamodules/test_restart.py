@@ -109,6 +109,12 @@ def test_what_cannot_have_markers_stays_as_it_is(data: bytes) -> None:
     assert with_restart_markers(data) is data
 
 
+def test_truncated_files_stay_as_they_are() -> None:
+    data = encode(PHOTO.resize((64, 48)), restart_marker_rows=1)
+    for length in range(len(data)):
+        assert with_restart_markers(data[:length]) == data[:length]
+
+
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(deadline=None, max_examples=150)
 def test_damaged_files_do_no_harm(at: float, bit: int) -> None:
