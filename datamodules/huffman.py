@@ -50,7 +50,7 @@ def read_tables(content: bytes) -> dict[int, HuffmanCode] | None:
 
 @compiled
 def _refill(codes, at, bits, left):  # type: ignore[no-untyped-def]
-    """At least 33 bits, if so many are there before the next marker."""
+    """More than 40 bits, if so many are there before the next marker."""
     while left <= 40 and at + 1 < len(codes):
         byte = np.int64(codes[at])
         if byte == 0xFF:
@@ -84,6 +84,15 @@ def _put(codes, at, bits, left, value, count):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _end(codes, at, bits, left, marker):  # type: ignore[no-untyped-def]
+    """Fills the last byte with ones and writes a marker behind it; returns the place behind that."""
+    if left:
+        at, bits, left = _put(codes, at, bits, left, (1 << (8 - left)) - 1, 8 - left)
+    codes[at], codes[at + 1] = 0xFF, marker
+    return at + 2
+
+
+@compiled
 def recode(old, new, sizes, components, dc, dc_words, ac, units, was, interval):  # type: ignore[no-untyped-def]
     """Rewrites a scan's codes with a restart marker after each ``interval`` minimum coded units.
 
@@ -113,10 +122,7 @@ def recode(old, new, sizes, components, dc, dc_words, ac, units, was, interval):
             at, bits, left = at + 2, 0, 0
             value[:] = 0
         if unit and unit % interval == 0:
-            if held:
-                to, out, held = _put(new, to, out, held, (1 << (8 - held)) - 1, 8 - held)
-            new[to], new[to + 1] = 0xFF, 0xD0 + count % 8
-            to, out, held = to + 2, 0, 0
+            to, out, held = _end(new, to, out, held, 0xD0 + count % 8), 0, 0
             sizes[count], count, begun = to - begun, count + 1, to
             sent[:] = 0
         for c in components:
@@ -158,8 +164,6 @@ def recode(old, new, sizes, components, dc, dc_words, ac, units, was, interval):
                 return -1
     if left >= 8 or at + 1 >= len(old) or old[at] != 0xFF or old[at + 1] != 0xD9:
         return -1
-    if held:
-        to, out, held = _put(new, to, out, held, (1 << (8 - held)) - 1, 8 - held)
-    new[to], new[to + 1] = 0xFF, 0xD9
-    sizes[count] = to + 2 - begun
-    return to + 2
+    to = _end(new, to, out, held, 0xD9)
+    sizes[count] = to - begun
+    return to

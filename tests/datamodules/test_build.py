@@ -204,10 +204,8 @@ def test_restart_markers_change_no_pixel(tmp_path: Path) -> None:
     for size in (None, 64):
         built = {}
         for markers in (False, True):
-            out, options = (
-                tmp_path / f"{size}-{markers}",
-                BuildOptions(size=size, splits="100", restart_markers=markers),
-            )
+            out = tmp_path / f"{size}-{markers}"
+            options = BuildOptions(size=size, splits="100", restart_markers=markers)
             build(root, out, options, workers=1, progress=False)
             built[markers] = [sample["jpg"] for sample in samples(out)]
         assert len(built[True]) == 2
