@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml
 # Trains a GAN on MNIST for some minutes on two cores.
 demo: $(VENV)/.ready
 	@test -f $(SHARDS)/manifest.json || $(BIN)/gesso shards build mnist $(SHARDS) --size 32
-	@$(BIN)/python -m launch.demo
+	@$(BIN)/python -m gesso.cli.demo
 
 # Everything but what needs a GPU: three files at a time, on a thread each, as much of it is waiting for processes; then
 # what brings up a SLURM, two at a time. A test that takes its process down is named; pytest-xdist would lose its way, and

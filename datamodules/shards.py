@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.buffers import Buffers
 from datamodules.manifest import Manifest
 from datamodules.order import BalancedOrder, Order, SampleOrder, SequentialOrder
-from datamodules.staging import nearest
-from datamodules.stream import Batch, ShardStream
-from datamodules.transforms import Augment, Crop
-from datamodules.workers import WORKER_KIND, WorkerKind
+from datamodules.streaming.buffers import Buffers
+from datamodules.streaming.staging import nearest
+from datamodules.streaming.stream import Batch, ShardStream
+from datamodules.streaming.transforms import Augment, Crop
+from datamodules.streaming.workers import WORKER_KIND, WorkerKind
 
 #: What must not change between a checkpoint and its continuation, for the rest of the epoch to be what was left.
 _ORDER_OPTIONS = ("seed", "window", "balanced")

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lightning_modules.base import ImageFamily
+    from lightning_modules.core.family import ImageFamily
 
 #: Family name -> the module that holds it.
 FAMILIES = {
-    "AdaIN": "lightning_modules.adain",
-    "DCGAN": "lightning_modules.dcgan",
-    "FastStyle": "lightning_modules.fast_style",
-    "VAE": "lightning_modules.vae",
+    "AdaIN": "lightning_modules.style.adain",
+    "DCGAN": "lightning_modules.gan.dcgan",
+    "FastStyle": "lightning_modules.style.fast_style",
+    "VAE": "lightning_modules.autoencoder.vae",
 }
 
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from launch.runs import RunFolder, slurm_attempt, this_process
-from launch.signals import COME_AGAIN
+from launch.runs.folder import RunFolder, slurm_attempt, this_process
+from launch.training.signals import COME_AGAIN
 
 #: Failures in a row without progress after which a run stops.
 LIMIT = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.report.record import Record, read_record
-from launch.runs import RunFolder
+from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import attempts, submitted
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datamodules.staging import STAGED
+from datamodules.streaming.staging import STAGED
 
 #: What a rank's process is called in the scripts.
 GESSO = "gesso"

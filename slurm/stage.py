@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from datamodules.progress import Bar
+from datamodules.building.progress import Bar
 from datamodules.shards import ShardData
-from datamodules.staging import STAGED, shards_read, stage, staged_folder
-from launch.runs import RunFolder
+from datamodules.streaming.staging import STAGED, shards_read, stage, staged_folder
+from launch.runs.folder import RunFolder
 
 
 def stage_node(run: RunFolder) -> None:

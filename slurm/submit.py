@@ -16,13 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launch.runs import RunFolder
+from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import note_job
 from slurm.script import GESSO, Job, render
 
 if TYPE_CHECKING:
-    from launch.lightning_cli import GessoCLI
+    from launch.training.lightning_cli import GessoCLI
 
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|unlimited|infinite", re.IGNORECASE)
 GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)")
@@ -171,7 +171,7 @@ def prepare(request: Request) -> list[Training]:
 
 def _prepare(request: Request, argv: list[str], number: int) -> Training:
     from launch.callbacks.clock import run_folder
-    from launch.rehearsal import check, provide, rehearse
+    from launch.training.rehearsal import check, provide, rehearse
 
     job = request.job
     named = [f"--run.name={job.name}"] if job.name else []
@@ -190,7 +190,7 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
 
 def places_of(cli: GessoCLI) -> dict[str, str]:
     """What a training reads, and where that lies."""
-    from lightning_modules.style_family import StyleFamily
+    from lightning_modules.kinds.stylizing import StyleFamily
 
     data: Any = cli.datamodule
     places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path)}
@@ -214,8 +214,8 @@ def check_places(places: Mapping[str, str]) -> None:
 
 def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
     """Raises a ValueError when a rank will not fit into a GPU of ``gib`` GiB, or its batch cannot be dealt."""
-    from launch.footprint import rank_needs
-    from launch.planning import GIB, images_per_micro_batch
+    from launch.planning.footprint import rank_needs
+    from launch.planning.memory import GIB, images_per_micro_batch
 
     model: Any = cli.model
     data: Any = cli.datamodule
@@ -260,7 +260,7 @@ def check_job(text: str, environment: Mapping[str, str]) -> None:
 
 def write_and_queue(request: Request, job: Job, trainings: Sequence[Training], environment: Mapping[str, str]) -> str:
     """Writes run folders and script, and queues them; leaves nothing behind when SLURM refuses."""
-    from launch.lightning_cli import save_config
+    from launch.training.lightning_cli import save_config
 
     script = job.folder / "job.sh"
     try:

@@ -21,10 +21,10 @@ LONGEST = (
     "tests/tune/test_sweeps.py",
     "tests/tune/test_families.py",
     "tests/tune/test_killed.py",
-    "tests/launch/test_zero.py",
-    "tests/launch/test_kill.py",
-    "tests/launch/test_fit.py",
-    "tests/launch/test_plan.py",
+    "tests/launch/strategies/test_zero.py",
+    "tests/launch/training/test_kill.py",
+    "tests/launch/training/test_fit.py",
+    "tests/launch/planning/test_plan.py",
     "tests/lightning_modules/metrics/test_real_images.py",
     "tests/tune/test_on_slurm.py",
     "tests/slurm/test_survive.py",
@@ -45,7 +45,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 1,000 real handwritten digits, 28 x 28 grey PNG, in class folders."""
     from PIL import Image
 
-    from datamodules.assets import fetch
+    from datamodules.assets.fetching import fetch
 
     source = fetch("mnist", progress=False)
     images = np.fromfile(source / "t10k-images-idx3-ubyte", np.uint8)[16:].reshape(-1, 28, 28)[:1000]
@@ -61,7 +61,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shards(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those digits as a shard set at 32 px, grey, split 80/10/10."""
-    from launch.cli import main
+    from gesso.cli.main import main
 
     out = tmp_path_factory.mktemp("sets") / "digits"
     arguments = ["--size", "32", "--format", "png", "--samples-per-shard", "100", "--workers", "2"]

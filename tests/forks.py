@@ -86,7 +86,7 @@ def main() -> None:
     began_with = set(os.environ)
     with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints while it is imported
         # The first compiles for seconds when an engine first asks for it.
-        for module in ("deepspeed.runtime.zero.muon.muon_optimizer", "wandb", "launch.train", "tune.drive"):
+        for module in ("deepspeed.runtime.zero.muon.muon_optimizer", "wandb", "launch.training.fit", "tune.drive"):
             importlib.import_module(module)
     # Else each fork's collector would look at all that was imported, and copy it.
     gc.freeze()

@@ -19,7 +19,7 @@ def photographs(side: int) -> Tensor:
 
 def paintings(side: int, count: int = 2) -> Tensor:
     """Public-domain paintings: [count, 3, side, side] in [-1, 1]."""
-    from datamodules.assets import fetch
+    from datamodules.assets.fetching import fetch
 
     files = sorted(path for path in fetch("terminal_museum", progress=False).rglob("*") if path.suffix in SUFFIXES)
     return torch.cat([picture(Image.open(file), side) for file in files[:: len(files) // count][:count]])
@@ -27,8 +27,8 @@ def paintings(side: int, count: int = 2) -> Tensor:
 
 def style_folder(folder: Path) -> Path:
     """Fills a folder: shards/ of photographs at 48 px, paintings wheat.png and water.png, and photo.png."""
-    from launch.cli import main
-    from launch.pictures import to_uint8
+    from gesso.cli.main import main
+    from launch.inference.pictures import to_uint8
 
     (folder / "photographs").mkdir()
     for number, image in enumerate(to_uint8(photographs(96))):

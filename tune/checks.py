@@ -11,7 +11,7 @@ from tune.space import Space, argument
 from tune.sweep import Objective, Placement, Sweep
 
 if TYPE_CHECKING:
-    from launch.lightning_cli import GessoCLI
+    from launch.training.lightning_cli import GessoCLI
 
 #: Options that the sweep itself decides.
 OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "evaluation.every_kimg")
@@ -25,7 +25,7 @@ def check_space(training: Sequence[str], space: Space) -> None:
     Raises:
         ValueError: an option that the recipe does not have, or values that it does not take.
     """
-    from launch.lightning_cli import Parsed, build, with_recipes
+    from launch.training.lightning_cli import Parsed, build, with_recipes
 
     argv = with_recipes(list(training))
     build(argv, Parsed)
@@ -46,7 +46,7 @@ def check_values(training: Sequence[str], space: Space) -> None:
     Raises:
         ValueError: it refuses.
     """
-    from launch.rehearsal import check, rehearse
+    from launch.training.rehearsal import check, rehearse
 
     for corner in (0, -1):
         config = {dimension.name: dimension.probes()[corner] for dimension in space}
@@ -83,7 +83,7 @@ def measured(cli: GessoCLI) -> list[str]:
 
     from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
-    from launch.evaluation import held_out
+    from launch.evaluation.samples import held_out
 
     evaluation = find(cli.trainer, Evaluation)
     names = evaluation.names() if evaluation else []

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from launch.checkpoints import files
-from launch.runs import at_images
+from launch.runs.folder import at_images
 from tune.sweep import Sweep
 
 

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 
-from launch.rehearsal import rehearse
+from launch.training.rehearsal import rehearse
 from slurm import queue
 from slurm.request import job, with_habits
 from slurm.script import RENDEZVOUS, Job, directives

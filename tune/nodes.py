@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from launch.signals import COME_AGAIN
+from launch.training.signals import COME_AGAIN
 from slurm.submit import executable
 
 #: In a sweep's ``slurm`` folder: asks the job's script to queue it again.

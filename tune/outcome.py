@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.runs import write_whole
+from launch.runs.folder import write_whole
 from tune.sweep import Sweep
 from tune.watch import Row, chosen_of
 
@@ -48,7 +48,7 @@ def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
 
 def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
     """The sweep's recipe with a trial's values."""
-    from launch.lightning_cli import Parsed, build
+    from launch.training.lightning_cli import Parsed, build
 
     parsed = build([f"--config={sweep.recipe}", *sweep.space.overrides(row.config)], Parsed)
     text = parsed.parser.dump(parsed.config, skip_unset=False)

@@ -58,7 +58,7 @@ class Rank:
 
     def train(self, argv: Sequence[str], variables: Mapping[str, str], log: Path, cpus: float, states: int) -> None:
         with environment(variables), printing_to(log):
-            from launch.train import main
+            from launch.training.fit import main
             from tune.reporting import Reporting
 
             limit_threads(cpus)

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
-from launch.runs import RunFolder
+from launch.runs.folder import RunFolder
 from tune.draw import count, draw
 from tune.sweep import Sweep
 from tune.trials import Drawn, End, Trials

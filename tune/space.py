@@ -26,7 +26,7 @@ import yaml
 from ray import tune
 from ray.tune.search.sample import Integer
 
-from launch.recipes import described, resolve
+from launch.training.recipes import described, resolve
 
 SPACES = Path(__file__).parent / "spaces"
 

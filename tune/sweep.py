@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from launch.runs import fresh_name, write_whole
+from launch.runs.folder import fresh_name, write_whole
 from tune.choices import POPULATION, Mode, Scheduler, Search
 from tune.space import Space, read_space
 

@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 
 from launch.checkpoints import files
-from launch.runs import RunFolder
+from launch.runs.folder import RunFolder
 from tune.handed import Handed, needed
 from tune.journal import Journal, Report
 from tune.ranks import environment, limit_threads, others, printing_to
@@ -82,7 +82,7 @@ def train(sweep: Sweep, run: RunFolder, argv: Sequence[str], reporting: Reportin
         others(sweep.placement, argv, run.path, states=reporting.states) as variables,
         environment(variables),
     ):
-        from launch.train import main
+        from launch.training.fit import main
 
         # SLURM's name for the node, where there is one.
         print(f"on {os.environ.get('SLURMD_NODENAME') or platform.node()}")

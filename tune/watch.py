@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launch.runs import RunFolder, write_whole
+from launch.runs.folder import RunFolder, write_whole
 from tune.draw import count
 from tune.journal import Report
 from tune.sweep import Objective, Sweep

@@ -13,7 +13,7 @@ from launch.callbacks.clock import Every, clock_of, find, run_folder
 from launch.callbacks.evaluation import Evaluation
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
-from launch.runs import RunFolder, at_images
+from launch.runs.folder import RunFolder, at_images
 
 
 class Checkpoints(Checkpoint):

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from launch.runs import RunFolder
-from launch.tracking import record
-from lightning_modules.base import ImageFamily
+from launch.runs.folder import RunFolder
+from launch.runs.tracking import record
+from lightning_modules.core.family import ImageFamily
 
 C = TypeVar("C", bound=L.Callback)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from launch.callbacks.clock import find
 from launch.strategies.shards import Shards
-from lightning_modules.base import ImageFamily
+from lightning_modules.core.family import ImageFamily
 
 
 class EMA(L.Callback):

@@ -7,16 +7,17 @@ from typing import Any, get_args
 
 import lightning as L
 
-from launch import evaluation, style_evaluation
 from launch.callbacks.clock import find
 from launch.callbacks.progress import Progress
-from launch.signals import agreed
-from launch.tracking import record
-from lightning_modules.base import ImageFamily
-from lightning_modules.generative import generator
+from launch.evaluation import samples as evaluation
+from launch.evaluation import styles as style_evaluation
+from launch.runs.tracking import record
+from launch.training.signals import agreed
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.kinds.generative import generator
+from lightning_modules.kinds.stylizing import StyleFamily
 from lightning_modules.metrics.generation import GenerationMetrics
 from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
-from lightning_modules.style_family import StyleFamily
 
 
 class Evaluation(L.Callback):

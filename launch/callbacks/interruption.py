@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import find
-from launch.signals import Interrupted, act_on_ctrl_c, agreed, listening
+from launch.training.signals import Interrupted, act_on_ctrl_c, agreed, listening
 
 
 class Interruption(Checkpoint):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from launch.callbacks.clock import Every, clock_of, run_folder
 from launch.callbacks.ema import averaged
-from launch.evaluation import held_out
-from launch.pictures import image_grid, save_png
-from launch.runs import at_images
-from launch.tracking import record_pictures
-from lightning_modules.base import ImageFamily
+from launch.evaluation.samples import held_out
+from launch.inference.pictures import image_grid, save_png
+from launch.runs.folder import at_images
+from launch.runs.tracking import record_pictures
+from lightning_modules.core.family import ImageFamily
 
 
 class Previews(L.Callback):

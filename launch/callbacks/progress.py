@@ -14,7 +14,7 @@ from rich.progress import Progress as RichProgress
 
 from launch.callbacks.clock import clock_of
 from launch.report.page import duration
-from lightning_modules.base import ImageFamily
+from lightning_modules.core.family import ImageFamily
 
 #: Seconds between two plain lines in a log file.
 LINE_SECONDS = 30.0

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from launch.checkpoints.files import aside
 from lightning_modules import family
-from lightning_modules.base import ImageFamily
-from lightning_modules.saved import constructor_options
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.saved import constructor_options
 
 SUFFIX = ".safetensors"
 
@@ -21,7 +21,7 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
     """Writes the weights of ``module``'s generating networks to ``out``, and its config beside it.
 
     Args:
-        module: a family as ``launch.loading.load_family`` returns it.
+        module: a family as ``launch.inference.loading.load_family`` returns it.
         out: a name that ends with ``.safetensors``.
         origin: where the weights come from; goes into the file's metadata.
 

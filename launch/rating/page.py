@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.images import BadImage, encode_image, read_image
-from datamodules.sources import IMAGE_SUFFIXES
+from datamodules.building.sources import IMAGE_SUFFIXES
+from datamodules.decoding.images import BadImage, encode_image, read_image
 from launch.rating.files import Item, Key, key_of, read_key, write_whole
 
 HERE = Path(__file__).parent

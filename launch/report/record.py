@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from launch.runs import RunFolder
+from launch.runs.folder import RunFolder
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
 from launch.strategies.shards import Shards
-from lightning_modules.stability import LossScalePerNetwork, advance
+from lightning_modules.core.stability import LossScalePerNetwork, advance
 
 
 class MultiNetworkZeRO(MultiNetworkDDP):

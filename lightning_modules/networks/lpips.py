@@ -148,7 +148,7 @@ def _copy(parameter: Tensor, array: np.ndarray) -> None:
     parameter.detach().copy_(values)
 
 
-# Like that of datamodules.pickles; but neither package knows the other.
+# Like that of gesso.common.pickles; but neither package knows the other.
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays, in dictionaries, and refuses to look up anything else: so no pickle can run code."""
 

@@ -25,7 +25,7 @@ from rich.progress import track
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 from lightning_modules.metrics.features import build_extractor
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics

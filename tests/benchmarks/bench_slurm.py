@@ -18,8 +18,8 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-from launch.cli import main as gesso
-from launch.runs import RunFolder
+from gesso.cli.main import main as gesso
+from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.submit import executable
 from tests.benchmarks.machine import processor

@@ -35,7 +35,7 @@ from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.progress import Progress
-from lightning_modules.dcgan import DCGAN
+from lightning_modules.gan.dcgan import DCGAN
 from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "step.json"

@@ -23,7 +23,7 @@ from tests.benchmarks.machine import processor
 RESULTS = Path(__file__).parent / "results" / "tune.json"
 ROUNDS = 2
 BETAS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-GESSO = (sys.executable, "-m", "launch.cli")
+GESSO = (sys.executable, "-m", "gesso.cli.main")
 
 
 def main() -> None:

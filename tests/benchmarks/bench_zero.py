@@ -29,9 +29,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from launch import footprint, planning
+from launch.planning import footprint
+from launch.planning import memory as planning
 from tests.benchmarks.machine import processor
-from tests.launch.memory_program import make, measure_ranks
+from tests.launch.planning.memory_program import make, measure_ranks
 
 RESULTS = Path(__file__).parent / "results" / "zero.json"
 MIB = 2**20

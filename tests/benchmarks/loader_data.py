@@ -21,10 +21,10 @@ import numpy as np
 import psutil
 import simplejpeg
 
-from datamodules.assets import cache_folder, fetch
-from datamodules.build import build
-from datamodules.foreign import index
-from datamodules.options import BuildOptions
+from datamodules.assets.fetching import cache_folder, fetch
+from datamodules.building.build import build
+from datamodules.building.foreign import index
+from datamodules.building.options import BuildOptions
 
 CLASSES = 10
 SOURCE_SIDE = 256

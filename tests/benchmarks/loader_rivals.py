@@ -109,7 +109,7 @@ def litdata_fast(folder: Path, size: int, workers: int) -> Loader:
     import torch
 
     from datamodules.shards import to_float
-    from datamodules.transforms import DRAWS, Augment
+    from datamodules.streaming.transforms import DRAWS, Augment
 
     augment = Augment(size, "random_resized", flip=True)
     rng = np.random.default_rng()
@@ -203,7 +203,7 @@ _spun: dict[Path, list[bytes]] = {}
 def _spin(order: tuple[Path, int, float]) -> int:
     import numpy as np
 
-    from datamodules.transforms import DRAWS, Augment
+    from datamodules.streaming.transforms import DRAWS, Augment
 
     folder, size, seconds = order
     if folder not in _spun:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from shardset import Sample, in_shards, numbered, write_shards
 
 from datamodules.manifest import Manifest
+from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from shardset import Sample, in_shards, numbered, write_shards
 from torch.utils.data import DataLoader
 
 from datamodules.manifest import Manifest
 from datamodules.shards import ShardData, to_float
+from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
 
 TOTAL = 67
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from launch.checkpoints import layout
-from launch.runs import RunFolder
+from launch.runs.folder import RunFolder
 
 
 def training_state(run: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.cli import main
-from launch.runs import RunFolder
+from gesso.cli.main import main
+from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import submitted
 from tests.ports import free_ports_from

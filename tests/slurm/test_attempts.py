@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.runs import RunFolder, Superseded
+from launch.runs.folder import RunFolder, Superseded
 from slurm.attempts import LIMIT, Attempt, attempts, book, decide, note_job, settle
 
 

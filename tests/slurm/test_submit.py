@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.cli import main
-from launch.runs import RunFolder
+from gesso.cli.main import main
+from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import attempts, submitted
 from slurm.submit import array, seconds

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.runs import RunFolder
-from launch.signals import COME_AGAIN
+from launch.runs.folder import RunFolder
+from launch.training.signals import COME_AGAIN
 from slurm import queue
 from slurm.attempts import attempts, submitted
 from tests.launch.identity import assert_identical, training_state

@@ -23,7 +23,7 @@ def gesso(*arguments: str, code: int = 0) -> str:
     """Runs ``gesso`` in a process of its own, as where Ray dies it takes its process with it; returns what it said."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        returned = Fork("launch.cli", arguments, log).wait()
+        returned = Fork("gesso.cli.main", arguments, log).wait()
         said = log.read_text()
     assert returned == code, said
     return said

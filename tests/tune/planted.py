@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, Optimizer
 
-from lightning_modules.base import Batch, ImageFamily, Losses, Preview
+from lightning_modules.core.family import Batch, ImageFamily, Losses, Preview
 
 #: The best weights.
 FIRST, SECOND = 3.0, 0.2

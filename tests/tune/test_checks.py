@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
+from gesso.cli.main import main
 from tests.tune.lab import Lab, gesso
 from tune.space import read_space
 from tune.sweep import Placement

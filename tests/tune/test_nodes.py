@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launch.signals import COME_AGAIN
+from launch.training.signals import COME_AGAIN
 from slurm.submit import executable
 from tests.ports import free_ports
 from tune.nodes import AGAIN, TOKEN

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
+from gesso.cli.main import main
 from slurm import queue
 from tests.slurm.lab import CLUSTER, brought_up, possible, wait
 from tests.tune.lab import Lab

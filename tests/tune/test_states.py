@@ -10,8 +10,8 @@ import pytest
 from ray.tune.experiment import Trial
 
 from launch.checkpoints import layout
-from launch.runs import RunFolder
-from launch.train import main
+from launch.runs.folder import RunFolder
+from launch.training.fit import main
 from tests.launch.identity import assert_identical, training_state
 from tune.handed import Handed
 from tune.journal import Journal, Report

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
+from gesso.cli.main import main
 from tests.launch.offline import wandb_groups, wandb_runs
 from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab
 from tests.tune.planted import FIRST, SECOND

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 from lightning_modules.losses.perceptual import content_loss, laplacian_loss, total_variation
 from lightning_modules.losses.style import (
     EPSILON,

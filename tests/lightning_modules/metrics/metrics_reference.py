@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 
 
 def cifar10(split: str, count: int) -> Tensor:

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from metrics_reference import FidelityInception, cifar10, features_in_batches, reference_inception
 from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torchvision.transforms import v2
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 from lightning_modules.metrics.features import build_extractor, exact_float32, resize_clean, resize_tensorflow
+from tests.lightning_modules.metrics.metrics_reference import (
+    FidelityInception,
+    cifar10,
+    features_in_batches,
+    reference_inception,
+)
 
 SIZES = [(32, 32), (28, 40), (299, 299), (512, 384)]
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from metrics_reference import PooledFeatures, scipy_frechet
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
+from tests.lightning_modules.metrics.metrics_reference import PooledFeatures, scipy_frechet
 
 
 def features(count: int, dim: int, seed: int) -> Tensor:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from metrics_reference import PooledFeatures
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from lightning_modules.metrics.kernel import kernel_distance, squared_mmd
+from tests.lightning_modules.metrics.metrics_reference import PooledFeatures
 
 
 def test_mmd_equals_its_definition() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from metrics_reference import cifar10, features_in_batches, reference_inception, scipy_frechet
 from torch import Tensor
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
+from tests.lightning_modules.metrics.metrics_reference import (
+    cifar10,
+    features_in_batches,
+    reference_inception,
+    scipy_frechet,
+)
 
 COUNT = 200
 

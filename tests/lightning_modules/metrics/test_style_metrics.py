@@ -9,18 +9,18 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from metrics_reference import scipy_frechet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 from lightning_modules.losses.style import adain, mean_std
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.style import STYLE_LAYERS, StyleMetrics
 from lightning_modules.networks.adain import Decoder
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
+from tests.lightning_modules.metrics.metrics_reference import scipy_frechet
 from tests.pictures import paintings, photographs
 
 KEYS = ["lpips/alexnet", "ssim", "content_cosine", "gram_distance", "statistics_distance", "artfid/inception-tf"]

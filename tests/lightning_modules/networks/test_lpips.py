@@ -12,8 +12,8 @@ import torchvision
 from torch import Tensor, nn
 from torchmetrics.functional.image import lpips as reference_module
 
-from datamodules.assets import fetch
-from datamodules.pickles import load_arrays
+from datamodules.assets.fetching import fetch
+from gesso.common.pickles import load_arrays
 from lightning_modules.networks.lpips import LPIPS, LPIPSName
 from tests.pictures import paintings, photographs
 

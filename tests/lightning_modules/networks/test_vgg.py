@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.assets import fetch
+from datamodules.assets.fetching import fetch
 from lightning_modules.networks.adain import Decoder
 from lightning_modules.networks.vgg import LAYERS, VGG19
 from tests.pictures import paintings, photographs

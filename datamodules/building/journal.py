@@ -1,0 +1,208 @@
+"""What a build knows so far, on disk: a build that is interrupted at any moment goes on from here.
+
+One SQLite file: the listing of candidates, what the scan found of each, and the shards that are finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.building.sources import Extent, Item, Skipped
+from datamodules.manifest import INDEX_DTYPE, Shard
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS items (
+    ordinal INTEGER PRIMARY KEY, item TEXT, name TEXT, label TEXT, split TEXT,
+    digest BLOB, height INTEGER, width INTEGER, channels INTEGER, reason TEXT, detail TEXT);
+CREATE TABLE IF NOT EXISTS shards (split TEXT, number INTEGER, shard TEXT, rows BLOB, PRIMARY KEY (split, number));
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the scan says of one candidate: the digest of its pixels and their shape, or why it is left out."""
+
+    ordinal: int
+    digest: bytes | None = None
+    height: int | None = None
+    width: int | None = None
+    channels: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+class Journal:
+    """The journal of one build.
+
+    Args:
+        file: where it is, or will be.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(file)
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def commit(self) -> None:
+        self._db.commit()
+
+    def fact(self, name: str) -> str | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def state(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._db.executescript("DELETE FROM facts; DELETE FROM items; DELETE FROM shards;")
+
+    def take_down(self, candidates: Iterable[Item | Skipped]) -> str:
+        """Takes down the candidates; returns their fingerprint."""
+        digest = hashlib.sha256()
+
+        def rows() -> Iterator[tuple[int, str | None, str, str | None, str | None, str | None]]:
+            for ordinal, candidate in enumerate(candidates):
+                digest.update(_identity(candidate))
+                if isinstance(candidate, Skipped):
+                    yield ordinal, None, candidate.name, None, None, "not an image file"
+                else:
+                    yield ordinal, _write_item(candidate), candidate.name, candidate.label, candidate.split, None
+
+        self._db.executemany(
+            "INSERT INTO items (ordinal, item, name, label, split, reason) VALUES (?,?,?,?,?,?)", rows()
+        )
+        return digest.hexdigest()
+
+    def unscanned(self) -> int:
+        """How many candidates the scan has yet to look at."""
+        return self._count("digest IS NULL AND reason IS NULL")
+
+    def to_scan(self, size: int) -> Iterator[list[tuple[int, Item]]]:
+        """Those candidates, ``size`` at a time, in order of their names."""
+        last = -1
+        while True:
+            rows = self._db.execute(
+                "SELECT ordinal, item FROM items WHERE ordinal > ? AND digest IS NULL AND reason IS NULL "
+                "ORDER BY ordinal LIMIT ?",
+                (last, size),
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [(ordinal, read_item(text)) for ordinal, text in rows]
+
+    def found(self, results: Iterable[Found]) -> None:
+        self._db.executemany(
+            "UPDATE items SET digest=:digest, height=:height, width=:width, channels=:channels, reason=:reason, "
+            "detail=:detail WHERE ordinal=:ordinal",
+            [asdict(result) for result in results],
+        )
+
+    def drop_duplicates(self) -> None:
+        """Of every group of equal pixels, leaves all but the first by name out."""
+        self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON items (digest, ordinal)")
+        same = "FROM items AS first WHERE first.digest = items.digest"
+        self._db.execute(
+            "UPDATE items SET reason='duplicate', "
+            f"detail=(SELECT 'the same pixels as ' || name {same} ORDER BY ordinal LIMIT 1) "
+            f"WHERE reason IS NULL AND ordinal > (SELECT MIN(ordinal) {same})"
+        )
+
+    def duplicates(self) -> int:
+        """How many of the kept have the pixels of another kept one."""
+        row = self._db.execute("SELECT COUNT(*) - COUNT(DISTINCT digest) FROM items WHERE reason IS NULL").fetchone()
+        return int(row[0])
+
+    def split_by_digest(self, shares: dict[str, float]) -> None:
+        """Assigns every kept candidate to a split by the digest of its pixels alone."""
+        bounds = list(zip(np.cumsum(list(shares.values())) / sum(shares.values()), shares, strict=True))
+
+        def split(digest: bytes) -> str:
+            # Other bytes than those by which samples are ordered: each split runs through the whole range.
+            place = int.from_bytes(digest[-8:], "big") / 2**64
+            return next((name for bound, name in bounds if place < bound), bounds[-1][1])
+
+        self._db.create_function("split_of", 1, split, deterministic=True)
+        self._db.execute("UPDATE items SET split = split_of(digest) WHERE reason IS NULL")
+
+    def kept(self, split: str | None = None) -> int:
+        return self._count("reason IS NULL" + ("" if split is None else " AND split = ?"), *([split] if split else []))
+
+    def samples(self, split: str, size: int) -> Iterator[list[str]]:
+        """A split's samples, ``size`` at a time, for ``read_item``: ordered by digest, so in no order of the source."""
+        self._db.execute("CREATE INDEX IF NOT EXISTS by_split ON items (split, digest, ordinal)")
+        rows = self._db.execute(
+            "SELECT item FROM items WHERE split = ? AND reason IS NULL ORDER BY digest, ordinal", (split,)
+        )
+        while batch := rows.fetchmany(size):
+            yield [text for (text,) in batch]
+
+    def channels(self) -> set[int]:
+        """What numbers of channels the kept candidates have."""
+        return {value for (value,) in self._db.execute("SELECT DISTINCT channels FROM items WHERE reason IS NULL")}
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Distinct (height, width) of the kept candidates."""
+        return self._db.execute("SELECT DISTINCT height, width FROM items WHERE reason IS NULL").fetchall()
+
+    def dropped(self) -> Iterator[tuple[str, str, str]]:
+        """(name, reason, detail) of all that is left out."""
+        query = "SELECT name, reason, COALESCE(detail, '') FROM items WHERE reason IS NOT NULL ORDER BY ordinal"
+        yield from self._db.execute(query)
+
+    def dropped_by_reason(self) -> dict[str, int]:
+        query = "SELECT reason, COUNT(*) FROM items WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"
+        return dict(self._db.execute(query))
+
+    def labels(self) -> dict[str, int]:
+        """How many kept candidates each label has."""
+        query = "SELECT label, COUNT(*) FROM items WHERE label IS NOT NULL AND reason IS NULL GROUP BY label"
+        return dict(self._db.execute(query))
+
+    def finished(self, split: str, number: int) -> tuple[Shard, np.ndarray] | None:
+        row = self._db.execute("SELECT shard, rows FROM shards WHERE split=? AND number=?", (split, number)).fetchone()
+        return (Shard(**json.loads(row[0])), np.frombuffer(row[1], INDEX_DTYPE)) if row else None
+
+    def finish(self, split: str, number: int, shard: Shard, rows: np.ndarray) -> None:
+        text = json.dumps(asdict(shard))
+        self._db.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", (split, number, text, rows.tobytes()))
+        self._db.commit()
+
+    def _count(self, condition: str, *values: str) -> int:
+        return int(self._db.execute(f"SELECT COUNT(*) FROM items WHERE {condition}", values).fetchone()[0])
+
+
+def fingerprint(candidates: Iterable[Item | Skipped]) -> str:
+    """What ``Journal.take_down`` would return, without taking anything down."""
+    digest = hashlib.sha256()
+    for candidate in candidates:
+        digest.update(_identity(candidate))
+    return digest.hexdigest()
+
+
+def _identity(candidate: Item | Skipped) -> bytes:
+    return (candidate.name if isinstance(candidate, Skipped) else _write_item(candidate)).encode(
+        errors="surrogateescape"
+    )
+
+
+def _write_item(item: Item) -> str:
+    return json.dumps([item.name, item.image, item.label, item.split, item.caption, item.version])
+
+
+def read_item(text: str) -> Item:
+    """A candidate as the journal holds it."""
+    name, image, label, split, caption, version = json.loads(text)
+    return Item(name, Extent(*image), label, split, Extent(*caption) if caption else None, version)

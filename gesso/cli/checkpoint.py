@@ -1,0 +1,107 @@
+"""`gesso checkpoint show|verify|export`: what is inside, whether it is whole, and the weights for somewhere else."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(verbs: Any) -> None:
+    """Registers the verb."""
+    parser = verbs.add_parser("checkpoint", help="show, verify or export a checkpoint")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    path = argparse.ArgumentParser(add_help=False)
+    path.add_argument("path", metavar="RUN_OR_CHECKPOINT", help="a checkpoint, or a run for its last one")
+    for name, what, run in (
+        ("show", "what is inside", show),
+        ("verify", "compare every file with its checksum", check),
+        ("export", "write the picture-making networks as one safetensors file, and the config beside it", export),
+    ):
+        action = actions.add_parser(name, help=what, description=what, parents=[path])
+        action.set_defaults(run=run)
+        if name == "export":
+            action.add_argument("out", type=Path, metavar="OUT.safetensors")
+            action.add_argument("--raw", action="store_true", help="the weights as trained instead of their average")
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Prints a checkpoint's content, without its numbers."""
+    from launch.checkpoints import layout
+    from launch.runs.folder import find_checkpoint
+
+    path = find_checkpoint(arguments.path).resolve()
+    checkpoint = layout.read(path)
+    for line in summary(checkpoint):
+        print(line)
+    print("\nfiles")
+    for file in sorted(path.iterdir()):
+        print(f"  {file.name:26} {size(file.stat().st_size):>10}")
+    return 0
+
+
+def summary(checkpoint: dict[str, Any]) -> list[str]:
+    """Lines for people about a checkpoint as ``layout.read`` returns it.
+
+    Raises:
+        ValueError: it is no gesso training's.
+    """
+    gesso, run = checkpoint.get("gesso"), checkpoint.get("run") or {}
+    if not isinstance(gesso, dict) or "images_seen" not in gesso:
+        raise ValueError("not a gesso checkpoint (it names no family)")
+    position = next((v["position"] for v in checkpoint.values() if isinstance(v, dict) and "position" in v), None)
+    facts = {
+        "family": gesso["family"],
+        "images seen": f"{gesso['images_seen']:,} in {gesso['steps_done']:,} steps",
+        "stream": position,
+        "run": run.get("name"),
+        "saved by": f"{run.get('strategy')}, {run.get('world_size')} ranks, precision {run.get('precision')}",
+        "W&B id": run.get("wandb_id"),
+        "versions": ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items()) or None,
+    }
+    lines = [f"{name:12} {value}" for name, value in facts.items() if value is not None]
+    averaged = checkpoint.get("callbacks", {}).get("EMA", {}).get("average", {})
+    lines += ["", f"{'network':16} {'numbers':>14} {'weights':>10} {'EMA':>10} {'optimizer':>10}  learning rate"]
+    weights: dict[str, Any] = checkpoint["state_dict"]
+    for network in dict.fromkeys(name.partition(".")[0] for name in weights):
+        own = [tensor for name, tensor in weights.items() if name.startswith(f"{network}.")]
+        means = [tensor for name, tensor in averaged.items() if name.startswith(f"{network}.")]
+        optimizer = checkpoint.get("optimizer_states", {}).get(network, {"state": {}, "param_groups": []})
+        moments = [v for entry in optimizer["state"].values() for v in entry.values() if hasattr(v, "nbytes")]
+        rates = ", ".join(f"{group['lr']:g}" for group in optimizer["param_groups"] if "lr" in group)
+        sizes = " ".join(f"{size(sum(t.nbytes for t in part)) if part else '-':>10}" for part in (own, means, moments))
+        lines.append(f"{network:16} {sum(t.numel() for t in own):14,} {sizes}  {rates}")
+    return lines
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Says that a checkpoint is whole, or raises what is wrong with it."""
+    from launch.checkpoints import layout
+    from launch.runs.folder import find_checkpoint
+
+    path = find_checkpoint(arguments.path)
+    summary(layout.read(path))
+    print(f"{path}: whole; {len(files := layout.verify(path))} files, {size(sum(f['bytes'] for f in files.values()))}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Writes one safetensors file and its config."""
+    from launch.checkpoints.export import export as write
+    from launch.inference.loading import load_family
+
+    module, origin = load_family(arguments.path, average=not arguments.raw)
+    kind = "average" if origin["average"] else "raw"
+    about = {"family": type(module).__name__, "images_seen": origin["images_seen"], "weights": kind}
+    config = write(module, arguments.out, origin=about)
+    print(f"{arguments.out}: the {kind} weights of {', '.join(module.generating_networks())}; config: {config}")
+    return 0
+
+
+def size(number: float) -> str:
+    """Bytes for people: ``14.3 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

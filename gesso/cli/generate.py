@@ -1,0 +1,80 @@
+"""`gesso generate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("generate", help="make images with a trained run")
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument("--num", type=int, default=64, metavar="N", help="how many images (default 64)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which sequence of samples (default 0)")
+    parser.add_argument("--label", type=int, metavar="C", help="only this class (conditional models)")
+    parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="B")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--grid", metavar="PNG", help="one picture of all (default: samples-SEED.png)")
+    where.add_argument("--folder", metavar="DIR", help="one PNG an image, named by its number")
+    where.add_argument("--interpolate", metavar="PNG", help="rows of N images between random latents")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.num < 1 or arguments.batch_size < 1:
+        raise ValueError("--num and --batch-size must be 1 or more")
+    import torch
+    from rich.progress import track
+
+    from launch.inference.loading import load_family
+    from launch.inference.pictures import image_grid, save_png, to_uint8
+    from launch.training.hardware import best_device
+    from lightning_modules.kinds.generative import generator
+    from lightning_modules.kinds.latent import LatentFamily
+
+    module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
+    if arguments.interpolate:
+        if not isinstance(module, LatentFamily):
+            raise ValueError(f"a {type(module).__name__} has no latents to interpolate between")
+        with torch.no_grad():
+            path = module.interpolate(pairs=8, steps=arguments.num, seed=arguments.seed)
+        return _wrote(save_png(image_grid(path.images, path.columns), Path(arguments.interpolate)), origin)
+    family = generator(module)
+    labels = _label(module, arguments.label)
+    made = []
+    folder = Path(arguments.folder) if arguments.folder else None
+    batches = torch.arange(arguments.num).split(arguments.batch_size)
+    for index in track(batches, "generate", transient=True):
+        with torch.no_grad():
+            images = family.generate(
+                index, seed=arguments.seed, labels=None if labels is None else labels.expand(len(index))
+            )
+        if folder is None:
+            made.append(images.cpu())
+            continue
+        for number, image in zip(index.tolist(), to_uint8(images).permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+            save_png(image, folder / f"{number:06d}.png")
+    if folder is not None:
+        return _wrote(folder, origin)
+    return _wrote(
+        save_png(image_grid(torch.cat(made)), Path(arguments.grid or f"samples-{arguments.seed}.png")), origin
+    )
+
+
+def _label(module, label: int | None):  # type: ignore[no-untyped-def]
+    if label is None:
+        return None
+    import torch
+
+    classes = getattr(module, "num_classes", 0)
+    if not 0 <= label < classes:
+        raise ValueError(f"--label {label}: the model has {classes or 'no'} classes")
+    return torch.tensor([label])
+
+
+def _wrote(path: Path, origin: dict) -> int:
+    weights = "averaged" if origin["average"] else "raw"
+    print(f"{path}  ({weights} weights at {origin['images_seen'] / 1000:.1f} kimg, {origin['path']})")
+    return 0

@@ -1,0 +1,85 @@
+"""`gesso`: one command line for everything. Answers --help without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from gesso.cli import checkpoint, evaluate, fetch, generate, plan, rate, recipes, report, shards, stylize
+from launch.training.signals import listening
+
+#: Verbs that LightningCLI parses: their options are those of the recipe.
+TRAINING = {
+    "fit": "train: gesso fit --config RECIPE [overrides], or gesso fit --resume RUN",
+    "validate": "run the validation loop: gesso validate --config RECIPE --checkpoint PATH",
+    "test": "run the test loop: gesso test --config RECIPE --checkpoint PATH",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The top-level parser; each verb adds its own."""
+    top = argparse.ArgumentParser(
+        prog="gesso", description="Distributed training for image generation and style transfer."
+    )
+    top.add_argument("--version", action="version", version=f"gesso {version('gesso')}")
+    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb, what in TRAINING.items():
+        verbs.add_parser(verb, help=what, add_help=False).set_defaults(verb=verb)
+    # The rooms above launch that the command line leads to.
+    from gesso.cli import slurm, tune
+
+    for command in (plan, generate, stylize, rate, evaluate, checkpoint, shards, fetch, recipes, report, slurm, tune):
+        command.add_parser(verbs)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script: returns the exit code.
+
+    A mistake of the user's (ValueError, FileNotFoundError) ends with 2, a fault of the surroundings with 1, both with
+    one line that names the thing and the remedy; ``--debug`` anywhere shows the traceback as well.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        if arguments and arguments[0] in TRAINING:
+            # Before torch is loaded: a warning that comes meanwhile must not be lost.
+            with listening() if arguments[0] == "fit" else contextlib.nullcontext():
+                from launch.training.fit import main as train
+
+                return train(arguments[0], arguments[1:])
+        top = parser()
+        parsed, overrides = top.parse_known_args(arguments)
+        if overrides and "overrides" not in parsed:
+            top.error(f"unrecognized arguments: {' '.join(overrides)}")
+        parsed.overrides = overrides
+        return parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("gesso: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"gesso: {explain(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+
+
+def explain(error: Exception) -> str:
+    """An error in one line. One that no code of ours put into words says that it is a defect."""
+    own_words = isinstance(error, OSError) and len(error.args) == 2 and error.filename is None
+    message = " ".join(str(error.args[1] if own_words else error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError | RuntimeError | ImportError):
+        return message
+    return f"unexpected {type(error).__name__}: {message} (run again with --debug and report it)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

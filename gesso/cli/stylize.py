@@ -1,0 +1,131 @@
+"""`gesso stylize`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launch.inference.stylization import Request
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "stylize",
+        help="put a picture, a folder of them or a video into the style of others",
+        description="AdaIN (Huang and Belongie 2017) does it in one pass, with its published decoder; gatys (Gatys et "
+        "al. 2016) optimises the picture itself, which takes minutes and looks best.",
+    )
+    parser.add_argument("content", metavar="CONTENT", help="a picture, a folder of pictures, or a video")
+    parser.add_argument("--style", nargs="+", default=[], metavar="PICTURE", help="one or more")
+    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
+    parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
+    parser.add_argument("--alpha", type=float, default=1.0, metavar="A", help="from 0 (the content) to 1 (default)")
+    parser.add_argument(
+        "--preserve-color",
+        nargs="?",
+        const="match",
+        default="no",
+        choices=("match", "luminance"),
+        help="keep the content's colours: recolour the style first (match), or take its luminance alone",
+    )
+    parser.add_argument("--size", type=int, metavar="N", help="longer side in pixels (default: the content's)")
+    parser.add_argument("--style-size", type=int, metavar="N", help="of the styles: small gives fine strokes")
+    parser.add_argument(
+        "--tile", type=int, metavar="N", help="work on squares of N pixels (default: large pictures only; 0: never)"
+    )
+    parser.add_argument(
+        "--smooth", type=float, default=0.7, metavar="S", help="videos: how much flicker is taken out, 0 to below 1"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--method", choices=("adain", "gatys"), default="adain")
+    how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="gatys: iterations at the smallest scale")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="default: CONTENT-stylized")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if not arguments.style and not arguments.run_folder:
+        raise ValueError("no style: name one picture or more with --style (a run trained for its own needs none)")
+    if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
+        raise ValueError("--size, --style-size and --steps must be 1 or more")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from launch.inference import stylization, video
+    from launch.training.hardware import best_device
+
+    content = Path(arguments.content)
+    clip = content.suffix.lower() in video.SUFFIXES and not content.is_dir()
+    files = stylization.pictures_in(content) if content.is_dir() else [content]
+    out = _out(arguments, content, ".mp4" if clip else ".png")
+    # What cannot be read is known before anything is fetched or computed.
+    request = _request(arguments)
+    device = best_device(arguments.device)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("stylize", total=len(files))
+
+        def iterated(done: int, total: int, loss: float) -> None:
+            whole = int(bar.tasks[task].completed)
+            bar.update(task, completed=whole + min(done / total, 0.99), description=f"stylize  loss {loss:.4g}")
+
+        method = (
+            stylization.trained(arguments.run_folder, device)
+            if arguments.run_folder
+            else stylization.stylizer(
+                arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
+            )
+        )
+        failed = 0
+        if clip:
+
+            def framed(done: int, total: int | None) -> None:
+                bar.update(task, completed=done, total=total)
+
+            report = stylization.stylize_clip(
+                content, out, method, request, device, smooth=arguments.smooth, progress=framed
+            )
+            print(report, file=sys.stderr)
+        for number, file in enumerate([] if clip else files, 1):
+            target = out / f"{file.stem}.png" if content.is_dir() else out
+            try:
+                stylization.stylize_file(file, target, method, request, device)
+            except (ValueError, FileNotFoundError) as error:
+                if not content.is_dir():
+                    raise
+                # One broken file must not cost a folder of thousands.
+                print(f"gesso: {error}", file=sys.stderr)
+                failed += 1
+            bar.update(task, completed=number)
+    print(out)
+    return int(failed > 0)
+
+
+def _out(arguments: argparse.Namespace, content: Path, suffix: str) -> Path:
+    if arguments.out:
+        return Path(arguments.out)
+    name = f"{content.name}-stylized" if content.is_dir() else f"{content.stem}-stylized{suffix}"
+    return content.with_name(name)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from launch.inference import stylization
+    from lightning_modules.pictures.sizes import fit
+
+    styles = [stylization.read_picture(Path(name)) for name in arguments.style]
+    if arguments.style_size:
+        styles = [fit(style, arguments.style_size) for style in styles]
+    return stylization.Request(
+        styles=styles,
+        weights=arguments.weights,
+        masks=[Path(name) for name in arguments.mask or ()],
+        alpha=arguments.alpha,
+        colors=arguments.preserve_color,
+        size=arguments.size,
+        tile=arguments.tile,
+    )

@@ -1,0 +1,56 @@
+"""A trained family out of a run or a checkpoint, ready to generate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch.callbacks.ema import EMA
+from launch.checkpoints import layout
+from launch.checkpoints.export import SUFFIX, rebuild
+from launch.runs.folder import find_checkpoint
+from launch.training.provisions import provide_weights
+from lightning_modules import family
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.saved import constructor_options
+
+
+def load_family(
+    path: str | os.PathLike[str], *, average: bool = True, device: str | torch.device = "cpu"
+) -> tuple[ImageFamily, dict[str, Any]]:
+    """The family in a run (its last checkpoint), in a checkpoint or in an exported file, in eval mode.
+
+    Args:
+        path: run folder, checkpoint, or what ``gesso checkpoint export`` wrote.
+        average: with the EMA weights, where there are any, instead of the raw ones.
+
+    Returns:
+        The module, and where it comes from: ``path``, ``images_seen``, ``average``.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none, or it is damaged.
+    """
+    file = Path(path)
+    if file.suffix == SUFFIX:
+        module, averaged = rebuild(file)
+    else:
+        file = find_checkpoint(path)
+        module, averaged = _restore(layout.read(file), average=average)
+    provide_weights(module)
+    module.requires_grad_(False)
+    module.eval().to(device)
+    return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}
+
+
+def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily, bool]:
+    try:
+        module = family(checkpoint["gesso"]["family"])(**constructor_options(checkpoint["hyper_parameters"]))
+        averages = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average", {}) if average else {}
+        module.load_state_dict({**checkpoint["state_dict"], **averages})
+        module.images_seen = checkpoint["gesso"]["images_seen"]
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"not a gesso checkpoint ({type(error).__name__}: {error})") from error
+    return module, bool(averages)

@@ -1,0 +1,174 @@
+"""Pictures in and out of style transfer: files to tensors, masks, sizes, colours, and folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.decoding.images import BadImage, read_image
+from launch.inference.pictures import save_png, to_float, to_uint8
+from lightning_modules.kinds.stylizer import Style, Stylizer
+from lightning_modules.pictures.colors import keep_chrominance, match_colors
+from lightning_modules.pictures.sizes import fit
+
+#: How the content's colours are kept: the style is recoloured beforehand, or only its luminance is taken.
+KeepColors = Literal["no", "match", "luminance"]
+#: A picture of more pixels is worked on in tiles of this side: 6 GB or so, whatever its size.
+LARGEST, TILE = 2048**2, 1024
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every picture.
+
+    Args:
+        styles: [1, 3, H, W] in [-1, 1] each; none for a run that was trained for styles of its own.
+        weights: how much of each; None: equally much.
+        masks: files, one for each style: white is where it goes; none: everywhere.
+        alpha: from 0 (the content) to 1.
+        colors: see ``KeepColors``.
+        size: longer side of the result in pixels; None: the content's own.
+        tile: side of the squares that are worked on one after the other, in pixels; None: ``TILE`` for pictures larger
+            than ``LARGEST``; 0: never.
+    """
+
+    styles: Sequence[Tensor]
+    weights: Sequence[float] | None = None
+    masks: Sequence[Path] = ()
+    alpha: float = 1.0
+    colors: KeepColors = "no"
+    size: int | None = None
+    tile: int | None = None
+
+
+def read_picture(file: Path, *, channels: int = 3) -> Tensor:
+    """An image file, upright and in sRGB: [1, channels, H, W] in [-1, 1].
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no image, or a broken one.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such picture")
+    try:
+        image = read_image(file.read_bytes(), channels)
+    except BadImage as error:
+        raise ValueError(f"{file}: not a picture that can be read ({error})") from error
+    return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
+
+
+def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
+    """Masks of the content's size: [K, H, W] in [0, 1]; None without files."""
+    if not files:
+        return None
+    masks = []
+    for file in files:
+        mask = (read_picture(file, channels=1)[0, 0] + 1) / 2
+        if mask.shape != content.shape[2:]:
+            (rows, columns), (height, width) = mask.shape, content.shape[2:]
+            raise ValueError(f"{file}: {columns} x {rows} pixels, the picture has {width} x {height}: make them equal")
+        masks.append(mask)
+    return torch.stack(masks).to(content.device)
+
+
+def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, device: torch.device) -> Path:
+    """One picture, written to ``out`` when it is whole."""
+    content = read_picture(file).to(device)
+    masks = read_masks(request.masks, content)
+    picture = stylize_picture(content, masks, stylizer, request)
+    return save_png(to_uint8(picture)[0].permute(1, 2, 0).cpu().numpy(), out)
+
+
+def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, request: Request) -> Tensor:
+    """A picture [1, 3, H, W] in [-1, 1] as the request asks; its ``masks`` are of its size, [K, H, W]."""
+    if request.size is not None:
+        content = fit(content, request.size)
+        masks = None if masks is None else fit(masks[None], request.size)[0].clamp(0, 1)
+    pictures = [style.to(content.device) for style in request.styles]
+    if request.colors == "match":
+        pictures = [match_colors(style, content) for style in pictures]
+    tile = request.tile
+    if tile is None:
+        tile = TILE if content.shape[2] * content.shape[3] > LARGEST else 0
+    style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha)
+    picture = stylizer.stylize(content, style, tile=tile or None)
+    return keep_chrominance(picture, content) if request.colors == "luminance" else picture
+
+
+def stylize_clip(
+    file: Path,
+    out: Path,
+    stylizer: Stylizer,
+    request: Request,
+    device: torch.device,
+    *,
+    smooth: float,
+    progress: Callable[[int, int | None], None],
+) -> str:
+    """A video, frame by frame, without flicker: see ``launch.inference.video``. Returns in a line what became of it."""
+    from launch.inference.video import stylize_video
+
+    masks: list[Tensor | None] = []
+
+    def stylize(frame: Tensor) -> Tensor:
+        frame = frame.to(device)
+        if not masks:
+            masks.append(read_masks(request.masks, frame))
+        return stylize_picture(frame, masks[0], stylizer, request)
+
+    report = stylize_video(file, out, stylize, smooth=smooth, progress=progress)
+    calmer = f", {1 - report.flicker / report.flicker_raw:.0%} less than without" if report.flicker_raw > 0 else ""
+    lost = "".join(f"; sound left out: {track}" for track in report.dropped)
+    return f"{report.frames} frames, {report.seconds:.1f} s; flicker {report.flicker:.4f}{calmer}{lost}"
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The image files of a folder, by name."""
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"{folder}: no picture here ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def trained(run: str, device: torch.device) -> Stylizer:
+    """A run's own network, with the averaged weights.
+
+    Raises:
+        ValueError: the run's family does not stylise.
+    """
+    from launch.inference.loading import load_family
+    from lightning_modules.kinds.stylizing import StyleFamily
+
+    module = load_family(run, device=device)[0]
+    if not isinstance(module, StyleFamily):
+        raise ValueError(f"{run}: a {type(module).__name__} puts no picture into another's style")
+    return module
+
+
+def stylizer(
+    method: Literal["adain", "gatys"],
+    device: torch.device,
+    *,
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int, float], None],
+) -> Stylizer:
+    """A method with its real weights, fetched if need be."""
+    from datamodules.assets.fetching import fetch
+    from lightning_modules.networks.adain import Decoder
+    from lightning_modules.networks.vgg import VGG19
+    from lightning_modules.style.adain import AdaINTransfer
+    from lightning_modules.style.gatys import StyleOptimization
+
+    encoder = VGG19(fetch("vgg19_normalized"))
+    if method == "gatys":
+        return StyleOptimization(encoder.to(device), steps=steps, seed=seed, progress=progress)
+    decoder = Decoder()
+    decoder.load_published(fetch("adain_decoder"))
+    return AdaINTransfer(encoder, decoder.requires_grad_(False)).to(device)

@@ -1,0 +1,230 @@
+"""What a family needs, found out with its own networks, optimizers and losses, without training anything."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from launch.planning.memory import STRATEGIES, Group, Network, rows
+from lightning_modules.core.family import Batch, ImageFamily, Losses
+from lightning_modules.core.saved import constructor_options
+
+#: Steps until every network should have had its turn (``n_critic`` and the like).
+MOST_STEPS = 100
+
+
+# ---- networks and optimizers ----------------------------------------------------------------------------------------
+
+
+def networks(module: ImageFamily) -> list[Network]:
+    """The family's networks, the trained ones first, with what their optimizers keep.
+
+    Every optimizer makes one real step on zero gradients, parameter by parameter.
+    """
+    penalised, averaged = set(module.penalised()), set(module.generating_networks())
+    optimizers = module.optimizers_by_network()
+    found = []
+    for name in [*optimizers, *(name for name, _ in module.named_children() if name not in optimizers)]:
+        network = getattr(module, name)
+        groups = _groups(optimizers[name]) if name in optimizers else ()
+        trained = {id(p) for group in optimizers[name].param_groups for p in group["params"]} if groups else set()
+        found.append(
+            Network(
+                name=name,
+                groups=groups,
+                frozen=tuple(p.numel() for p in network.parameters() if id(p) not in trained),
+                buffer_bytes=sum(buffer.nbytes for buffer in network.buffers()),
+                averaged=name in averaged,
+                penalised=name in penalised,
+            )
+        )
+    return [network for network in found if network.weight_bytes]
+
+
+def _groups(optimizer: Optimizer) -> tuple[Group, ...]:
+    groups = []
+    for group in optimizer.param_groups:
+        states = [_states_after_a_step(optimizer, parameter) for parameter in group["params"]]
+        numels = tuple(parameter.numel() for parameter in group["params"])
+        elementwise = sum(
+            sum(s.nbytes for s in state if s.dim() and s.numel() == numel)
+            for state, numel in zip(states, numels, strict=True)
+        )
+        whole = sum(s.nbytes for state in states for s in state)
+        groups.append(
+            Group(
+                numels=numels,
+                state_bytes=whole,
+                state_per_element=elementwise / sum(numels),
+                state_per_tensor=(whole - elementwise) // len(numels),
+            )
+        )
+    return tuple(groups)
+
+
+def _states_after_a_step(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
+    # One parameter at a time, so that planning needs little more memory than the weights.
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    parameter.grad = None
+    return [value for value in optimizer.state.pop(parameter, {}).values() if isinstance(value, Tensor)]
+
+
+def rank_needs(trainer: L.Trainer, module: ImageFamily, images: int, *, ranks: int) -> int:
+    """Bytes that a rank needs at most on its device, under the trainer's own strategy and precision.
+
+    Args:
+        images: that one rank takes through its networks at once.
+    """
+    strategy: Any = trainer.strategy
+    stage, offload = getattr(strategy, "stage", 0), getattr(strategy, "offload", False)
+    alike = [s for s in STRATEGIES if s.stage == stage and s.offload == (bool(stage) and offload)]
+    (row,) = rows(networks(module), alike[:1], ranks=ranks, micro_batches=module.micro_batches)
+    return row.device.total + max(activations(module, images, autocast="mixed" in str(trainer.precision)).values())
+
+
+# ---- activations ----------------------------------------------------------------------------------------------------
+
+
+def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str, int]:
+    """Most bytes, by network, that live beside weights and gradients while ``count`` images update it once.
+
+    Runs the family's own step forwards and backwards on tensors that have shapes but no memory, and follows each from
+    its making to its end: the batch, activations, what checkpointing recomputes, 16-bit copies of weights. Kernels'
+    workspaces are not seen.
+
+    Args:
+        module: on the CPU, without a trainer; its weights stay as they are.
+        autocast: as bf16-mixed or 16-mixed training does.
+    """
+    peaks: dict[str, int] = {}
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    own: Any = module
+
+    def update(name: str, losses: Callable[[Batch], Losses], batch: Batch) -> None:
+        values = [value for value in batch.values() if isinstance(value, Tensor)]
+        memory = Memory([*map(fake.from_tensor, [*own.parameters(), *own.buffers()]), *values])
+        with own._only(name), _no_gradients_kept(getattr(own, name)):
+            with memory:
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    loss = losses(batch)["loss"]
+                loss.backward()
+            torch.clear_autocast_cache()
+        # Of several updates in a row, or different ones, that which needs most.
+        peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
+
+    with _ready(own, update), fake:
+        batch = synthetic_batch(module, count)
+        while not set(own._network_names) <= peaks.keys() and own.steps_done < MOST_STEPS:
+            own.step(batch)
+            own.steps_done += 1
+    return peaks
+
+
+def synthetic_batch(module: ImageFamily, count: int) -> dict[str, Any]:
+    """A batch of noise in the shapes that the family's own options tell.
+
+    Raises:
+        ValueError: they don't tell the images' ``resolution``.
+    """
+    options: Any = module.hparams
+    if "resolution" not in options:
+        raise ValueError(f"{type(module).__name__} has no option resolution: no batch can be made up for it")
+    images = torch.rand(count, options.get("channels", 3), options["resolution"], options["resolution"]) * 2 - 1
+    images = images.contiguous(memory_format=module.memory_format)
+    return {
+        "image": images,
+        "style": images,
+        "label": torch.arange(count) % max(options.get("num_classes", 0), 1),
+        "index": torch.arange(count),
+        "position": count,
+    }
+
+
+def with_checkpointing(module: ImageFamily, on: bool) -> ImageFamily | None:
+    """The same family with gradient checkpointing on or off; None where it has no such option."""
+    options = constructor_options(module.hparams)
+    if "gradient_checkpointing" not in options:
+        return None
+    return type(module)(**{**options, "gradient_checkpointing": on})
+
+
+class Memory(TorchDispatchMode):
+    """Follows the bytes of all tensors that operations make, recomputations and the backward pass included.
+
+    Args:
+        known: tensors whose memory does not count.
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        # Held on to, so that no other memory takes their identities.
+        self._known = [tensor.untyped_storage() for tensor in known]
+        self._seen = {storage._cdata for storage in self._known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._follow(leaf.untyped_storage())
+        return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        identity, size = storage._cdata, storage.nbytes()
+        if size and identity not in self._seen:
+            self._seen.add(identity)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, identity, size)
+
+    def _forget(self, identity: int, size: int) -> None:
+        self._seen.discard(identity)
+        self.live -= size
+
+
+@contextmanager
+def _ready(module: Any, update: Callable[..., None]) -> Iterator[None]:
+    """Inside, the module stands as in training, on one rank, and calls ``update`` instead of its own."""
+    module.trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    compiled, module.compile_networks = module.compile_networks, False
+    module.configure_optimizers()
+    module.update = update
+    try:
+        yield
+    finally:
+        del module.update
+        module.compile_networks, module.steps_done, module.trainer = compiled, 0, None
+
+
+@contextmanager
+def _no_gradients_kept(network: torch.nn.Module) -> Iterator[None]:
+    """Inside, a weight's gradient is dropped as soon as it is whole: it is counted elsewhere."""
+
+    def drop(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    hooks = [p.register_post_accumulate_grad_hook(drop) for p in network.parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

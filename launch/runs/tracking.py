@@ -1,0 +1,157 @@
+"""Where numbers and pictures go: the run folder's metrics.csv and W&B."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from launch.runs.folder import RunFolder, naming
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Tells the person who trains, once for all ranks, beside what a command prints as its result."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def record(trainer: Any, metrics: Mapping[str, float]) -> None:
+    """Logs metrics against the images seen, and shows them to callbacks that monitor one (EarlyStopping, Tune)."""
+    images_seen = trainer.lightning_module.images_seen
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step=images_seen)
+
+
+class MetricsCSV(Logger):
+    """metrics.csv, one row for each value: ``images_seen,seconds,name,value``; it only ever grows.
+
+    The long format lets a loss, a FID and a learning rate come at intervals of their own. ``seconds`` is the Unix time.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        new = not self.file.exists()
+        now = f"{time.time():.3f}"
+        with naming(self.file), self.file.open("a", newline="") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(["images_seen", "seconds", "name", "value"])
+            writer.writerows([step, now, name, repr(float(value))] for name, value in metrics.items())
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run folder holds them in config.yaml."""
+
+
+class ForgivingWandb(WandbLogger):
+    """W&B, without which training goes on: its process may be gone, while metrics.csv and the pictures still grow."""
+
+    _gone = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with self._forgiving():
+            super().log_metrics(metrics, step)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        with self._forgiving():
+            super().log_image(key, images, step, **kwargs)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        # What fails at the beginning (a key that is refused) is worth stopping for.
+        _ = self.experiment
+        try:
+            yield
+        except Exception as error:
+            if not self._gone:
+                say(f"W&B no longer answers ({error}); the run folder still keeps everything")
+            self._gone = True
+
+
+def wandb_logger(
+    run: RunFolder, project: str, mode: WandbMode, config: Mapping[str, Any], *, group: str | None = None
+) -> WandbLogger | None:
+    """The W&B run of a training: the same one after every resume; offline where there is no key.
+
+    The id is drawn and written into run.json before training begins, so that a run killed at any moment goes on
+    in W&B where it was.
+    """
+    known = wandb_mode(mode)
+    if known == "disabled":
+        return None
+    # W&B's own lines would break the progress bar; what it has to say is in run.json and the report.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    identity = run.info().get("wandb_id") or wandb.sdk.lib.runid.generate_id()
+    rank_zero_only(run.update)(wandb_id=identity, wandb_mode=known)
+    return ForgivingWandb(
+        name=run.path.name,
+        project=project,
+        id=identity,
+        group=group,
+        save_dir=str(run.path),
+        resume="allow",
+        config=dict(config),
+        # SLURM's SIGTERM ends W&B's own process as well (wandb issue 9963): what was logged must be on disk by then.
+        settings=wandb.Settings(silent=True, mode=known, x_transaction_log_flush_interval=1.0),
+    )
+
+
+def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
+    """What ``auto`` means here: WANDB_MODE if set, online with a key, else offline."""
+    if mode != "auto":
+        return mode
+    if chosen := os.environ.get("WANDB_MODE"):
+        return "disabled" if chosen == "disabled" else "offline" if chosen in ("offline", "dryrun") else "online"
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+
+def finish_wandb(*, failed: bool) -> None:
+    """Closes this process's W&B run, if there is one: everything is on disk, and the next training gets its own."""
+    import wandb
+
+    if wandb.run is None:
+        return
+    try:
+        wandb.finish(exit_code=int(failed))
+    except Exception as error:
+        say(f"W&B no longer answers ({error}); what it has of this run: wandb sync")
+        with contextlib.suppress(Exception):
+            # Else it tries once more, and complains at length, when this process ends.
+            wandb.teardown()
+
+
+def record_pictures(trainer: Any, pictures: Mapping[str, Path]) -> None:
+    """Sends PNG files to W&B under their names."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            for name, file in pictures.items():
+                logger.log_image(name, [str(file)], step=None)

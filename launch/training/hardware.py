@@ -1,0 +1,56 @@
+"""What this machine can do, and what to do when it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from launch.runs.tracking import say
+from launch.strategies.zero import MultiNetworkZeRO
+
+
+class OutOfMemory(RuntimeError):
+    """Training did not fit; the message names the levers."""
+
+
+def best_device(name: str = "auto") -> torch.device:
+    """``auto``: a GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def affordable_precision(precision: Any, accelerator: Any) -> Any:
+    """``precision``, but fp32 for bf16 on a CPU that has no instructions for it: 30 times slower was seen there."""
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and best_device().type == "cpu")
+    if precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        say("this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed")
+        return "32-true"
+    return precision
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the host."""
+    on_host = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or on_host
+
+
+def out_of_memory(trainer: Any, module: Any, batch_size: int) -> OutOfMemory:
+    """The error for a training that did not fit, with the levers in the order in which to pull them.
+
+    Args:
+        batch_size: images of a rank in a step.
+    """
+    strategy = trainer.strategy
+    stage = strategy.stage if isinstance(strategy, MultiNetworkZeRO) else 0
+    offload = bool(stage) and strategy.offload
+    levers = []
+    if module.micro_batches < batch_size:
+        levers.append(f"--model.init_args.micro_batches={module.micro_batches * 2} (now {module.micro_batches})")
+    if module.hparams.get("gradient_checkpointing") is False:
+        levers.append("--model.init_args.gradient_checkpointing=true")
+    levers += [f"--trainer.strategy=zero{number}" for number in (2, 3) if number > stage and trainer.world_size > 1]
+    if not offload:
+        levers.append(f"--trainer.strategy=zero{3 if trainer.world_size > 1 else 2}_offload")
+    levers.append("a smaller --data.init_args.global_batch_size")
+    where = f"rank {trainer.global_rank} on {strategy.root_device}"
+    return OutOfMemory(f"out of memory: {where}, {batch_size} images a step; in this order: {'; '.join(levers)}")

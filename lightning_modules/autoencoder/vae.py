@@ -1,0 +1,95 @@
+"""The variational autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from lightning_modules.core.family import Batch, Losses, Preview
+from lightning_modules.kinds.latent import LatentFamily
+from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
+from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.vae import Autoencoder
+
+
+class VAE(LatentFamily):
+    """Convolutional VAE (Kingma and Welling 2014); with beta > 1 the beta-VAE (Higgins et al. 2017).
+
+    Minimises reconstruction + beta * KL, both summed over an image's pixels or latent dimensions and averaged over the
+    batch, so that beta = 1 is the evidence lower bound.
+
+    Args:
+        resolution: height and width of the images in pixels, a power of two from 32 to 256.
+        channels: 1 (grey) or 3 (RGB).
+        latent_dim: dimensions of z.
+        width: channels of the widest-resolution layer.
+        beta: weight of the KL divergence.
+        reconstruction: ``mse`` (Gaussian), ``l1`` (Laplace) or ``bernoulli``.
+        lr: Adam's learning rate.
+        gradient_checkpointing: recompute activations in the backward pass.
+        options: those of ``ImageFamily``.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        channels: int = 3,
+        latent_dim: int = 128,
+        width: int = 32,
+        beta: float = 1.0,
+        reconstruction: Reconstruction = "mse",
+        lr: float = 1e-3,
+        gradient_checkpointing: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        check_weights(beta=beta)
+        self.save_hyperparameters()
+        self.latent_dim, self.beta, self.reconstruction = latent_dim, beta, reconstruction
+        self.autoencoder = Autoencoder(
+            resolution=resolution,
+            channels=channels,
+            width=width,
+            latent_dim=latent_dim,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        return {"autoencoder": Adam(self.autoencoder.parameters(), self.hparams["lr"], fused=True)}
+
+    def generating_networks(self) -> tuple[str, ...]:
+        return ("autoencoder",)
+
+    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        return self.autoencoder.decoder(latents).float()
+
+    def step(self, batch: Batch) -> None:
+        self.update("autoencoder", self.losses, batch)
+
+    def losses(self, batch: Batch) -> Losses:
+        """Reconstruction in nats up to a constant, and the KL divergence in nats, each for an average image."""
+        images = batch["image"]
+        return self._losses(images, self.randn(len(images), self.latent_dim))
+
+    def held_out_losses(self, batch: Batch) -> Losses:
+        # The posterior's mean, not a draw: a validation figure should not move by chance.
+        return self._losses(batch["image"], torch.zeros(len(batch["image"]), self.latent_dim, device=self.device))
+
+    def _losses(self, images: Tensor, noise: Tensor) -> Losses:
+        decoded, mean, log_variance = self.autoencoder(images, noise)
+        reconstruction = reconstruction_loss(self.reconstruction, decoded, images)
+        kl = gaussian_kl(mean, log_variance).mean()
+        return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
+        images = held_out["image"]
+        decoded, *_ = self.autoencoder(images, torch.zeros(len(images), self.latent_dim, device=self.device))
+        # Rows of originals, each above the row of its reconstructions.
+        columns = min(10, len(images))
+        rows = zip(images.split(columns), decoded.float().split(columns), strict=True)
+        pairs = torch.cat([row for both in rows for row in both])
+        return {**super().previews(held_out, seed=seed), "reconstruction": Preview(pairs, columns)}

@@ -1,0 +1,353 @@
+"""The one base class of all families: the image clock, updates of one network at a time, and what every family answers.
+
+A family wires networks to losses and nothing else::
+
+    class MyGAN(ImageFamily):
+        def optimizers_by_network(self):
+            return {"generator": Adam(self.generator.parameters()), "discriminator": ...}
+
+        def step(self, batch):
+            self.update("discriminator", self.discriminator_loss, batch)
+            self.update("generator", self.generator_loss, batch)
+
+Whatever the strategy, the precision or the number of ranks, the family does not change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_modules.core.noise import NoiseRows, mix_seed, seed_everything
+from lightning_modules.core.saved import check_checkpoint, named_state, numbered_state, parameter_names
+from lightning_modules.core.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
+
+#: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
+Batch = Mapping[str, Any]
+#: What a loss function returns: ``loss`` is what is minimised, all other entries are only logged.
+Losses = Mapping[str, Tensor]
+
+
+class Preview(NamedTuple):
+    """A grid for people: ``images`` NCHW in [-1, 1], filled row by row into ``columns`` columns."""
+
+    images: Tensor
+    columns: int
+
+
+class ImageFamily(L.LightningModule):
+    """Base of every model family.
+
+    Args:
+        micro_batches: in how many parts a rank's batch goes through the networks (gradient accumulation).
+        gradient_clip_norm: each network's gradient is scaled down to this L2 norm; None: never.
+        channels_last: memory format of the networks and images; faster for plain convolutional networks.
+        compile: ``torch.compile`` the networks that allow it (all but the ``penalised``).
+    """
+
+    def __init__(
+        self,
+        *,
+        micro_batches: int = 1,
+        gradient_clip_norm: float | None = None,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches is {micro_batches}; it must be 1 or more")
+        # Lightning's own loop knows one optimizer a module; several networks need their own order of updates.
+        self.automatic_optimization = False
+        self.micro_batches = micro_batches
+        self.gradient_clip_norm = gradient_clip_norm
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compile_networks = compile
+        self.images_seen = 0
+        self.steps_done = 0
+        #: The network that is being updated.
+        self.updating = ""
+        #: How many updates in a row may be skipped, since losses or gradients are not finite, before training stops.
+        self.nonfinite_limit = 20
+        self.skips = Skips()
+        #: 1 if the last update was skipped, 0 if not; a strategy that steps by itself sets it.
+        self.skipped = torch.zeros(())
+        self._bad_step = torch.zeros(())
+        self._averages: dict[str, tuple[Tensor, int]] = {}
+        self._step_seed = 0
+        self._updates = 0
+        self._noise = NoiseRows(0, 0, 0, 1)
+
+    # ---- what a family answers --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        """An optimizer for each trained network, by the network's attribute name."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> None:
+        """One training step: calls ``update`` for the networks whose turn it is."""
+
+    @abstractmethod
+    def generating_networks(self) -> tuple[str, ...]:
+        """Names of the networks that make the picture: those whose average (EMA) is kept."""
+
+    @abstractmethod
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
+        """Named grids of how training stands; ``held_out`` has a few images never trained on (``image``, ...)."""
+
+    def published_weights(self) -> tuple[str, ...]:
+        """Names of the published weights that the family needs (``gesso fetch`` has them)."""
+        return ()
+
+    def take_weights(self, name: str, file: Path) -> None:
+        """Hands over one of the ``published_weights``, before anything is trained or made."""
+        raise NotImplementedError(name)
+
+    def held_out_losses(self, batch: Batch) -> Losses:
+        """Losses worth knowing on images never trained on; their means are logged under ``val/``."""
+        return {}
+
+    def penalised(self) -> tuple[str, ...]:
+        """Networks through which gradients of gradients run (R1, WGAN-GP, path length).
+
+        torch.compile and ZeRO 3 cannot differentiate twice: these networks are spared both.
+        """
+        return ()
+
+    def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
+        """Raises a ValueError when images of this kind (``unlabelled``: how many lack a label) don't fit."""
+        for name, has in (("channels", channels), ("resolution", resolution)):
+            wants = self.hparams.get(name)
+            if wants is not None and has is not None and has != wants:
+                raise ValueError(
+                    f"the data has {name} {has}, {type(self).__name__} was built for {wants}: "
+                    f"set --model.init_args.{name} {has}, or build shards that fit"
+                )
+        wants = self.hparams.get("num_classes", 0)
+        if wants and wants != num_classes:
+            raise ValueError(
+                f"the data has {num_classes or 'no'} classes, {type(self).__name__} was built for {wants}: "
+                f"set --model.init_args.num_classes {num_classes}"
+            )
+        if wants and unlabelled:
+            raise ValueError(
+                f"{unlabelled:,} training images have no label, which a conditional {type(self).__name__} needs: "
+                "put them into class folders and build again, or set --model.init_args.num_classes 0"
+            )
+
+    # ---- one network's update ---------------------------------------------------------------------------------------
+
+    def update(self, name: str, losses: Callable[[Batch], Losses], batch: Batch) -> None:
+        """Updates the network ``name`` once: forward, backward, unscale, clip, step, zero.
+
+        If a loss or a gradient is not finite on any rank, all of them leave the network as it is, and count that.
+        Every other trained network is frozen meanwhile: no gradient is computed for it, on any strategy.
+        (Lightning's ``toggle_optimizer`` cannot serve: under ZeRO an optimizer's groups hold flat partitions.)
+
+        Args:
+            name: the network's attribute name, a key of ``optimizers_by_network``.
+            losses: maps a batch to its losses; called once for each micro-batch.
+            batch: this rank's batch.
+        """
+        self.updating = name
+        optimizer = self._optimizer(name)
+        parts = split_batch(batch, self.micro_batches)
+        with self._only(name):
+            for number, part in enumerate(parts):
+                self._noise = NoiseRows(self._step_seed, self._updates, number, len(parts))
+                values = losses(part)
+                with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
+                    self.manual_backward(poisoned(values["loss"]) / len(parts))
+                self._average({f"{name}/{key}": value for key, value in values.items()})
+            optimizer.step()
+            # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
+            getattr(self, name).zero_grad()
+        self.skips.note(name, self.skipped)
+        self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
+        # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.
+        torch.clear_autocast_cache()
+        self._updates += 1
+
+    def _optimizer(self, name: str) -> Any:
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        return optimizers[self._network_names.index(name)]
+
+    @contextlib.contextmanager
+    def _only(self, name: str) -> Iterator[None]:
+        frozen = [
+            parameter
+            for other in self._network_names
+            if other != name
+            for parameter in getattr(self, other).parameters()
+            if parameter.requires_grad
+        ]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    def edited(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        """Inside, the weights of the network ``name`` are whole and may be changed by hand, alike on every rank."""
+        return self._by_strategy("edited", name)
+
+    def whole_weights(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, this rank holds all weights of every network and may run them by itself."""
+        return self._by_strategy("whole")
+
+    def _no_reduction(self) -> contextlib.AbstractContextManager[Any]:
+        """Gradients of all but the last micro-batch stay on their rank."""
+        return self._by_strategy("block_backward_sync")
+
+    def _by_strategy(self, context: str, *arguments: Any) -> contextlib.AbstractContextManager[Any]:
+        # Lightning's strategy for a single device, and a module without a Trainer, have no such contexts and need none.
+        enter = getattr(getattr(self._trainer, "strategy", None), context, None)
+        return enter(*arguments) if enter else contextlib.nullcontext()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.gradient_clip_norm is not None:
+            # Lightning has unscaled by now (16-mixed), but leaves that to a fused optimizer's step: too late to clip.
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.skipped = is_nonfinite(parameters, clip_norm=self.gradient_clip_norm)
+        skip_if(self.skipped, optimizer)
+
+    # ---- the training step: clock and randomness --------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state,
+        # which could not be carried over to another number of ranks.
+        self._step_seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
+        seed_everything(mix_seed(self._step_seed, self.global_rank))
+        self._updates = 0
+        self._bad_step = torch.zeros((), device=self.device)
+        guard = BufferGuard(buffer for name in self._network_names for buffer in getattr(self, name).buffers())
+        self.step(batch)
+        guard.undo_if(self._bad_step)
+        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        self.steps_done += 1
+        if self.steps_done % self.nonfinite_limit == 0:
+            self.skips.check(self.nonfinite_limit, step=self.steps_done, images=self.images_seen)
+
+    def randn(self, count: int, *shape: int) -> Tensor:
+        """Standard normal noise [count, *shape] for this rank's part of the global batch.
+
+        The noise of a global batch is the same for any number of ranks and micro-batches: each draws all of it and
+        keeps its own rows.
+        """
+        return self._draw(torch.randn, count, shape)
+
+    def rand(self, count: int, *shape: int) -> Tensor:
+        """Like ``randn``, uniform in [0, 1)."""
+        return self._draw(torch.rand, count, shape)
+
+    def randint(self, count: int, below: int) -> list[int]:
+        """Integers in [0, below), the same on every rank and in every micro-batch, known without asking the device."""
+        return [mix_seed(self._step_seed, self._updates, number) % below for number in range(count)]
+
+    def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
+        return self._noise.draw(draw, count, shape, self.device, rank=self.global_rank, ranks=self.trainer.world_size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        # Averaged by Lightning, but logged against images by the run's clock: Lightning's loggers would count batches.
+        for name, value in self.held_out_losses(batch).items():
+            self.log(f"val/{name}", value, logger=False, on_epoch=True, sync_dist=True, batch_size=len(batch["image"]))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    # ---- averages of the losses -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _average(self, values: Losses) -> None:
+        # Sums stay on the device: reading one would wait for the GPU in every step.
+        for name, value in values.items():
+            total, count = self._averages.get(name, (0.0, 0))
+            self._averages[name] = (total + value.detach().float(), count + 1)
+
+    def take_averages(self) -> dict[str, float]:
+        """Means of all losses since the last call, over all ranks; empties the sums."""
+        averages = {name: total / count for name, (total, count) in sorted(self._averages.items())}
+        self._averages = {}
+        if not averages:
+            return {}
+        stacked = self.trainer.strategy.reduce(torch.stack(list(averages.values())), reduce_op="mean")
+        return dict(zip(averages, stacked.tolist(), strict=True))
+
+    # ---- Lightning's hooks ------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.precision == "16-mixed":
+            self.trainer.strategy.precision_plugin = LossScalePerNetwork(self, plugin.device)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = self.optimizers_by_network()
+        self._network_names = list(optimizers)
+        # As they are counted now: under ZeRO an optimizer's groups will hold flat partitions.
+        self._parameter_names = {name: parameter_names(getattr(self, name), o) for name, o in optimizers.items()}
+        for name in self._network_names:
+            getattr(self, name).to(memory_format=self.memory_format)
+        if self.compile_networks:
+            for name in set(self._network_names) - set(self.penalised()):
+                getattr(self, name).compile()
+        return list(optimizers.values())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gesso"] = {
+            "family": type(self).__name__,
+            "images_seen": self.images_seen,
+            "steps_done": self.steps_done,
+            "skipped_updates": self.skips.totals(),
+        }
+        if states := checkpoint.get("optimizer_states"):
+            checkpoint["optimizer_states"] = {
+                name: named_state(state, self._parameter_names[name])
+                for name, state in zip(self._network_names, states, strict=True)
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_checkpoint(self, checkpoint)
+        optimizers = self.optimizers_by_network()
+        if saved := checkpoint.get("optimizer_states"):
+            # Lightning would restore the learning rates as well: what the config says now is what holds.
+            checkpoint["optimizer_states"] = [
+                numbered_state(
+                    saved[name], optimizer, parameter_names(getattr(self, name), optimizer), self.memory_format
+                )
+                for name, optimizer in optimizers.items()
+            ]
+        self.images_seen = checkpoint["gesso"]["images_seen"]
+        self.steps_done = checkpoint["gesso"]["steps_done"]
+        self.skips.load(checkpoint["gesso"]["skipped_updates"])
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Cuts tensors and lists of a batch along their first dimension into ``parts`` micro-batches of one size."""
+    if parts == 1:
+        return [batch]
+    count = len(batch["image"])
+    if count % parts:
+        raise ValueError(f"a rank's batch of {count} images cannot be cut into {parts} equal micro-batches")
+    size = count // parts
+
+    def cut(value: Any, start: int) -> Any:
+        sliceable = isinstance(value, (Tensor, list)) and len(value) == count
+        return value[start : start + size] if sliceable else value
+
+    return [{key: cut(value, start) for key, value in batch.items()} for start in range(0, count, size)]

@@ -1,0 +1,78 @@
+"""Families that decode a Gaussian latent into an image: sampling and latent interpolation, once for all of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from lightning_modules.core.family import Batch, Preview
+from lightning_modules.core.noise import mix_seed
+from lightning_modules.kinds.generative import GenerativeFamily
+
+
+class LatentFamily(GenerativeFamily):
+    """A family with a latent z ~ N(0, I) of ``latent_dim`` dimensions and ``num_classes`` classes (0: none)."""
+
+    latent_dim: int
+    num_classes: int = 0
+
+    @abstractmethod
+    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Latents [N, latent_dim] (and labels int64 [N]) to images NCHW in [-1, 1]."""
+
+    def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
+        """See ``GenerativeFamily``. Without ``labels``, a conditional family goes through its classes in turn."""
+        if self.num_classes and labels is None:
+            labels = index % self.num_classes
+        latents = self.latents(index, seed=seed)
+        return self.decode(latents, labels.to(self.device) if self.num_classes and labels is not None else None)
+
+    def latents(self, index: Tensor, *, seed: int) -> Tensor:
+        """Latents number ``index`` of the sequence ``seed``: [N, latent_dim] on the module's device."""
+        generator = torch.Generator()
+        rows = [
+            torch.randn(self.latent_dim, generator=generator.manual_seed(mix_seed(seed, number)))
+            for number in index.tolist()
+        ]
+        return torch.stack(rows).to(self.device)
+
+    def interpolate(self, *, pairs: int, steps: int, seed: int) -> Preview:
+        """``pairs`` rows, each of ``steps`` images on the great circle between two latents of one class."""
+        ends = self.latents(torch.arange(2 * pairs), seed=seed)
+        path = slerp(ends[0::2], ends[1::2], torch.linspace(0, 1, steps, device=ends.device))
+        labels = None
+        if self.num_classes:
+            labels = (torch.arange(pairs, device=ends.device) % self.num_classes).repeat_interleave(steps)
+        return Preview(self.decode(path.flatten(0, 1), labels), columns=steps)
+
+    def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
+        # A conditional family shows one class a column.
+        columns = self.num_classes if 4 <= self.num_classes <= 16 else 10
+        return {
+            "samples": Preview(self.generate(torch.arange(6 * columns), seed=seed), columns=columns),
+            "interpolation": self.interpolate(pairs=6, steps=10, seed=seed),
+        }
+
+
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation (Shoemake 1985; for GAN latents White 2016).
+
+    Linear interpolation would pass through norms that N(0, I) practically never has.
+
+    Args:
+        start, end: [N, D].
+        t: [T] in [0, 1].
+
+    Returns:
+        [N, T, D], ``start`` at t = 0 and ``end`` at t = 1.
+    """
+    cosine = torch.cosine_similarity(start, end, dim=1).clamp(-1, 1)
+    omega = cosine.acos()[:, None, None]
+    t = t[None, :, None]
+    start, end = start[:, None], end[:, None]
+    sine = omega.sin()
+    arc = ((1 - t) * omega).sin() / sine * start + (t * omega).sin() / sine * end
+    # Parallel latents have no arc: the straight line is the limit.
+    return torch.where(sine.abs() < 1e-6, (1 - t) * start + t * end, arc)

@@ -1,0 +1,172 @@
+"""Arbitrary style transfer by adaptive instance normalisation (AdaIN, Huang and Belongie 2017)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lightning_modules.core.family import Batch, Losses
+from lightning_modules.kinds.stylizer import Style, resize_shares
+from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
+from lightning_modules.losses.perceptual import content_loss
+from lightning_modules.losses.style import adain, mean_std, statistics_loss
+from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.adain import Decoder
+from lightning_modules.networks.vgg import VGG19
+from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
+
+#: The encoder's layer that is restyled, and how many times smaller than the picture its map is.
+LAYER, SCALE = "relu4_1", 8
+#: The layers whose statistics make the style loss.
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+#: Pixels around a place that its result depends on: 37 by the encoder, 30 by the decoder.
+MARGIN = 72
+
+#: Statistics of a style by layer: mean and standard deviation, [N, C, 1, 1] each.
+Statistics = dict[str, tuple[Tensor, Tensor]]
+#: ``none``, or two styles' statistics mixed: each channel is of one of them, or each layer.
+StyleMixing = Literal["none", "channel", "layer"]
+
+
+class AdaINTransfer(nn.Module):
+    """Encoder and decoder: any picture in any style, in one pass. A ``Stylizer``.
+
+    Args:
+        encoder: with real weights.
+        decoder: a trained one.
+    """
+
+    def __init__(self, encoder: VGG19, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    @torch.no_grad()
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
+        """Several styles are mixed as features: T(c, s_1 ... s_K) = g(Σ w_k AdaIN(f(c), f(s_k)))."""
+        height, width = content.shape[2:]
+        share = style.shares(content, len(style.pictures))
+        share = resize_shares(share, (-(-height // SCALE), -(-width // SCALE)))
+        targets = [self._statistics(picture, tile) for picture in style.pictures]
+        parts = tiles((height, width), tile, margin=MARGIN, multiple=SCALE)
+        # The content's statistics are those of the whole picture: known only after a first pass over its tiles.
+        mean, std = self._statistics(content, tile) if len(parts) > 1 else (None, None)
+        picture = torch.empty_like(content)
+        for part in parts:
+            features = self._features(part.seen(content))
+            if mean is None or std is None:
+                mean, std = mean_std(features)
+            normalized = (features - mean) / std
+            here = share if share.shape[1:] == (1, 1) else part.seen(share, SCALE)
+            target = torch.zeros_like(features)
+            for place, (style_mean, style_std) in zip(here, targets, strict=True):
+                target += place * (normalized * style_std + style_mean)
+            decoded = self.decoder(style.alpha * target + (1 - style.alpha) * features)
+            part.put(decoded.clamp(-1, 1), picture)
+        return picture
+
+    def _features(self, picture: Tensor) -> Tensor:
+        return self.encoder(picture, (LAYER,))[LAYER].float()
+
+    def _statistics(self, picture: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
+        parts = tiles(picture.shape[2:], tile, margin=MARGIN, multiple=SCALE)
+        if len(parts) == 1:
+            return mean_std(self._features(picture))
+
+        def own(part: Tile) -> Tensor:
+            return part.own(self._features(part.seen(picture)), SCALE)
+
+        return merged_mean_std(own(part) for part in parts)
+
+
+class AdaIN(StyleFamily):
+    """Trains the decoder on pairs of a photograph and a picture in whose style it is to come out.
+
+    Minimises content_weight * content + style_weight * style (eqs. 11 to 13): the features of the decoded picture
+    against those it was decoded from, and their statistics against the style's at four layers.
+
+    Args:
+        resolution: height and width of the images in training, in pixels; any size afterwards.
+        content_weight: of the content loss, a mean over features.
+        style_weight: of the style loss, a sum over layers.
+        layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
+        style_mixing: an augmentation (after MixStyle, Zhou et al. 2021): statistics of two paintings of the batch are
+            mixed, so that each ``channel`` is of one of them, or each ``layer``; ``none``: a style is one painting's.
+        lr: Adam's learning rate.
+        gradient_checkpointing: recompute the decoder's activations in the backward pass.
+        options: those of ``ImageFamily``.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 256,
+        content_weight: float = 1.0,
+        style_weight: float = 10.0,
+        layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        style_mixing: StyleMixing = "none",
+        lr: float = 1e-4,
+        gradient_checkpointing: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        check_weights(content_weight=content_weight, style_weight=style_weight, layer_weights=min(layer_weights))
+        self.save_hyperparameters()
+        self.weights = {"content": content_weight, "style": style_weight}
+        self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
+        self.style_mixing = style_mixing
+        self.decoder = Decoder(gradient_checkpointing=gradient_checkpointing)
+
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        return {"decoder": Adam(self.decoder.parameters(), self.hparams["lr"], fused=True)}
+
+    def generating_networks(self) -> tuple[str, ...]:
+        return ("decoder",)
+
+    def step(self, batch: Batch) -> None:
+        self.update("decoder", self.training_losses, batch)
+
+    def training_losses(self, batch: Batch) -> Losses:
+        """``losses``, with mixed styles if that is asked for."""
+        with torch.no_grad():
+            style = self._style_statistics(batch)
+            if self.style_mixing != "none":
+                style = self._mixed(style)
+        return self._losses(batch, style)
+
+    def losses(self, batch: Batch) -> Losses:
+        """Content and style loss, each as it is and weighted."""
+        with torch.no_grad():
+            style = self._style_statistics(batch)
+        return self._losses(batch, style)
+
+    def _style_statistics(self, batch: Batch) -> Statistics:
+        return {name: mean_std(f) for name, f in self.encoder(batch["style"], STYLE_LAYERS).items()}
+
+    def _mixed(self, style: Statistics) -> Statistics:
+        """Each picture's statistics with some of the next one's in their place; how many is drawn for each picture."""
+        count = len(style[LAYER][0])
+        part = self.rand(count, 1, 1, 1)
+        mixed = {}
+        for name, statistics in style.items():
+            channels = statistics[0].shape[1] if self.style_mixing == "channel" else 1
+            foreign = self.rand(count, channels, 1, 1) < part
+            mixed[name] = tuple(torch.where(foreign, value.roll(1, 0), value) for value in statistics)
+        return mixed  # type: ignore[return-value]
+
+    def _losses(self, batch: Batch, style: Statistics) -> Losses:
+        encoder = self.encoder
+        with torch.no_grad():
+            target = adain(encoder(batch["image"], (LAYER,))[LAYER], *style[LAYER])
+        decoded = encoder(self.decoder(target).float(), STYLE_LAYERS)
+        by_layer = [
+            weight * statistics_loss(decoded[name], *style[name]) for name, weight in self.layer_weights.items()
+        ]
+        terms = {"content": content_loss(decoded[LAYER], target), "style": torch.stack(by_layer).sum()}
+        return weighted_sum(terms, self.weights)
+
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
+        return AdaINTransfer(self.encoder, self.decoder).stylize(content, style, tile=tile)

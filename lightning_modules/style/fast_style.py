@@ -1,0 +1,288 @@
+"""Fast style transfer: a network trained for a few styles (Johnson et al. 2016, Dumoulin et al. 2017)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+
+from lightning_modules.core.family import Batch, Losses
+from lightning_modules.kinds.stylizer import Style
+from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
+from lightning_modules.losses.perceptual import content_loss, total_variation
+from lightning_modules.losses.style import gram, random_directions, relative_gram_loss, relative_sliced_wasserstein_loss
+from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
+from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
+from lightning_modules.pictures.sizes import fit
+from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
+
+CONTENT_LAYER = "relu3_1"
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+#: Pixels by which, and disturbance with which, the temporal loss moves a picture.
+SHIFT, DISTURBANCE = 8, 0.02
+#: A step of the sliced Wasserstein loss compares so many directions, at so many of a map's places.
+DIRECTIONS, PLACES = 32, 4096
+#: ``gram``: Johnson's; ``sliced_wasserstein``: all of the features' distribution (Heitz et al. 2021), which a few
+#: glaring spots cannot stand for.
+StyleLoss = Literal["gram", "sliced_wasserstein"]
+
+
+class FastStyle(StyleFamily):
+    """Trains one network for one or several style pictures, on a stream of photographs.
+
+    Minimises content_weight * content + style_weight * style + tv_weight * tv + temporal_weight * temporal. Several
+    styles share all weights but those of the norms, and can be mixed afterwards, everywhere or place by place.
+
+    Args:
+        styles: files of the style pictures.
+        resolution: height and width of the photographs in training, in pixels; any size afterwards.
+        style_size: the styles' longer side in pixels: with a smaller one, strokes are finer.
+        network: ``johnson``, or ``light`` for phones and video.
+        noise: standard deviation of a grey noise that the network sees over the photograph, so that it can make texture
+            where there is nothing (Ulyanov et al. 2016, "Texture Networks"); the same for all pictures of one size.
+        content_weight: of the mean squared difference of features at relu3_1.
+        style_weight: of the style loss, averaged over four layers.
+        style_loss: relative difference of Gram matrices, or relative sliced Wasserstein distance: see ``StyleLoss``.
+        layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss; with 0 for the last one a step takes
+            half as long, and textures are smaller.
+        tv_weight: of the total variation.
+        temporal_weight: of the temporal consistency, for video: a picture moved by a few pixels, with a little noise,
+            must come out moved alike (Wang et al. 2020, "Consistent Video Style Transfer via Compound Regularization").
+        lr: Adam's learning rate.
+        gradient_checkpointing: recompute the network's activations in the backward pass.
+        channels_last: slower here: the maps are thin, and normalised one by one.
+        options: those of ``ImageFamily``.
+    """
+
+    def __init__(
+        self,
+        *,
+        styles: Sequence[str] = (),
+        resolution: int = 256,
+        style_size: int = 256,
+        network: Kind = "johnson",
+        noise: float = 0.1,
+        content_weight: float = 1.0,
+        style_weight: float = 10.0,
+        style_loss: StyleLoss = "gram",
+        layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        tv_weight: float = 0.1,
+        temporal_weight: float = 0.0,
+        lr: float = 2e-4,
+        gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels_last=channels_last, **options)
+        if resolution <= 2 * SHIFT or style_size < 16:
+            raise ValueError(f"resolution must be more than {2 * SHIFT} pixels, and style_size 16 or more")
+        if noise < 0:
+            raise ValueError(f"noise is {noise}; it must be 0 or more")
+        self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
+        check_weights(
+            layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
+        )
+        # A checkpoint names its paintings wherever it is used.
+        styles = [os.path.abspath(file) for file in styles]
+        self.save_hyperparameters()
+        self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
+        self.style_size = style_size
+        count = max(1, len(styles))
+        self.network = FastStyleNetwork(styles=count, kind=network, gradient_checkpointing=gradient_checkpointing)
+        self._pictures: list[Tensor] = []
+        self._targets: dict[str, Tensor] = {}
+        self._still_noise = torch.empty(1, 1, 0, 0)
+
+    @property
+    def own_styles(self) -> tuple[str, ...]:
+        return tuple(Path(file).stem for file in self.hparams["styles"])
+
+    def style_files(self) -> tuple[str, ...]:
+        return tuple(self.hparams["styles"])
+
+    def take_styles(self, pictures: Sequence[Tensor]) -> None:
+        if not pictures:
+            raise ValueError("FastStyle needs a style picture: set --model.init_args.styles '[FILE, ...]'")
+        self._pictures = [fit(picture, self.style_size) for picture in pictures]
+
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        return {"network": Adam(self.network.parameters(), self.hparams["lr"], fused=True)}
+
+    def generating_networks(self) -> tuple[str, ...]:
+        return ("network",)
+
+    def step(self, batch: Batch) -> None:
+        self.update("network", self.training_losses, batch)
+
+    def training_losses(self, batch: Batch) -> Losses:
+        """Each photograph is put into a style that is drawn for it."""
+        count = len(self.own_styles)
+        drawn = (self.rand(len(batch["image"])) * count).long().clamp_max(count - 1)
+        images = batch["image"]
+        noise = self.hparams["noise"] * self.randn(len(images), 1, *images.shape[2:])
+        return self._losses(images, drawn, noise, seed=self.randint(1, 1 << 62)[0])
+
+    def losses(self, batch: Batch) -> Losses:
+        """All terms, each as it is and weighted; the styles are taken in turn."""
+        images = batch["image"]
+        turns = torch.arange(len(images), device=self.device)
+        return self._losses(images, turns % len(self.own_styles), self.still_noise(images), seed=0)
+
+    def still_noise(self, pictures: Tensor) -> Tensor:
+        """What the network sees over pictures of this size, [1, 1, H, W]: always the same, so that a video's rests."""
+        if self._still_noise.shape[2:] != pictures.shape[2:] or self._still_noise.device != pictures.device:
+            noise = torch.randn(1, 1, *pictures.shape[2:], generator=torch.Generator().manual_seed(0))
+            self._still_noise = self.hparams["noise"] * noise.to(pictures)
+        return self._still_noise
+
+    def _losses(self, images: Tensor, styles: Tensor, noise: Tensor, *, seed: int) -> Losses:
+        encoder = self.encoder
+        mix = F.one_hot(styles, len(self.own_styles)).float()[:, :, None, None]
+        pictures = self.network(images, mix, noise)
+        with torch.no_grad():
+            content = encoder(images, (CONTENT_LAYER,))[CONTENT_LAYER]
+        # No deeper than a weight asks for.
+        layers = {name: weight for name, weight in self.layer_weights.items() if weight}
+        found = encoder(pictures, (*layers, CONTENT_LAYER))
+        targets = self.style_targets()
+        generator = torch.Generator().manual_seed(seed)
+        by_layer = [
+            weight * self._style_loss(found[name], targets[name][styles], generator) for name, weight in layers.items()
+        ]
+        terms = {
+            "content": content_loss(found[CONTENT_LAYER], content),
+            "style": sum(by_layer, pictures.new_zeros(())) / len(STYLE_LAYERS),
+            "tv": total_variation(pictures),
+        }
+        if self.weights["temporal"]:
+            terms["temporal"] = self._temporal_loss(images, pictures, mix, noise)
+        return weighted_sum(terms, self.weights)
+
+    def _style_loss(self, features: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+        if self.hparams["style_loss"] == "gram":
+            return relative_gram_loss(features, target)
+        directions = random_directions(torch.randn(DIRECTIONS, features.shape[1], generator=generator))
+        return relative_sliced_wasserstein_loss(some_places(features, generator), target, directions.to(features))
+
+    def _temporal_loss(self, images: Tensor, pictures: Tensor, mix: Tensor, noise: Tensor) -> Tensor:
+        down, right = self.randint(2, 2 * SHIFT + 1)
+        side = images.shape[2] - 2 * SHIFT
+
+        def window(x: Tensor) -> Tensor:
+            return x[..., down : down + side, right : right + side]
+
+        disturbed = window(images) + DISTURBANCE * self.randn(*images.shape[:2], side, side)
+        # In a video the noise does not move with the picture.
+        moved = self.network(disturbed, mix, noise[..., :side, :side])
+        return F.mse_loss(moved.float(), window(pictures).float())
+
+    @torch.no_grad()
+    def style_targets(self) -> dict[str, Tensor]:
+        """What the style loss compares with: by layer, the styles' Gram matrices [K, C, C], or features [K, C, places].
+
+        Computed once, in fp32.
+        """
+        if not self._targets:
+            if not self._pictures:
+                raise RuntimeError("FastStyle has no style pictures yet: take_styles comes first")
+            with torch.autocast(self.device.type, enabled=False):
+                found = [self.encoder(picture.to(self.device), STYLE_LAYERS) for picture in self._pictures]
+            self._targets = {name: self._targets_of([features[name] for features in found]) for name in STYLE_LAYERS}
+        return self._targets
+
+    def _targets_of(self, styles: Sequence[Tensor]) -> Tensor:
+        if self.hparams["style_loss"] == "gram":
+            return torch.cat([gram(features) for features in styles])
+        generator = torch.Generator().manual_seed(0)
+        places = [some_places(features, generator) for features in styles]
+        fewest = min(features.shape[2] for features in places)
+        return torch.cat([features[:, :, :fewest] for features in places])
+
+    def styles_of(self, batch: Batch) -> list[tuple[Tensor, Style]]:
+        numbers = range(len(self._pictures))
+        alone = [Style(weights=[float(number == other) for other in numbers]) for number in numbers]
+        return [(picture.to(self.device), style) for picture, style in zip(self._pictures, alone, strict=True)]
+
+    @torch.no_grad()
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
+        """See ``Stylizer``: ``style`` has no pictures, and weights and masks are those of the network's own styles.
+
+        ``alpha`` mixes the pixels: what the network draws lies over the content's own edges.
+        """
+        if style.pictures:
+            raise ValueError(
+                f"this network draws in styles of its own ({', '.join(self.own_styles)}): "
+                "leave out the style pictures, and mix these by weights"
+            )
+        mix = style.shares(content, len(self.own_styles))[None].to(content)
+        noise = self.still_noise(content)
+        parts = tiles(content.shape[2:], tile, margin=MARGIN, multiple=SCALE)
+
+        def run(part: Tile) -> Tensor:
+            here = mix if mix.shape[2:] == (1, 1) else part.seen(mix)
+            return self.network(part.seen(content), here, part.seen(noise))
+
+        picture = torch.empty_like(content)
+        with whole_statistics(self.network, run, parts):
+            for part in parts:
+                part.put(run(part), picture)
+        return content + style.alpha * (picture - content)
+
+
+def some_places(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Features [N, C, H, W] at up to ``PLACES`` places drawn in random order: [N, C, places]."""
+    flat = features.flatten(2)
+    drawn = torch.randperm(flat.shape[2], generator=generator)[:PLACES]
+    return flat[:, :, drawn.to(flat.device)]
+
+
+@contextmanager
+def whole_statistics(network: nn.Module, run: Callable[[Tile], Tensor], parts: Sequence[Tile]) -> Iterator[None]:
+    """Inside, each norm of ``network`` normalises a tile by the statistics of the whole picture.
+
+    Those of a norm depend on all norms before it, so there is a pass over the tiles for each, up to that norm.
+
+    Args:
+        run: calls the network on a tile.
+        parts: the picture's tiles; a single one has the statistics itself.
+    """
+    norms = [module for module in network.modules() if isinstance(module, ConditionalInstanceNorm)]
+    try:
+        for norm in norms if len(parts) > 1 else ():
+            norm.given = merged_mean_std(_input_of(norm, run, part) for part in parts)
+        yield
+    finally:
+        for norm in norms:
+            norm.given = None
+
+
+def _input_of(norm: nn.Module, run: Callable[[Tile], Tensor], part: Tile) -> Tensor:
+    """The norm's input that the tile answers for; the network goes no further."""
+    found: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0])
+        raise _EnoughSeen
+
+    handle = norm.register_forward_pre_hook(catch)
+    try:
+        run(part)
+    except _EnoughSeen:
+        pass
+    finally:
+        handle.remove()
+    seen_height = part.seen_bottom - part.seen_top
+    scale = next(scale for scale in (1, 2, 4) if -(-seen_height // scale) <= found[0].shape[2])
+    return part.own(found[0], scale)
+
+
+class _EnoughSeen(Exception):
+    """Ends a forward pass."""

@@ -1,0 +1,103 @@
+"""Grids and PNG files: geometry and pixel values, counted by hand or read back by other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.utils import make_grid
+
+from launch.inference.pictures import image_grid, save_png, to_float, to_uint8, upscale
+
+
+def test_to_uint8_rounds_and_clamps() -> None:
+    values = torch.tensor([-7.0, -1.0, -0.9999, -0.004, 0.0, 0.004, 0.5, 0.9999, 1.0, 3.0, float("nan"), float("inf")])
+    # By hand: (v + 1) * 127.5 to the nearest integer, halves to even (127.5 -> 128), bounded by 0 and 255.
+    assert to_uint8(values).tolist() == [0, 0, 0, 127, 128, 128, 191, 255, 255, 255, 0, 255]
+
+
+def test_every_byte_survives_the_way_through_floats() -> None:
+    bytes_ = torch.arange(256, dtype=torch.uint8)
+    floats = to_float(bytes_)
+    assert floats.dtype == torch.float32
+    torch.testing.assert_close(floats, torch.linspace(-1, 1, 256), rtol=0, atol=1e-6)
+    assert torch.equal(to_uint8(floats), bytes_)
+
+
+def test_conversion_leaves_its_input_alone() -> None:
+    images = torch.full((1, 1, 2, 2), -2.0)
+    to_uint8(images)
+    assert torch.equal(images, torch.full((1, 1, 2, 2), -2.0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_equals_torchvisions(channels: int) -> None:
+    images = torch.rand(7, channels, 5, 9, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    grid = image_grid(images, 3, padding=2, min_width=0)
+    reference = make_grid(((images + 1) / 2), nrow=3, padding=2, pad_value=1.0).mul(255).round().byte()
+    assert grid.shape == (3 * 5 + 4 * 2, 3 * 9 + 4 * 2, channels)
+    # torchvision repeats grey over three channels.
+    assert np.array_equal(np.broadcast_to(grid, (*grid.shape[:2], 3)), reference.permute(1, 2, 0).numpy())
+
+
+def test_tiny_images_are_enlarged_pixel_by_pixel() -> None:
+    image = torch.tensor([[0, 50], [100, 200]], dtype=torch.uint8)[None, None]
+    grid = image_grid(image, min_width=8, padding=1)
+    expected = np.full((8, 8), 255)
+    expected[1:7, 1:7] = np.kron([[0, 50], [100, 200]], np.ones((3, 3)))
+    assert np.array_equal(grid[:, :, 0], expected)
+
+
+@pytest.mark.parametrize(("side", "columns"), [(28, 10), (32, 8), (64, 4), (256, 8)])
+def test_grid_is_legible_by_default_and_never_shrinks(side: int, columns: int) -> None:
+    grid = image_grid(torch.zeros(columns, 1, side, side), columns)
+    assert grid.shape[1] >= max(600, columns * side)
+    assert grid.shape[1] < max(600, columns * side) + columns * side + 50, "no larger than it needs to be"
+
+
+@pytest.mark.parametrize(("count", "columns", "shape"), [(16, None, (4, 4)), (10, None, (3, 4)), (3, 8, (1, 3))])
+def test_columns(count: int, columns: int | None, shape: tuple[int, int]) -> None:
+    grid = image_grid(torch.zeros(count, 3, 4, 4), columns, padding=0, min_width=0)
+    assert grid.shape == (4 * shape[0], 4 * shape[1], 3)
+    assert (grid == 128).sum() == count * 4 * 4 * 3, "what no image covers is the ground"
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 2, 4, 4), (3, 4, 4)])
+def test_grid_refuses_what_is_no_batch_of_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a grid needs images"):
+        image_grid(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 4, 3)])
+def test_png_holds_the_same_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    file = save_png(image, tmp_path / "new" / "folder" / "picture.png")
+    assert [path.name for path in file.parent.iterdir()] == ["picture.png"]
+    read = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    assert np.array_equal(read[:, :, ::-1] if shape[-1] == 3 else read, image.squeeze())
+
+
+def test_a_failed_write_keeps_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = save_png(np.zeros((2, 2), np.uint8), tmp_path / "picture.png")
+    before = file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match=r"picture\.png: cannot be written \(No space left on device\)"):
+        save_png(np.ones((2, 2), np.uint8), file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_upscale() -> None:
+    image = np.arange(2 * 3 * 2, dtype=np.uint8).reshape(1, 2, 3, 2)
+    for channel in range(2):
+        by_hand = np.kron(image[0, :, :, channel], np.ones((2, 2)))
+        assert np.array_equal(upscale(image, 2)[0, :, :, channel], by_hand)
+    assert upscale(image, 1) is image

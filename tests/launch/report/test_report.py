@@ -1,0 +1,378 @@
+"""The report page: every figure on it is read back out of the HTML and compared with what the run folder holds."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import html
+import json
+import math
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from gesso.cli import report as command
+from launch.checkpoints.layout import write
+from launch.inference.pictures import save_png
+from launch.report import write_report
+from launch.report.curves import loss_charts
+from launch.report.page import duration
+from launch.report.record import evenly, read_metrics, read_record
+
+Row = tuple[int, str, float]
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects text, attributes and scripts."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.source = file.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    def attributes(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def write_metrics(run: Path, rows: list[Row]) -> None:
+    with (run / "metrics.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["images_seen", "seconds", "name", "value"])
+        writer.writerows([images, "1795244400.125", name, repr(value)] for images, name, value in rows)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run with every part that a report can show."""
+    run = tmp_path / "my run"
+    write(run / "checkpoints" / "000000200000", {})
+    info: dict[str, Any] = {
+        "name": "digits",
+        "family": "DCGAN",
+        "command": "gesso fit --config mnist-dcgan --run.kimg 200",
+        "created": "2026-11-21T08:40:12+01:00",
+        "wandb_id": "k3j9x2ab",
+        "versions": {"torch": "2.14.1", "lightning": "2.6.6"},
+        "git": {"commit": "7694ac6f3e", "dirty": True},
+        "state": "finished",
+        "kimg": 200.0,
+        "seconds": 184.3,
+        "images_per_second": 1173.4,
+        "restarts": 2,
+        "device": "CPU",
+        "world_size": 1,
+        "error": None,
+    }
+    (run / "run.json").write_text(json.dumps(info))
+    (run / "config.yaml").write_text("model:\n  init_args:\n    resolution: 32\n")
+    fids = {40: 219.0, 80: 98.25, 120: 39.5, 160: 41.0, 200: 41.2}
+    rows: list[Row] = []
+    for kimg in range(5, 201, 5):
+        rows.append((kimg * 1000, "loss/generator/loss", 1 + kimg / 100))
+        rows.append((kimg * 1000, "loss/discriminator/loss", 1 - kimg / 250))
+        if kimg in fids:
+            rows += [(kimg * 1000, "fid/mobilenet_v2", fids[kimg]), (kimg * 1000, "is/mobilenet_v2", kimg / 50)]
+            rows += [(kimg * 1000, "kid/mobilenet_v2", 0.01), (kimg * 1000, "kid_std/mobilenet_v2", 0.0015)]
+            rows.append((kimg * 1000, "evaluation/samples", 1000))
+    write_metrics(run, rows)
+    for kimg in (40, 80, 120, 160, 200):
+        save_png(np.full((64, 96), kimg, np.uint8), run / "samples" / f"{kimg:09d}000.png")
+        save_png(np.full((32, 96, 3), kimg, np.uint8), run / "samples" / f"interpolation-{kimg:09d}000.png")
+    return run
+
+
+def test_page_holds_the_run(run: Path) -> None:
+    page = Page(write_report(run))
+    for fact in (
+        "digits",
+        "DCGAN",
+        "finished",
+        "FID (mobilenet_v2, 1,000 samples) 41.2 best 39.5 at 120 kimg",
+        "FID ↓ mobilenet_v2, 1,000 samples 219 41.2 39.5 at 120 kimg",
+        "Inception Score ↑ mobilenet_v2, 1,000 samples 0.8 4 4 at 200 kimg",
+        "KID ↓ mobilenet_v2, 1,000 samples 0.01 0.01 ± 0.0015",
+        "trained on 200 kimg 200,000 images",
+        "speed 1,173 images/s on CPU",
+        "training time 3 min 4 s resumed 2 times",
+        "7694ac6f3e, with uncommitted changes",
+        "W&B run k3j9x2ab",
+        "torch 2.14.1",
+        "resolution: 32",
+        "gesso fit --config mnist-dcgan --run.kimg 200",
+    ):
+        assert fact in page.text
+    titles = [chart["aria-label"] for chart in page.attributes("svg")]
+    assert {"FID", "KID", "Inception Score", "loss"} == set(titles)
+    assert [path.name for path in run.iterdir() if "partial" in path.name] == []
+
+
+def test_page_needs_nothing_else(run: Path) -> None:
+    page = Page(write_report(run))
+    references = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert len(references) == 5 + 1 + 1
+    assert all(reference.startswith("data:") for reference in references)
+    # The one address is a name: SVG's namespace.
+    assert set(re.findall(r"https?://[^\s\"']+", page.source)) == {"http://www.w3.org/2000/svg"}
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+
+
+def test_pictures_arrive_pixel_by_pixel_the_last_one_in_sight(run: Path) -> None:
+    images = Page(write_report(run)).attributes("img")
+    assert [image["alt"] for image in images] == [
+        "40 kimg · FID 219",
+        "80 kimg · FID 98.2",
+        "120 kimg · FID 39.5",
+        "160 kimg · FID 41",
+        "200 kimg · FID 41.2",
+        "interpolation",
+    ]
+    assert ["hidden" in image for image in images] == [True, True, True, True, False, False]
+    files = [run / "samples" / f"{kimg:09d}000.png" for kimg in (40, 80, 120, 160, 200)]
+    for image, file in zip(images, [*files, run / "samples" / "interpolation-000000200000.png"], strict=True):
+        raw = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+        shown = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert shown is not None
+        assert np.array_equal(shown, cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+        assert (int(image["height"]), int(image["width"])) == shown.shape[:2]
+
+
+def test_everything_is_escaped(run: Path) -> None:
+    evil = "</script><script>alert('\"1\"')</script><img src=x onerror=alert(2)>"
+    plain = Page(write_report(run))
+    info = json.loads((run / "run.json").read_text())
+    fields = dict.fromkeys(
+        ["name", "family", "command", "created", "wandb_id", "state", "error", "host", "device"], evil
+    )
+    (run / "run.json").write_text(json.dumps({**info, **fields, "versions": {evil: evil}, "git": {"commit": evil}}))
+    (run / "config.yaml").write_text(f"path: {evil}\n{evil}: 1\n")
+    (run / "evaluations").mkdir()
+    reference = {"name": evil, "split": evil}
+    (run / "evaluations" / "1.json").write_text(json.dumps({f"fid/{evil}": 1.5, "reference": reference}))
+    names = (f"loss/{evil}/loss", "loss/b/loss", f"val/{evil}", f"fid/{evil}", f"lr {evil}")
+    write_metrics(run, [(kimg * 1000, name, kimg) for kimg in (1, 2) for name in names])
+    (run / "samples" / "interpolation-000000200000.png").rename(
+        run / "samples" / "<img src=x onerror='alert()'>-000000200000.png"
+    )
+    page = Page(write_report(run))
+    assert len(page.attributes("script")) == len(plain.attributes("script")) == 1
+    assert all(image["src"].startswith("data:") for image in page.attributes("img"))
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    assert page.text.count(evil) > 10
+
+
+@pytest.mark.parametrize(
+    "missing", [["config.yaml"], ["run.json"], ["metrics.csv"], ["samples"], ["checkpoints"], "all"]
+)
+def test_parts_may_be_missing(run: Path, missing: list[str] | str) -> None:
+    kept = [["run.json"], ["config.yaml"], ["metrics.csv"]] if missing == "all" else [None]
+    for keep in kept:
+        for name in ("config.yaml", "run.json", "metrics.csv", "samples", "checkpoints"):
+            path = run / name
+            if (name in missing or (keep and name not in keep)) and path.exists():
+                path.rename(run / f"{name}.away")
+        page = Page(write_report(run))
+        sections = {"config.yaml": "Config", "metrics.csv": "Metrics", "samples": "Samples"}
+        for name, title in sections.items():
+            assert (f"<h2>{title}</h2>" in page.source) == (run / name).exists()
+        assert ("gesso generate" in page.text) == (run / "checkpoints").exists()
+        assert ("digits" in page.text) == (run / "run.json").exists()
+        for away in run.glob("*.away"):
+            away.rename(away.with_suffix(""))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no run here"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_files_are_named_or_left_out(run: Path) -> None:
+    (run / "samples" / "000000200000.png").write_bytes((run / "samples" / "000000160000.png").read_bytes()[:60])
+    (run / "samples" / "interpolation-000000200000.png").write_bytes(b"no picture")
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "1.json").write_text("{")
+    page = Page(write_report(run))
+    assert [image["alt"][:8] for image in page.attributes("img")] == ["40 kimg ", "80 kimg ", "120 kimg", "160 kimg"]
+    assert "hidden" not in page.attributes("img")[-1]
+    (run / "run.json").write_text('{"name": ')
+    with pytest.raises(ValueError, match=r"run\.json: not readable as JSON"):
+        write_report(run)
+
+
+def test_an_earlier_page_survives_a_full_disk(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write_report(run).read_text()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"report\.html: cannot be written \(No space left on device\)"):
+        write_report(run)
+    assert (run / "report.html").read_text() == before
+
+
+def test_states(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    error = "OSError: the disk is <full>"
+    (run / "run.json").write_text(json.dumps({**info, "state": "failed", "kimg": 52.5, "error": error}))
+    page = Page(write_report(run))
+    assert "failed at 52.5 kimg" in page.text
+    assert error in page.text
+    (run / "run.json").write_text(json.dumps({**info, "state": "interrupted", "kimg": 52.5}))
+    assert "interrupted at 52.5 kimg" in Page(write_report(run)).text
+
+
+def test_commands_survive_a_shell(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    for state, option in (("interrupted", []), ("finished", ["--run.kimg", "KIMG"])):
+        (run / "run.json").write_text(json.dumps({**info, "state": state}))
+        commands = [html.unescape(code) for code in re.findall(r"<code>(.*?)</code>", write_report(run).read_text())]
+        assert [shlex.split(command) for command in commands] == [
+            ["gesso", "fit", "--config", "mnist-dcgan", "--run.kimg", "200"],
+            ["gesso", "fit", "--resume", str(run), *option],
+            ["gesso", "generate", str(run), "--num", "64"],
+            ["gesso", "evaluate", str(run)],
+        ]
+
+
+def test_evaluations_say_what_made_them(run: Path) -> None:
+    (run / "evaluations").mkdir()
+    result = {
+        "fid/inception-tf": 21.337,
+        "kid/inception-tf": 0.0121,
+        "kid_std/inception-tf": 0.0009,
+        "images_seen": 200_000,
+        "samples": 50_000,
+        "extractor": "inception-tf",
+        "reference": {"name": "mnist", "split": "train", "images": 60_000},
+    }
+    (run / "evaluations" / "000000200000-inception-tf-50000.json").write_text(json.dumps(result))
+    text = Page(write_report(run)).text
+    assert "FID inception-tf, 50,000 samples, against mnist train 200 kimg 21.3" in text
+    assert "KID inception-tf, 50,000 samples, against mnist train 200 kimg 0.0121 ± 0.0009" in text
+
+
+def test_a_large_run_stays_a_small_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = save_png(rng.integers(0, 256, (700, 700, 3), dtype=np.uint8), tmp_path / "noise.png").read_bytes()
+    (tmp_path / "samples").mkdir()
+    for name in [f"{kimg:09d}000" for kimg in range(0, 4000, 100)] + [
+        "interpolation-000003900000",
+        "reconstruction-000003900000",
+    ]:
+        (tmp_path / "samples" / f"{name}.png").write_bytes(noise)
+    assert 26 * len(noise) > 30e6
+    names = [f"loss/network{k}/loss" for k in range(6)]
+    write_metrics(tmp_path, [(step * 100, name, rng.random()) for step in range(20_000) for name in names])
+    file = write_report(tmp_path)
+    assert file.stat().st_size < 8e6
+    images = Page(file).attributes("img")
+    assert len(images) == 24 + 2
+    assert [images[0]["alt"], images[23]["alt"]] == ["0 kimg", "3,900 kimg"]
+    assert int(images[23]["width"]) > int(images[0]["width"]) >= 400, "the final grid is the finest"
+
+
+# ---- metrics.csv ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_resumed_run_logs_again_replaces_what_it_logged_before(tmp_path: Path) -> None:
+    first = [(images, "loss/a/loss", 1.0) for images in range(1000, 7000, 1000)] + [(6000, "fid/x", 90.0)]
+    again = [(images, "loss/a/loss", 2.0) for images in range(4000, 6000, 1000)]
+    write_metrics(tmp_path, [*first, *again])
+    series = read_metrics(tmp_path / "metrics.csv")
+    assert series["loss/a/loss"] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0)]
+    assert "fid/x" not in series, "the FID at 6 kimg was of weights that are gone"
+    write_metrics(tmp_path, [(1000, "a", 1.0), (2000, "a", 1.0), (2000, "b", 5.0), (2000, "a", 2.0)])
+    assert read_metrics(tmp_path / "metrics.csv") == {"a": [(1, 1.0), (2, 2.0)], "b": [(2, 5.0)]}
+
+
+def test_torn_lines_are_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    good = "1000,1.5,loss/a/loss,0.25\r\n"
+    torn = [
+        "2000,1.5,loss/a",
+        "2000,1.5,lo3000,1.5,loss/a/loss,9\r\n",
+        "x,1,a,1\r\n",
+        "\r\n",
+        "\0\0\r\n",
+        "4000,1,a,nan\r\n",
+    ]
+    file.write_bytes(("images_seen,seconds,name,value\r\n" + good + "".join(torn[1:]) + torn[0]).encode())
+    series = read_metrics(file)
+    assert series["loss/a/loss"] == [(1, 0.25)]
+    assert list(series) == ["loss/a/loss", "a"]
+    assert math.isnan(series["a"][0][1])
+
+
+def test_times_and_choices() -> None:
+    seconds = [0.2, 59.7, 184.3, 3600, 7800, 273_600]
+    assert [duration(number) for number in seconds] == ["0 s", "1 min", "3 min 4 s", "1 h", "2 h 10 min", "3 d 4 h"]
+    assert evenly(list(range(10)), 4) == [0, 3, 6, 9]
+    assert evenly([1, 2], 4) == [1, 2]
+
+
+def test_losses_share_charts_by_what_they_measure(tmp_path: Path) -> None:
+    gan = ["generator/loss", "discriminator/loss", "discriminator/real_logits", "discriminator/fake_logits"]
+    gan = [f"loss/{name}" for name in [*gan, "discriminator/gradient_penalty"]] + ["val/real_logits"]
+    write_metrics(tmp_path, [(1000, name, 1.0) for name in gan])
+    assert [(chart.title, [line.label for line in chart.lines]) for chart in loss_charts(read_record(tmp_path))] == [
+        ("loss", ["discriminator", "generator"]),
+        ("logits", ["discriminator fake", "discriminator real", "held-out real"]),
+        ("gradient penalty", ["discriminator"]),
+    ]
+    vae = ["loss/autoencoder/kl", "loss/autoencoder/loss", "val/loss", "val/kl"]
+    write_metrics(tmp_path, [(1000, name, 1.0) for name in vae])
+    assert [(chart.title, [line.label for line in chart.lines]) for chart in loss_charts(read_record(tmp_path))] == [
+        ("loss", ["autoencoder", "held-out"]),
+        ("kl", ["autoencoder", "held-out"]),
+    ]
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["report", str(run)])
+    assert arguments.run(arguments) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert (run / "report.html").is_file()
+
+
+def test_report_needs_no_torch() -> None:
+    code = "import sys, launch.report, gesso.cli.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

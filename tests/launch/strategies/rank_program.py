@@ -1,0 +1,160 @@
+"""What each rank of test_zero.py runs: `LOCAL_RANK=r rank_program.py OUT JOB...`, a job being a JSON object.
+
+A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``devices``, ``resume`` (a checkpoint),
+``precision``, ``sync_batchnorm``, ``bad_steps`` (infinite images on the last rank) and options of the family. Writes
+OUT/<name>.pt: a checkpoint with each step's losses and a few generated images.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins import MixedPrecision
+
+from launch.callbacks.ema import EMA, averaged
+from launch.checkpoints import layout
+from launch.checkpoints.background import BackgroundIO
+from launch.strategies import ddp, zero
+from lightning_modules.autoencoder.vae import VAE
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.gan.dcgan import DCGAN
+
+GLOBAL_BATCH = 8
+SMALL = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+
+
+class Rows(L.LightningDataModule):
+    """The same global batches for any number of ranks, from any step on."""
+
+    def __init__(self, first: int, until: int, bad_steps: list[int]) -> None:
+        super().__init__()
+        self.first, self.until, self.bad_steps = first, until, bad_steps
+
+    def train_dataloader(self) -> Any:
+        return self
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size  # type: ignore[union-attr]
+        for step in range(self.first, self.until):
+            generator = torch.Generator().manual_seed(step)
+            images = torch.rand(GLOBAL_BATCH, 1, 32, 32, generator=generator) * 2 - 1
+            if step in self.bad_steps:
+                # On the last rank only; the others must hear of it.
+                images[ranks - 1] = torch.inf
+            labels = torch.arange(GLOBAL_BATCH) // 2 % 2
+            yield {"image": images[rank::ranks], "label": labels[rank::ranks], "position": (step + 1) * GLOBAL_BATCH}
+
+
+class Losses(L.Callback):
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *rest: Any) -> None:
+        self.steps.append(pl_module.take_averages())
+
+
+def make(family: str, *, synchronised: bool = False, **options: Any) -> ImageFamily:
+    torch.manual_seed(0)
+    layer = {**SMALL, **options, "normalization": "layer", "discriminator_lr": 2e-4}
+    if family == "wgan_gp":
+        module: ImageFamily = DCGAN(**layer, loss="wgan_gp", beta1=0.5, generator_lr=2e-4)
+    elif family == "wgan":
+        module = DCGAN(**layer, loss="wgan", weight_clip=0.02)
+    elif family == "r1":
+        module = DCGAN(**layer, loss="vanilla", r1_gamma=1.0, r1_interval=2)
+    elif family == "conditional":
+        classes = {"normalization": "batch", "num_classes": 2}
+        module = DCGAN(**{**layer, **classes}, loss="vanilla", r1_gamma=1.0, r1_interval=2)
+    elif family == "spectral":
+        module = DCGAN(**{**layer, "normalization": "none"}, loss="hinge", spectral_norm=True, attention_resolution=16)
+    else:
+        module = VAE(**SMALL, **options)
+    # Batch norm's statistics are each rank's own, and would differ between one rank and two.
+    for part in list(module.modules()) if not synchronised else ():
+        for name, child in part.named_children():
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(part, name, torch.nn.GroupNorm(1, child.num_features))
+    return module
+
+
+def run(job: dict[str, Any], out: Path) -> None:
+    options = {key: job[key] for key in ("micro_batches", "gradient_clip_norm", "gradient_checkpointing") if key in job}
+    synchronised = job.get("sync_batchnorm", False)
+    module = make(job["family"], synchronised=synchronised, **options)
+    resume = job.get("resume")
+    first = layout.read(Path(resume))["gesso"]["steps_done"] if resume else 0
+    losses, ema = Losses(), EMA(half_life_kimg=0.02)
+    precision = job.get("precision", "32-true")
+    # Lightning would take bf16-mixed on a CPU unless the plugin itself is given.
+    fp16 = precision == "16-mixed"
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=job.get("devices", 2),
+        strategy=job["strategy"],
+        precision=None if fp16 else precision,
+        plugins=[MixedPrecision("16-mixed", "cpu")] if fp16 else None,
+        sync_batchnorm=synchronised,
+        # The checkpoint was saved at its epoch's end.
+        max_epochs=2 if resume else 1,
+        callbacks=[losses, ema, Keep(out / job["name"])],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=out,
+    )
+    trainer.fit(module, Rows(first, job["until"], job.get("bad_steps", [])), ckpt_path=resume, weights_only=True)
+    if trainer.is_global_zero:
+        state = layout.read(out / job["name"])
+        state["losses"] = losses.steps
+        state["images"] = torch.load(out / f"{job['name']}.images.pt")
+        torch.save(state, out / f"{job['name']}.pt")
+    assert not dist.is_initialized()
+
+
+class Keep(L.Callback):
+    """Saves while the engines still live; and looks at evaluation's weights on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.io = BackgroundIO()
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        trainer.strategy.checkpoint_io = self.io
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        with averaged(trainer, pl_module):
+            # Ranks may generate as often as they like by themselves: 1 batch here, 2 there.
+            for _ in range(1 + trainer.global_rank):
+                images = pl_module.generate(torch.arange(4), seed=0)
+        trainer.save_checkpoint(self.path)
+        self.io.wait()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            torch.save(images, f"{self.path}.images.pt")
+
+
+def main() -> None:
+    # A hang tells where it is.
+    faulthandler.dump_traceback_later(540, exit=True)
+    out = Path(sys.argv[1])
+    ddp.register()
+    zero.register()
+    for text in sys.argv[2:]:
+        job = json.loads(text)
+        if int(os.environ["LOCAL_RANK"]) < job.get("devices", 2):
+            os.environ["MASTER_PORT"] = str(job["port"])
+            run(job, out)
+
+
+if __name__ == "__main__":
+    main()

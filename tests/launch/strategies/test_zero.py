@@ -1,0 +1,187 @@
+"""Several networks under ZeRO, on two gloo ranks: the same training as DDP's, and checkpoints that know no strategy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.launch.strategies.ranks import run_ranks
+
+STAGES = ("zero1", "zero2", "zero3")
+
+pytestmark = pytest.mark.slow
+
+
+def run(out: Path, *jobs: dict[str, Any]) -> dict[str, Any]:
+    """Trains every job on two ranks, one after the other, and returns what rank 0 wrote, by the jobs' names."""
+    run_ranks("tests.launch.strategies.rank_program", out, jobs, ranks=2)
+    return {job["name"]: torch.load(out / f"{job['name']}.pt", weights_only=True) for job in jobs}
+
+
+def assert_same_training(ours: dict[str, Any], reference: dict[str, Any], *, last: int | None = None) -> None:
+    """Losses within 1e-4 relative; weights, averages, moments and generated images within fp32's rounding."""
+    expected = reference["losses"][-last:] if last else reference["losses"]
+    assert len(ours["losses"]) == len(expected)
+    for step, (found, wanted) in enumerate(zip(ours["losses"], expected, strict=True)):
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
+    assert_close(ours["state_dict"], reference["state_dict"])
+    assert_close(ours["callbacks"]["EMA"]["average"], reference["callbacks"]["EMA"]["average"])
+    assert ours["optimizer_states"].keys() == reference["optimizer_states"].keys()
+    for network, wanted in reference["optimizer_states"].items():
+        found = ours["optimizer_states"][network]
+        assert found["state"].keys() == wanted["state"].keys()
+        assert [group["params"] for group in found["param_groups"]] == [g["params"] for g in wanted["param_groups"]]
+        for name, state in wanted["state"].items():
+            assert_close(found["state"][name], state)
+    torch.testing.assert_close(ours["images"], reference["images"], rtol=1e-3, atol=1e-4)
+
+
+def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Each tensor as a whole within 3e-4: where rounding takes an activation across its ReLU's corner, which depends on
+    the processor, single entries of a moment differ by 1e-2, and the tensor by 1e-4."""
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].shape == value.shape, name
+        away = (found[name].double() - value.double()).norm().item()
+        allowed = 3e-4 * value.double().norm().item() + 1e-7 * value.numel() ** 0.5
+        assert away <= allowed, f"{name}: {away:.2g} away, {allowed:.2g} allowed"
+
+
+def test_every_stage_trains_like_ddp(tmp_path: Path) -> None:
+    families, strategies = ("wgan_gp", "r1", "vae"), ("ddp", *STAGES)
+    results = run(
+        tmp_path,
+        *(
+            {"name": f"{family}-{strategy}", "family": family, "strategy": strategy, "until": 50}
+            for family in families
+            for strategy in strategies
+        ),
+    )
+    for family in families:
+        reference = results[f"{family}-ddp"]
+        for stage in STAGES:
+            assert_same_training(results[f"{family}-{stage}"], reference)
+        first, last = reference["losses"][0], reference["losses"][-1]
+        assert any(abs(first[name] - last[name]) > 1e-3 for name in first), "nothing was trained"
+
+
+def test_options_mean_the_same_under_zero(tmp_path: Path) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "weight clipping": {"family": "wgan"},
+        "spectral norm and attention": {"family": "spectral"},
+        "accumulation and clipping": {"family": "vae", "micro_batches": 2, "gradient_clip_norm": 0.05},
+        "gradient checkpointing": {"family": "vae", "gradient_checkpointing": True},
+    }
+    strategies = (*STAGES, "zero2_offload", "zero3_offload")
+    results = run(
+        tmp_path,
+        *(
+            {"name": f"{name}-{strategy}", "strategy": strategy, "until": 10, **job}
+            for name, job in options.items()
+            for strategy in ("ddp", *strategies)
+        ),
+    )
+    for name in options:
+        for strategy in strategies:
+            assert_same_training(results[f"{name}-{strategy}"], results[f"{name}-ddp"])
+
+
+def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path: Path) -> None:
+    bad, good = (3, 6), [step for step in range(8) if step not in (3, 6)]
+    counted = {"vae": {"autoencoder": 2}, "spectral": {"discriminator": 2, "generator": 0}}
+    results = run(
+        tmp_path,
+        *(
+            {"name": f"{family}-{strategy}", "family": family, "strategy": strategy, "until": 8, "bad_steps": bad}
+            for family in counted
+            for strategy in ("ddp", *STAGES)
+        ),
+    )
+    for name, result in results.items():
+        family = name.partition("-")[0]
+        assert result["gesso"]["skipped_updates"] == counted[family]
+        # A loss that is NaN equals nothing; its step changed nothing either.
+        result["losses"] = [result["losses"][step] for step in good]
+        assert all(tensor.isfinite().all() for tensor in result["state_dict"].values())
+        assert_same_training(result, results[f"{family}-ddp"])
+    for network, state in results["spectral-ddp"]["optimizer_states"].items():
+        assert {int(entry["step"]) for entry in state["state"].values()} == {8 - counted["spectral"][network]}
+
+
+def test_precisions_mean_the_same_under_zero(tmp_path: Path) -> None:
+    fp16 = {"family": "spectral", "until": 6, "precision": "16-mixed", "bad_steps": [2]}
+    bf16 = {"family": "vae", "until": 10, "precision": "bf16-true"}
+    results = run(
+        tmp_path,
+        *({**fp16, "name": f"fp16-{name}", "strategy": name} for name in ("ddp", *STAGES)),
+        *({**bf16, "name": f"bf16-{name}", "strategy": name} for name in STAGES),
+        *({**bf16, "name": f"half-{name}", "strategy": name, "until": 5} for name in STAGES),
+        *(
+            {**bf16, "name": f"again-{name}", "strategy": name, "resume": str(tmp_path / f"half-{name}")}
+            for name in STAGES
+        ),
+    )
+    for name in ("ddp", *STAGES):
+        result, reference = results[f"fp16-{name}"], results["fp16-ddp"]
+        scales = {network: state["scale"] for network, state in result["LossScalePerNetwork"].items()}
+        assert scales == {"discriminator": 2.0**15, "generator": 2.0**16}
+        for step, (found, wanted) in enumerate(zip(result["losses"], reference["losses"], strict=True)):
+            if step != 2:
+                assert found == pytest.approx(wanted, rel=2e-2, abs=2e-3)
+    for name in STAGES:
+        # fp32 masters, which the average follows and a checkpoint keeps.
+        weights, average = results[f"bf16-{name}"]["state_dict"], results[f"bf16-{name}"]["callbacks"]["EMA"]["average"]
+        for state in (weights, average):
+            assert all(tensor.dtype == torch.float32 for tensor in state.values())
+            assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in state.values())
+        assert_close(results[f"again-{name}"]["state_dict"], weights)
+        assert_close(results[f"again-{name}"]["callbacks"]["EMA"]["average"], average)
+
+
+def test_synchronised_batch_norm_makes_two_ranks_one(tmp_path: Path) -> None:
+    strategies = {"vae": ("ddp", "zero3"), "conditional": ("ddp", "zero2")}
+    job = {"until": 10, "sync_batchnorm": True}
+    results = run(
+        tmp_path,
+        *(
+            {**job, "name": f"{family}-{strategy}", "family": family, "strategy": strategy}
+            for family, names in strategies.items()
+            for strategy in names
+        ),
+        *({**job, "name": family, "family": family, "strategy": "ddp", "devices": 1} for family in strategies),
+    )
+    for family, names in strategies.items():
+        for strategy in names:
+            assert_same_training(results[f"{family}-{strategy}"], results[family])
+
+
+def test_a_checkpoint_resumes_under_any_strategy_on_any_number_of_ranks(tmp_path: Path) -> None:
+    strategies = ("ddp", *STAGES)
+    job = {"family": "wgan_gp"}
+    resumes = [
+        {
+            **job,
+            "name": f"{saved_by}-{strategy}-{ranks}",
+            "strategy": strategy,
+            "devices": ranks,
+            "until": 20,
+            "resume": str(tmp_path / f"saved-{saved_by}"),
+        }
+        # One rank after two: DeepSpeed numbers parameters for as long as a process lives, alike on all its ranks.
+        for ranks in (2, 1)
+        for saved_by in strategies
+        for strategy in strategies
+    ]
+    results = run(
+        tmp_path,
+        {**job, "name": "whole", "strategy": "ddp", "until": 20},
+        *({**job, "name": f"saved-{name}", "strategy": name, "until": 10} for name in strategies),
+        *resumes,
+    )
+    for resume in resumes:
+        assert_same_training(results[str(resume["name"])], results["whole"], last=10)

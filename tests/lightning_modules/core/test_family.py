@@ -1,0 +1,299 @@
+"""The update of one network at a time, against plain PyTorch; micro-batches; the checks that speak to people."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor
+
+from lightning_modules import FAMILIES, family
+from lightning_modules.autoencoder.vae import VAE
+from lightning_modules.core.family import ImageFamily, split_batch
+from lightning_modules.core.noise import mix_seed
+from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.kinds.latent import slerp
+from lightning_modules.style.adain import AdaIN
+from lightning_modules.style.fast_style import FastStyle
+
+SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+
+
+def batches(count: int, size: int = 8, classes: int = 4) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "image": torch.rand(size, 1, 32, 32, generator=generator) * 2 - 1,
+            "label": torch.randint(classes, (size,), generator=generator),
+            "position": (number + 1) * size,
+        }
+        for number in range(count)
+    ]
+
+
+class Loader:
+    """Ready batches, as the data module hands them over."""
+
+    def __init__(self, ready: list[dict[str, Any]]) -> None:
+        self.ready = ready
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.ready)
+
+
+def train(module: ImageFamily, ready: list[dict[str, Any]], tmp_path: Path, **options: Any) -> ImageFamily:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+        **options,
+    )
+    trainer.fit(module, Loader(ready))
+    return module
+
+
+def test_a_training_equals_the_textbook_loop(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    module = DCGAN(**SMALL, loss="hinge", normalization="none", channels_last=False)
+    plain = copy.deepcopy(module)
+    ready = batches(3)
+    train(module, ready, tmp_path)
+
+    optimizers = plain.optimizers_by_network()
+    plain.train()
+    for step, batch in enumerate(ready):
+        seed = mix_seed(0, 8 * step)
+        noise = [torch.Generator().manual_seed(mix_seed(seed, update, 0)) for update in (0, 1)]
+        real = batch["image"]
+        with torch.no_grad():
+            fake = plain.generator(torch.randn(8, 8, generator=noise[0]))
+        loss = (1 - plain.discriminator(real)).relu().mean() + (1 + plain.discriminator(fake)).relu().mean()
+        optimizers["discriminator"].zero_grad()
+        loss.backward()
+        optimizers["discriminator"].step()
+        loss = -plain.discriminator(plain.generator(torch.randn(8, 8, generator=noise[1]))).mean()
+        optimizers["generator"].zero_grad()
+        loss.backward()
+        optimizers["generator"].step()
+    for (name, ours), theirs in zip(module.state_dict().items(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_micro_batches_sum_to_the_whole_batch(tmp_path: Path) -> None:
+    # Without randomness, batch norm or Adam's division a batch in four parts must give the whole batch's gradient.
+    class Deterministic(DCGAN):
+        def optimizers_by_network(self) -> dict[str, torch.optim.Optimizer]:
+            return {"discriminator": torch.optim.SGD(self.discriminator.parameters(), lr=0.1)}
+
+        def step(self, batch: Any) -> None:
+            self.update("discriminator", self.real_only, batch)
+
+        def real_only(self, batch: Any) -> dict[str, Tensor]:
+            return {"loss": self.discriminator(batch["image"]).square().mean()}
+
+    torch.manual_seed(0)
+    whole = Deterministic(**SMALL, normalization="none")
+    parts = copy.deepcopy(whole)
+    parts.micro_batches = 4
+    train(whole, batches(2), tmp_path)
+    train(parts, batches(2), tmp_path)
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+    norms = []
+
+    class Spy(VAE):
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            super().on_before_optimizer_step(optimizer)
+            norms.append(torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in self.parameters()])).item())
+
+    train(Spy(**SMALL, gradient_clip_norm=0.5), batches(2), tmp_path)
+    assert norms == pytest.approx([0.5, 0.5], rel=1e-3)
+
+
+def test_gradients_are_clipped_after_unscaling(tmp_path: Path) -> None:
+    # A fused Adam unscales in its own step, which is after the clip: the clip must not see scaled gradients.
+    norms: dict[float, list[float]] = {}
+    for scale in (1.0, 1024.0):
+
+        class Spy(VAE):
+            def on_before_optimizer_step(self, optimizer: Any) -> None:
+                super().on_before_optimizer_step(optimizer)
+                gradients = torch.cat([p.grad.flatten() for p in self.parameters()])
+                norms.setdefault(scale, []).append(torch.linalg.vector_norm(gradients).item())  # noqa: B023
+
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        plugin = MixedPrecision("bf16-mixed", "cpu")
+        plugin.scaler = scaler
+        torch.manual_seed(0)
+        train(Spy(**SMALL, gradient_clip_norm=1e6), batches(1), tmp_path, plugins=[plugin])
+    assert norms[1024.0] == pytest.approx(norms[1.0], rel=1e-3)
+
+
+def test_a_resumed_run_takes_the_configs_learning_rate() -> None:
+    saved, changed = DCGAN(**SMALL, generator_lr=1e-3), DCGAN(**SMALL, generator_lr=0.5, beta1=0.9)
+    optimizers = saved.configure_optimizers()
+    checkpoint: dict[str, Any] = {
+        "state_dict": saved.state_dict(),
+        "optimizer_states": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    saved.on_save_checkpoint(checkpoint)
+    changed.on_load_checkpoint(checkpoint)
+    generator, discriminator = (state["param_groups"][0] for state in checkpoint["optimizer_states"])
+    assert (generator["lr"], generator["betas"]) == (0.5, (0.9, 0.999))
+    assert discriminator["lr"] == 2e-4
+    assert generator["params"] == list(range(len(generator["params"])))
+
+
+def test_only_the_updated_network_changes(tmp_path: Path) -> None:
+    class DiscriminatorOnly(DCGAN):
+        def step(self, batch: Any) -> None:
+            self.update("discriminator", self.discriminator_losses, batch)
+            assert all(p.requires_grad for p in self.parameters())
+            assert all(p.grad is None for p in self.generator.parameters())
+
+    module = DiscriminatorOnly(**SMALL)
+    before = copy.deepcopy(module)
+    train(module, batches(1), tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.generator.parameters(), before.generator.parameters(), strict=True)
+    )
+    pairs = zip(module.discriminator.named_parameters(), before.discriminator.parameters(), strict=True)
+    unchanged = [name for (name, a), b in pairs if torch.equal(a, b)]
+    assert not unchanged
+
+
+@pytest.mark.parametrize("loss", ["vanilla", "non_saturating", "lsgan", "wgan", "wgan_gp", "hinge"])
+def test_every_loss_trains_with_everything_on(loss: Any, tmp_path: Path) -> None:
+    module = DCGAN(
+        **SMALL,
+        num_classes=4,
+        loss=loss,
+        normalization="layer",
+        spectral_norm=True,
+        generator_spectral_norm=True,
+        attention_resolution=16,
+        r1_gamma=1.0,
+        r1_interval=2,
+        n_critic=2,
+        gradient_checkpointing=True,
+        micro_batches=2,
+        gradient_clip_norm=1.0,
+    )
+    train(module, batches(4), tmp_path, precision="bf16-mixed")
+    assert (module.images_seen, module.steps_done) == (32, 4)
+    averages = module.take_averages()
+    assert all(torch.tensor(list(averages.values())).isfinite())
+    assert {"discriminator/r1", "generator/loss"} <= averages.keys()
+    if loss == "wgan":
+        weights = [p for name, p in module.discriminator.named_parameters() if "embedding" not in name]
+        assert max(p.abs().max() for p in weights) <= 0.01 + 1e-6
+
+
+def test_samples_depend_on_seed_and_index_alone() -> None:
+    module = DCGAN(**SMALL, num_classes=4).eval().requires_grad_(False)
+    # An untrained generator is nearly black; make what it says visible.
+    module.generator.to_image.weight.mul_(1e4)
+    whole = module.generate(torch.arange(6), seed=3)
+    odd, even = (module.generate(torch.arange(first, 6, 2), seed=3) for first in (1, 0))
+    torch.testing.assert_close(whole[[1, 3, 5, 0, 2, 4]], torch.cat([odd, even]), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(whole, module.generate(torch.arange(6), seed=4), atol=1e-2)
+
+
+def test_slerp_keeps_the_circle() -> None:
+    start, end = torch.randn(3, 16), torch.randn(3, 16)
+    start, end = start / start.norm(dim=1, keepdim=True), end / end.norm(dim=1, keepdim=True)
+    path = slerp(start, end, torch.linspace(0, 1, 9))
+    torch.testing.assert_close(path[:, 0], start)
+    torch.testing.assert_close(path[:, -1], end, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(path.norm(dim=2), torch.ones(3, 9))
+    angles = (path[:, 1:] * path[:, :-1]).sum(2).clamp(-1, 1).acos()
+    torch.testing.assert_close(angles, angles[:, :1].expand_as(angles), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(slerp(start, start, torch.tensor([0.5]))[:, 0], start)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(VAE, "beta"), (DCGAN, "r1_gamma"), (AdaIN, "style_weight"), (FastStyle, "tv_weight")]
+)
+def test_a_negative_weight_is_refused(family: type, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is -1; the weight of a loss must be 0 or more"):
+        family(**{name: -1})
+
+
+def test_vae_losses_are_the_evidence_lower_bound() -> None:
+    module = VAE(**SMALL, beta=3.0).eval()
+    batch = batches(1)[0]
+    losses = module.held_out_losses(batch)
+    mean, log_variance = module.autoencoder.encoder(batch["image"])
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
+    decoded = module.autoencoder.decoder(mean)
+    squared = 0.5 * (decoded - batch["image"]).square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(losses["kl"], kl)
+    torch.testing.assert_close(losses["reconstruction"], squared)
+    torch.testing.assert_close(losses["loss"], squared + 3 * kl)
+
+
+def test_seeds_of_neighbours_are_unrelated() -> None:
+    seeds = {mix_seed(a, b) for a in range(50) for b in range(50)}
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert mix_seed(0, 1) != mix_seed(1, 0)
+
+
+def test_batches_are_cut_evenly_or_not_at_all() -> None:
+    batch = {"image": torch.arange(6), "label": torch.arange(6), "caption": list("abcdef"), "position": 6}
+    parts = split_batch(batch, 3)
+    assert [part["caption"] for part in parts] == [["a", "b"], ["c", "d"], ["e", "f"]]
+    assert torch.equal(torch.cat([part["image"] for part in parts]), batch["image"])
+    assert parts[2]["position"] == 6
+    with pytest.raises(ValueError, match="6 images cannot be cut into 4"):
+        split_batch(batch, 4)
+
+
+def test_data_that_does_not_fit_is_named() -> None:
+    module = DCGAN(**SMALL, num_classes=10)
+    module.check_data(channels=1, resolution=32, num_classes=10)
+    with pytest.raises(ValueError, match=r"channels 3, DCGAN was built for 1.*--model.init_args.channels 3"):
+        module.check_data(channels=3, resolution=32, num_classes=10)
+    with pytest.raises(ValueError, match="resolution 64, DCGAN was built for 32"):
+        module.check_data(channels=1, resolution=64, num_classes=10)
+    with pytest.raises(ValueError, match="no classes, DCGAN was built for 10"):
+        module.check_data(channels=1, resolution=32, num_classes=0)
+
+
+def test_another_familys_or_architectures_checkpoint_is_refused() -> None:
+    small, wide, vae = DCGAN(**SMALL), DCGAN(**{**SMALL, "width": 16}), VAE(**SMALL)
+    checkpoint: dict[str, Any] = {"state_dict": small.state_dict(), "hyper_parameters": dict(small.hparams)}
+    small.on_save_checkpoint(checkpoint)
+    small.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="holds a DCGAN, the config asks for a VAE"):
+        vae.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="another architecture of DCGAN.*width: 8 -> 16"):
+        wide.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="not a gesso checkpoint"):
+        small.on_load_checkpoint({"state_dict": {}})
+
+
+def test_the_catalogue_names_classes_that_are_there() -> None:
+    for name in FAMILIES:
+        assert family(name).__name__ == name
+    with pytest.raises(ValueError, match="no family 'GAN'; there are AdaIN, DCGAN"):
+        family("GAN")
+
+
+def test_wgan_gp_refuses_batch_norm() -> None:
+    with pytest.raises(ValueError, match="normalization to layer or none"):
+        DCGAN(**SMALL, loss="wgan_gp")

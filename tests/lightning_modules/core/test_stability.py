@@ -1,0 +1,135 @@
+"""Steps that are not finite: nothing changes, everything is counted, and training ends when they don't stop."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch.optim import SGD, Optimizer
+from torch.utils.data import DataLoader
+
+from lightning_modules.core.stability import LossScalePerNetwork, NonFiniteError, Skips, advance, poisoned
+from lightning_modules.gan.dcgan import DCGAN
+
+SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+
+
+class PlainSGD(DCGAN):
+    """With optimizers that know no flag on the device."""
+
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        return {name: SGD(getattr(self, name).parameters(), 1e-3) for name in ("generator", "discriminator")}
+
+
+def batches(steps: int, bad: tuple[int, ...]) -> DataLoader[Any]:
+    images = torch.rand(steps, 4, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for step in bad:
+        images[step, 0, 0, 0, 0] = torch.nan
+    return DataLoader([{"image": image} for image in images], batch_size=None)
+
+
+class Weights(L.Callback):
+    def __init__(self) -> None:
+        self.after: list[dict[str, torch.Tensor]] = []
+        self.moments: list[Any] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        self.after.append({name: tensor.clone() for name, tensor in pl_module.state_dict().items()})
+        self.moments.append(copy.deepcopy([optimizer.state_dict() for optimizer in trainer.optimizers]))
+
+
+def train(module: DCGAN, data: DataLoader[Any], path: Path, **options: Any) -> Weights:
+    weights = Weights()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[weights],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=path,
+        **options,
+    )
+    trainer.fit(module, data)
+    return weights
+
+
+@pytest.mark.parametrize("family", [DCGAN, PlainSGD])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_bad_step_leaves_no_trace(family: type[DCGAN], clip: float | None, tmp_path: Path) -> None:
+    module = family(**SMALL, gradient_clip_norm=clip)
+    weights = train(module, batches(5, bad=(2,)), tmp_path)
+    assert module.skips.totals() == {"discriminator": 1, "generator": 0}
+    for name, tensor in weights.after[2].items():
+        if name.startswith("discriminator") and not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, weights.after[1][name]), name
+    before, after = (weights.moments[step][1]["state"] for step in (1, 2))
+    for number, entry in before.items():
+        for key, value in entry.items():
+            assert torch.equal(after[number][key], value), (number, key)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.after[-1].values())
+    changed = [name for name, tensor in weights.after[4].items() if not torch.equal(tensor, weights.after[2][name])]
+    assert any(name.startswith("discriminator") for name in changed)
+
+
+def test_good_steps_are_untouched_by_the_guard() -> None:
+    loss = torch.tensor([1.5, -2e30], requires_grad=True)
+    assert torch.equal(poisoned(loss), loss)
+    for bad in (torch.inf, -torch.inf, torch.nan):
+        weight = torch.tensor(2.0, requires_grad=True)
+        poisoned(weight * 0 + torch.tensor(bad)).backward()
+        assert weight.grad is not None
+        assert weight.grad.isnan()
+
+
+def test_training_ends_after_too_many_bad_steps_in_a_row(tmp_path: Path) -> None:
+    module = DCGAN(**SMALL)
+    module.nonfinite_limit = 4
+    with pytest.raises(NonFiniteError, match=r"^discriminator: .* last 6 of its updates, up to step 8 \(32 im"):
+        train(module, batches(20, bad=tuple(range(2, 20))), tmp_path)
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+    scattered = DCGAN(**SMALL)
+    scattered.nonfinite_limit = 2
+    train(scattered, batches(12, bad=(1, 3, 5, 7, 9)), tmp_path)
+    assert scattered.skips.totals()["discriminator"] == 5
+
+
+def test_counting_goes_on_after_a_resume() -> None:
+    skips = Skips()
+    for flag in (1.0, 0.0, 1.0):
+        skips.note("generator", torch.tensor(flag))
+    again = Skips()
+    again.load(skips.totals())
+    again.note("generator", torch.tensor(1.0))
+    assert again.totals() == {"generator": 3}
+
+
+def test_a_loss_scale_advances_like_torchs_own() -> None:
+    options: dict[str, Any] = {"init_scale": 8.0, "growth_interval": 3}
+    ours, theirs = torch.amp.GradScaler("cpu", **options), torch.amp.GradScaler("cpu", **options)
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = SGD([weight], 0.0)
+    for overflow in (False, False, False, True, False, False, False, False, True, True):
+        weight.grad = torch.full((1,), torch.inf if overflow else 1.0)
+        theirs.scale(torch.zeros(1))
+        theirs.step(optimizer)
+        theirs.update()
+        advance(ours, overflow=overflow)
+        assert ours.state_dict() == theirs.state_dict()
+
+
+def test_fp16_overflow_of_one_network_leaves_the_others_scale(tmp_path: Path) -> None:
+    module = DCGAN(**SMALL, gradient_clip_norm=10.0, normalization="none", spectral_norm=True, loss="hinge")
+    weights = train(module, batches(4, bad=(1,)), tmp_path, plugins=[MixedPrecision("16-mixed", "cpu")])
+    plugin: Any = module.trainer.precision_plugin
+    assert isinstance(plugin, LossScalePerNetwork)
+    assert plugin.state_dict()["discriminator"]["scale"] == 2.0**15
+    assert plugin.state_dict()["generator"]["scale"] == 2.0**16
+    first, last = weights.after[0], weights.after[-1]
+    assert any(not torch.equal(first[name], last[name]) for name in first if name.startswith("generator"))
