@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules.assets import fetching as module
 from datamodules.assets.fetching import Asset, Source, assets, fetch, is_cached, verify
-from datamodules.assets.fetching import fetching as module
 from datamodules.assets.mirrors import Download, FetchError, take_members
 from gesso.cli.main import main
 from gesso.common.pickles import load_arrays
@@ -176,7 +176,7 @@ def test_several_processes_fetch_once(cache: Path, site: Site, tmp_path: Path) -
     download = site.download("weights.bin", b"weights" * 100_000)
     script = tmp_path / "rank.py"
     script.write_text(f"""
-from datamodules.assets.fetching import fetching as module
+from datamodules.assets import fetching as module
 from datamodules.assets.mirrors import Download
 source = module.Source((Download("url", {download.spec!r}, {download.sha256!r}, {download.bytes}),), (), None)
 toy = module.Asset("toy", "weights", "", {{"weights.bin": {download.sha256!r}}}, (source,))
