@@ -4,8 +4,8 @@ Positions count the samples of all ranks from the first one of training: positio
 ``t mod N`` of epoch ``t div N``. A global batch of G is G positions in a row; of W ranks, rank r takes every W-th of
 them. So a stream is resumed anywhere, by any number of ranks that divides G, from the one integer ``t``.
 
-All randomness is splitmix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") run as a
-counter: unlike numpy's generators, it is the same in every version of every library.
+All randomness is that of ``gesso.common.randomness``: unlike numpy's generators, it is the same in every version of
+every library.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-_MASK = 0xFFFFFFFFFFFFFFFF
-_GAMMA = 0x9E3779B97F4A7C15
+from gesso.common.randomness import mix_key, permutation, random_bits, uniforms_of_bits
+
 #: Draws that one position can have; position t's are numbers 64 t to 64 t + 63 of its seed's sequence.
 MAX_DRAWS = 64
 # One branch of the generator each, so that no two of these uses ever share numbers.
@@ -152,11 +152,6 @@ class BalancedOrder:
         return rows[permutation(len(rows), _MEMBERS, self._seed, label, number)]
 
 
-def permutation(length: int, *key: int) -> np.ndarray:
-    """The permutation of 0 to ``length`` - 1 that belongs to ``key``, int64."""
-    return np.argsort(_random_bits(_mix_key(*key), np.arange(length, dtype=np.uint64)), kind="stable")
-
-
 def uniforms(seed: int, positions: np.ndarray, draws: int) -> np.ndarray:
     """Random numbers of positions: they depend on nothing but (seed, position), whatever rank or worker asks.
 
@@ -171,23 +166,4 @@ def uniforms(seed: int, positions: np.ndarray, draws: int) -> np.ndarray:
     if draws > MAX_DRAWS:
         raise ValueError(f"{draws} draws for a position; there are {MAX_DRAWS}")
     counters = positions.astype(np.uint64)[:, None] * np.uint64(MAX_DRAWS) + np.arange(draws, dtype=np.uint64)
-    return (_random_bits(_mix_key(_UNIFORMS, seed), counters) >> np.uint64(11)) * 2.0**-53
-
-
-def _random_bits(key: int, counters: np.ndarray) -> np.ndarray:
-    """Number ``counter`` of the splitmix64 sequence that starts at ``key``, for an array of counters: uint64."""
-    bits = (counters + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(key)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
-
-
-def _mix_key(*numbers: int) -> int:
-    """One 64-bit key out of several integers, so that neighbouring ones are unrelated."""
-    mixed = 0
-    for number in numbers:
-        mixed = ((mixed ^ number) + _GAMMA) & _MASK
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
-        mixed ^= mixed >> 31
-    return mixed
+    return uniforms_of_bits(random_bits(mix_key(_UNIFORMS, seed), counters))

@@ -28,7 +28,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_modules.core.noise import NoiseRows, mix_seed, seed_everything
+from gesso.common.randomness import mix_seed
+from lightning_modules.core.noise import NoiseRows, seed_everything
 from lightning_modules.core.saved import check_checkpoint, named_state, numbered_state, parameter_names
 from lightning_modules.core.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
 

@@ -10,16 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-def mix_seed(*numbers: int) -> int:
-    """One 63-bit seed out of several non-negative integers (splitmix64), so that neighbours are unrelated."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1
+from gesso.common.randomness import mix_seed
 
 
 def seed_everything(seed: int) -> None:

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
+from gesso.common.randomness import mix_seed
 from lightning_modules import FAMILIES, family
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily, split_batch
-from lightning_modules.core.noise import mix_seed
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.kinds.latent import slerp
 from lightning_modules.style.adain import AdaIN
@@ -244,13 +244,6 @@ def test_vae_losses_are_the_evidence_lower_bound() -> None:
     torch.testing.assert_close(losses["kl"], kl)
     torch.testing.assert_close(losses["reconstruction"], squared)
     torch.testing.assert_close(losses["loss"], squared + 3 * kl)
-
-
-def test_seeds_of_neighbours_are_unrelated() -> None:
-    seeds = {mix_seed(a, b) for a in range(50) for b in range(50)}
-    assert len(seeds) == 2500
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert mix_seed(0, 1) != mix_seed(1, 0)
 
 
 def test_batches_are_cut_evenly_or_not_at_all() -> None:

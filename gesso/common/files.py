@@ -1,0 +1,108 @@
+"""Files that are whole or not there at all, and errors that name the file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def partial_path(path: Path) -> Path:
+    """A new name beside ``path`` to write to before the rename: hidden, ends in ``.partial``, another at each call.
+
+    So that two processes, on one node or two, can write the same file at once: the last one to finish wins.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Context manager: an OSError inside names ``path``, as a full disk's does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Context manager: gives a ``partial_path`` to write to, which takes the place of ``path`` at the end.
+
+    After an exception inside, whatever stood at ``path`` is still there, and nothing else is. Errors are left as they
+    come; ``writing_whole`` makes them name the file.
+    """
+    partial = partial_path(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """Context manager: like ``replacing``, makes the folder too.
+
+    Raises:
+        OSError: it cannot be written; names ``path``.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            yield partial
+
+
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
+    """Writes text (as UTF-8) or bytes; nobody ever reads half a file, and killed meanwhile, the one before stays.
+
+    Raises:
+        OSError: see ``writing_whole``.
+    """
+    with writing_whole(path) as partial:
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8")
+        else:
+            partial.write_bytes(content)
+
+
+def write_all_whole(texts: Mapping[Path, str]) -> None:
+    """Writes several files that belong together, and renames them only when the last one is written.
+
+    Raises:
+        OSError: one cannot be written; names it. Those that were there before stay.
+    """
+    partials = {path: partial_path(path) for path in texts}
+    try:
+        for path, partial in partials.items():
+            with naming(path):
+                if path.is_dir():
+                    raise OSError("there is a folder of that name")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_text(texts[path], encoding="utf-8")
+        for path, partial in partials.items():
+            with naming(path):
+                partial.replace(path)
+    finally:
+        for partial in partials.values():
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Waits until a file or folder has reached the disk: a rename must not outlive what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
