@@ -86,7 +86,7 @@ def _standing(run: RunFolder, known: dict[str, queue.QueuedJob]) -> Standing:
 
 
 def _fid(record: Record) -> float | None:
-    measured = [metric.points[-1][1] for metric in record.metrics() if metric.key == "fid" and metric.points]
+    measured = [metric.points[-1][1] for metric in record.metrics() if metric.quantity.name == "fid" and metric.points]
     return measured[-1] if measured else None
 
 

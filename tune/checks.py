@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lightning_modules.metrics import specs
+from lightning_modules.metrics.specs import Direction
 from tune.space import Space, argument
 from tune.sweep import Objective, Placement, Sweep
 
@@ -57,28 +58,34 @@ def check_values(training: Sequence[str], space: Space) -> None:
             raise ValueError(f"space: with {values}: {error}") from error
 
 
-def find_objectives(objectives: Sequence[Objective], cli: GessoCLI) -> tuple[Objective, ...]:
+def find_objectives(metrics: Sequence[str], modes: Sequence[Direction | None], cli: GessoCLI) -> tuple[Objective, ...]:
     """The objectives with the full names of their metrics: ``fid`` becomes ``fid/mobilenet_v2``.
 
+    Args:
+        metrics: as they were asked for.
+        modes: whether less or more of each is better; None: the metric's own direction.
+        cli: the training.
+
     Raises:
-        ValueError: a metric that is never logged.
+        ValueError: a metric that is never logged, or a mode that contradicts it.
     """
-    known = [*measured(cli), SPEED]
+    directions = measured(cli)
+    known = [*directions, SPEED]
     short = {name.partition("/")[0]: name for name in reversed(known) if not name.startswith("val/")}
     found = []
-    for objective in objectives:
-        name = objective.metric if objective.metric in known else short.get(objective.metric)
+    for metric, mode in zip(metrics, modes, strict=True):
+        name = metric if metric in known else short.get(metric)
         if name is None:
-            close = difflib.get_close_matches(objective.metric, known, n=1, cutoff=0.7)
+            close = difflib.get_close_matches(metric, known, n=1, cutoff=0.7)
             hint = f"did you mean {close[0]}?" if close else f"this recipe measures {', '.join(known)}"
-            why = " (training losses change with the weights that are swept)" * objective.metric.startswith("loss/")
-            raise ValueError(f"--metric {objective.metric} is never logged{why}; {hint}")
-        found.append(replace(objective, metric=name))
+            why = " (training losses change with the weights that are swept)" * metric.startswith("loss/")
+            raise ValueError(f"--metric {metric} is never logged{why}; {hint}")
+        found.append(Objective(name, specs.better(name, mode, option="--mode", known=directions)))
     return tuple(found)
 
 
-def measured(cli: GessoCLI) -> list[str]:
-    """Names of all metrics that this training measures in validation."""
+def measured(cli: GessoCLI) -> dict[str, Direction | None]:
+    """Names of all metrics that this training measures in validation, and which way is better; None: not known."""
     import torch
 
     from launch.callbacks.clock import find
@@ -86,13 +93,13 @@ def measured(cli: GessoCLI) -> list[str]:
     from launch.evaluation.samples import held_out
 
     evaluation = find(cli.trainer, Evaluation)
-    names = evaluation.names() if evaluation else []
+    names = evaluation.names() if evaluation else {}
     data: Any = cli.datamodule
     model: Any = cli.model
     # What a family measures on held-out images, it says by measuring: two of them are enough.
     with torch.no_grad():
         losses = model.held_out_losses(held_out(data, 2, torch.device("cpu")))
-    return [*names, *(f"val/{name}" for name in losses)]
+    return {**names, **{f"val/{name}": None for name in losses}}
 
 
 def check_sweep(sweep: Sweep, space: Space) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-Mode = Literal["min", "max"]
 Search = Literal["random", "tpe"]
 Scheduler = Literal["none", "asha", "median", "pbt", "pb2"]
 #: Schedulers that move trials' states about.

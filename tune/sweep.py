@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from launch.runs.folder import fresh_name, write_whole
-from tune.choices import POPULATION, Mode, Scheduler, Search
+from lightning_modules.metrics.specs import Direction
+from tune.choices import POPULATION, Scheduler, Search
 from tune.space import Space, read_space
 
 
@@ -35,11 +36,11 @@ class Objective:
     """A metric, and whether less or more of it is better."""
 
     metric: str
-    mode: Mode
+    mode: Direction
 
     @property
     def sign(self) -> int:
-        """Times this, less is better."""
+        """+1 to minimise, -1 to maximise."""
         return 1 if self.mode == "min" else -1
 
 

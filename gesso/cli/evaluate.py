@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-#: What can be measured of samples against a data set, and of photographs put into styles. (Imports here cost time.)
-GENERATION = ("fid", "kid", "is", "prdc")
-STYLE = ("lpips", "ssim", "content_cosine", "gram_distance", "statistics_distance", "artfid")
+from lightning_modules.metrics import specs
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -31,14 +28,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=[*GENERATION, *STYLE],
+        choices=list(specs.table()),
         metavar="METRIC",
-        help=f"{', '.join(GENERATION)} (default fid kid prdc); for styles {', '.join(STYLE)} (default all but artfid)",
+        help="; ".join(f"of {kind}: {_listed(kind)}" for kind in get_args(specs.Kind)) + " (* by default)",
     )
     parser.add_argument(
         "--extractor",
         default="inception-tf",
-        choices=["inception-tf", "inception-clean", "mobilenet_v2"],
+        choices=specs.EXTRACTORS,
         help="inception-tf is comparable with papers; mobilenet_v2 is light enough for a CPU",
     )
     parser.add_argument(
@@ -51,6 +48,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")
     parser.add_argument("--device", default="auto")
     parser.set_defaults(run=run)
+
+
+def _listed(kind: specs.Kind) -> str:
+    return ", ".join(spec.name + "*" * ("evaluate" in spec.default) for spec in specs.of_kind(kind))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,19 +85,16 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     return _generated(arguments, module, origin, device)
 
 
-def _choose(arguments: argparse.Namespace, known: Sequence[str], default: Sequence[str]) -> None:
-    arguments.metrics = arguments.metrics or list(default)
-    if foreign := set(arguments.metrics) - set(known):
-        raise ValueError(
-            f"--metrics {' '.join(sorted(foreign))}: not to be measured of this; choose from {', '.join(known)}"
-        )
+def _choose(arguments: argparse.Namespace, kind: specs.Kind, what: str) -> None:
+    chosen = specs.choose(kind, arguments.metrics, "evaluate", what=what, option="--metrics")
+    arguments.metrics = [spec.name for spec in chosen]
 
 
 def _generated(arguments: argparse.Namespace, module: Any, origin: dict[str, Any], device: Any) -> dict[str, Any]:
     from launch.evaluation import samples as evaluation
     from lightning_modules.kinds.generative import generator
 
-    _choose(arguments, GENERATION, ("fid", "kid", "prdc"))
+    _choose(arguments, "generation", f"a {type(module).__name__}")
     number = arguments.num_samples or 50_000
     data = _data(arguments, arguments.data or _data_of(Path(origin["path"]))["path"], module.hparams)
     metrics = _metrics(arguments, data, number, device)
@@ -119,7 +117,7 @@ def _stylized(arguments: argparse.Namespace, module: Any, origin: dict[str, Any]
     from launch.inference.pictures import image_grid, save_png
     from launch.training.provisions import provide_styles
 
-    _choose(arguments, STYLE, STYLE[:-1])
+    _choose(arguments, "stylization", f"a {type(module).__name__}")
     number = arguments.num_samples or 100
     given = {"path": arguments.data, "style_path": arguments.style_data}
     own = {} if all(given.values()) else _data_of(Path(origin["path"]))
@@ -142,7 +140,7 @@ def _stylized(arguments: argparse.Namespace, module: Any, origin: dict[str, Any]
 def _real(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    _choose(arguments, GENERATION, ("fid", "kid", "prdc"))
+    _choose(arguments, "generation", "images")
     data = _data(arguments, arguments.data or arguments.source, {})
     source = _data(arguments, arguments.source, {"resolution": data.size, "channels": data.channels})
     number = min(arguments.num_samples or 10**12, source.manifest.split(arguments.split).samples)

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+from lightning_modules.metrics.specs import Direction
 from slurm.request import add_options
-from tune.choices import Mode, Scheduler, Search
+from tune.choices import Scheduler, Search
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     what.add_argument("--space", metavar="SPACE", help="YAML file, or a ready one (`gesso tune --list-spaces`)")
     what.add_argument("--metric", action="append", default=[], help="fid, val/kl ...; repeat for a Pareto front")
     what.add_argument(
-        "--mode", action="append", default=[], choices=get_args(Mode), help="for each metric (default: min)"
+        "--mode", action="append", default=[], choices=get_args(Direction), help="for each metric (default: its own)"
     )
     what.add_argument("--num-samples", type=int, default=16, metavar="N", help="trials (default: 16)")
     what.add_argument("--resume", metavar="SWEEP", help="go on with a sweep that was stopped or killed")
@@ -133,7 +134,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     sweep = Sweep(
         path=new_sweep_path(arguments.root, arguments.name or str(cli.config_init.run.name)),
         command=shlex.join(["gesso", *sys.argv[1:]]),
-        objectives=find_objectives(_objectives(arguments), cli),
+        objectives=find_objectives(arguments.metric, _modes(arguments), cli),
         num_samples=arguments.num_samples,
         search=arguments.search,
         scheduler=arguments.scheduler,
@@ -179,13 +180,11 @@ def conduct(sweep: Any, address: str | None, *, nodes: int = 1) -> int:
     return 0 if outcome.chosen else 1
 
 
-def _objectives(arguments: argparse.Namespace) -> list[Any]:
-    from tune.sweep import Objective
-
-    modes = arguments.mode or ["min"] * len(arguments.metric)
+def _modes(arguments: argparse.Namespace) -> list[Direction | None]:
+    modes = arguments.mode or [None] * len(arguments.metric)
     if len(modes) != len(arguments.metric):
         raise ValueError(f"{len(arguments.metric)} --metric and {len(modes)} --mode: give one --mode for each metric")
-    return [Objective(metric, mode) for metric, mode in zip(arguments.metric, modes, strict=True)]
+    return modes
 
 
 def _placement(arguments: argparse.Namespace) -> Any:

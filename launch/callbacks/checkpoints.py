@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -14,6 +14,8 @@ from launch.callbacks.evaluation import Evaluation
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
 from launch.runs.folder import RunFolder, at_images
+from lightning_modules.metrics import specs
+from lightning_modules.metrics.specs import Direction
 
 
 class Checkpoints(Checkpoint):
@@ -28,7 +30,8 @@ class Checkpoints(Checkpoint):
         keep_every_kimg: the first one in every so many thousand images stays for good; None: none does.
         monitor: metric that decides the best: ``fid`` (of the evaluation's extractor) or a full name such as
             ``fid/mobilenet_v2``, ``val/kl``; None keeps no best.
-        mode: whether less (``min``) or more (``max``) is better.
+        mode: whether less (``min``) or more (``max``) is better; None: the metric's own direction, ``min`` for losses
+            (``val/...``).
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Checkpoints(Checkpoint):
         keep_last: int = 2,
         keep_every_kimg: float | None = None,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Direction | None = None,
     ) -> None:
         if keep_last < 1:
             raise ValueError(f"checkpoints.keep_last is {keep_last}; keep 1 or more")
@@ -46,6 +49,8 @@ class Checkpoints(Checkpoint):
         self.keep_every = Every(keep_every_kimg) if keep_every_kimg is not None else None
         self.monitor = monitor
         self.mode = mode
+        #: Which way ``monitor`` gets better; ``find_monitor`` knows.
+        self.direction: Direction = mode or "min"
         self.io = BackgroundIO()
         #: The best value of ``monitor`` so far; kept in run.json, since a checkpoint may be older than the validation.
         self.best: float | None = None
@@ -65,17 +70,23 @@ class Checkpoints(Checkpoint):
         self.best = best.get("value") if best.get("metric") == self.monitor else None
 
     def find_monitor(self, trainer: L.Trainer) -> None:
-        """Makes ``monitor`` a metric's full name; raises a ValueError when nobody will ever measure it."""
+        """Makes ``monitor`` a metric's full name, and ``mode`` the way in which it gets better.
+
+        Raises:
+            ValueError: nobody will ever measure it, or ``mode`` contradicts it.
+        """
         evaluation = find(trainer, Evaluation)
         if self.monitor is None or evaluation is None:
             return
-        if "/" not in self.monitor:
-            self.monitor = f"{self.monitor}/{evaluation.extractor}"
-        if not self.monitor.startswith("val/") and self.monitor not in evaluation.names():
+        names = evaluation.names()
+        short = {name.partition("/")[0]: name for name in reversed(names)}
+        self.monitor = short.get(self.monitor, self.monitor)
+        if not self.monitor.startswith("val/") and self.monitor not in names:
             raise ValueError(
                 f"checkpoints.monitor is {self.monitor}, which is never measured; the evaluation measures "
-                f"{', '.join(evaluation.names()) or 'nothing'}: name one of these, or null"
+                f"{', '.join(names) or 'nothing'}: name one of these, or null"
             )
+        self.direction = specs.better(self.monitor, self.mode, option="checkpoints.mode", known=names)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         run = run_folder(trainer)
@@ -103,7 +114,7 @@ class Checkpoints(Checkpoint):
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         if value is None or not math.isfinite(value) or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if self.best is None or (value < self.best if self.mode == "min" else value > self.best):
+        if self.best is None or (value < self.best if self.direction == "min" else value > self.best):
             self.best = float(value)
             self.save(trainer, best=self.best)
 

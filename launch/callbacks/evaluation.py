@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import lightning as L
 
@@ -16,8 +16,10 @@ from launch.training.signals import agreed
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.kinds.generative import generator
 from lightning_modules.kinds.stylizing import StyleFamily
+from lightning_modules.metrics import specs
 from lightning_modules.metrics.generation import GenerationMetrics
-from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
+from lightning_modules.metrics.specs import Direction, ExtractorName, Kind
+from lightning_modules.metrics.style import StyleMetrics
 
 
 class Evaluation(L.Callback):
@@ -39,8 +41,8 @@ class Evaluation(L.Callback):
     def __init__(
         self,
         every_kimg: float = 200.0,
-        metrics: Sequence[evaluation.MetricName | StyleMetricName] = ("fid", "kid"),
-        extractor: evaluation.ExtractorName = "inception-tf",
+        metrics: Sequence[str] = ("fid", "kid"),
+        extractor: ExtractorName = "inception-tf",
         num_samples: int = 10_000,
         reference_split: str = "train",
         reference_samples: int | None = None,
@@ -52,7 +54,7 @@ class Evaluation(L.Callback):
                 "evaluation.every_kimg must be more than 0, evaluation.num_samples and reference_samples 10 or more"
             )
         self.every_kimg = every_kimg
-        self.metrics = tuple(metrics)
+        self.metrics = tuple(specs.find(name).name for name in metrics)
         self.extractor = extractor
         self.num_samples = num_samples
         self.reference_split = reference_split
@@ -69,23 +71,14 @@ class Evaluation(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._validated_at = state_dict["validated_at"]
 
-    def names(self) -> list[str]:
-        """The names under which the metrics are logged."""
-        results = {"kid": ["kid", "kid_std"], "is": ["is", "is_std"]}
-        results["prdc"] = ["precision", "recall", "density", "coverage"]
-        names = []
-        for metric in self.metrics:
-            if metric in get_args(StyleMetricName):
-                names.append({"lpips": "lpips/vgg16", "artfid": f"artfid/{self.extractor}"}.get(metric, metric))
-            else:
-                names += [f"{name}/{self.extractor}" for name in results.get(metric, [metric])]
-        return names
+    def names(self) -> dict[str, Direction | None]:
+        """The names under which the metrics are logged, and which way is better."""
+        return specs.full_names([specs.find(name) for name in self.metrics], self.extractor)
 
     def published_weights(self) -> list[str]:
         """Names of the published weights that the metrics need (``gesso fetch`` has them)."""
-        if any(name in get_args(StyleMetricName) for name in self.metrics):
-            return style_evaluation.assets(self.metrics, self.extractor)
-        return [evaluation.weights_of(self.extractor)] if self.metrics else []
+        chosen = [specs.find(name) for name in self.metrics]
+        return list(dict.fromkeys(asset for spec in chosen for asset in spec.needs(self.extractor)))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
@@ -130,9 +123,9 @@ class Evaluation(L.Callback):
 
     def _prepare(self, trainer: Any, module: ImageFamily) -> GenerationMetrics | StyleMetrics:
         if isinstance(module, StyleFamily):
-            return style_evaluation.build_metrics(module, self._of_kind(StyleMetricName), self.extractor)
+            return style_evaluation.build_metrics(module, self._of_kind("stylization", module), self.extractor)
         generator(module)  # else a ValueError
-        names = self._of_kind(evaluation.MetricName)
+        names = self._of_kind("generation", module)
         network = evaluation.extractor(self.extractor, module.device)
         statistics = evaluation.reference(
             trainer.datamodule,
@@ -145,11 +138,8 @@ class Evaluation(L.Callback):
         )
         return GenerationMetrics(network, statistics, names, num_samples=self.num_samples).to(module.device)
 
-    def _of_kind(self, kind: Any) -> Any:
+    def _of_kind(self, kind: Kind, module: ImageFamily) -> list[str]:
         """The metrics' names, if they are all of this family's kind."""
-        if foreign := set(self.metrics) - set(get_args(kind)):
-            raise ValueError(
-                f"evaluation.metrics: {', '.join(sorted(foreign))} cannot be measured of this family; "
-                f"choose from {', '.join(get_args(kind))}"
-            )
-        return self.metrics
+        what = f"a {type(module).__name__}"
+        chosen = specs.choose(kind, self.metrics, "training", what=what, option="evaluation.metrics")
+        return [spec.name for spec in chosen]

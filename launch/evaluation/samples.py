@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -17,10 +16,8 @@ from launch.inference.pictures import to_float, to_uint8
 from lightning_modules.kinds.generative import GenerativeFamily
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
+from lightning_modules.metrics.specs import ExtractorName
 from lightning_modules.metrics.statistics import FeatureStatistics
-
-ExtractorName = Literal["inception-tf", "inception-clean", "mobilenet_v2"]
-MetricName = Literal["fid", "kid", "is", "prdc"]
 
 #: KID and PRDC compare single features; of a large reference they see this many.
 REFERENCE_FEATURES = 10_000

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from datamodules.assets.fetching import fetch
 from datamodules.shards import ShardData
-from launch.evaluation.samples import ExtractorName, extractor, held_out, weights_of
+from launch.evaluation.samples import extractor, held_out, weights_of
 from launch.inference.pictures import to_float
 from lightning_modules.core.family import Preview
 from lightning_modules.kinds.stylizing import StyleFamily, sheet
-from lightning_modules.metrics.style import StyleMetricName, StyleMetrics
+from lightning_modules.metrics.specs import ExtractorName
+from lightning_modules.metrics.style import StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.pictures.flow import TemporalSmoother
 
@@ -28,7 +29,7 @@ def assets(names: Sequence[str], network: ExtractorName) -> list[str]:
     return ["vgg19_normalized", *lpips, *([weights_of(network)] if "artfid" in names else [])]
 
 
-def build_metrics(family: StyleFamily, names: Sequence[StyleMetricName], network: ExtractorName) -> StyleMetrics:
+def build_metrics(family: StyleFamily, names: Sequence[str], network: ExtractorName) -> StyleMetrics:
     """The metrics with the family's own encoder, and other networks' real weights, fetched if need be."""
     device, needed = family.device, assets(names, network)
     lpips = LPIPS(fetch("vgg16_lpips")).to(device) if "vgg16_lpips" in needed else None

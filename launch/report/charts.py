@@ -43,6 +43,7 @@ class Chart:
         note: what made the numbers; small print.
         marks: draw every point; else a curve of many points gets a mean over its neighbours.
         best: (kimg, value) of a point to single out.
+        log: begin with a logarithmic axis of values, where all are more than 0.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Chart:
     note: str = ""
     marks: bool = False
     best: tuple[float, float] | None = None
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ def render(chart: Chart) -> str:
     ]
     switch = ""
     drawings = _svg(chart, means, _axes(chart, log=False))
-    if not chart.marks and min(values) > 0 and max(values) > 3 * min(values):
-        switch = '<label><input type="checkbox"> log scale</label>'
+    spread = any(line.spread for line in chart.lines)
+    if (chart.log or not chart.marks) and not spread and min(values) > 0 and max(values) > 3 * min(values):
+        switch = f'<label><input type="checkbox"{" checked" * chart.log}> log scale</label>'
         drawings += _svg(chart, means, _axes(chart, log=True))
     legend = "".join(
         f'<span class="key c{k % COLOURS}">{escape(line.label)}</span>'

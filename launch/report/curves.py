@@ -6,15 +6,18 @@ from html import escape
 
 from launch.report.charts import Chart, Line, label, render
 from launch.report.pieces import Html, grid_of, is_number, mapping, table
-from launch.report.record import METRICS, Metric, Record
+from launch.report.record import Metric, Record, measured, spreads_of
+from lightning_modules.metrics import specs
+
+ARROWS = {"min": "↓", "max": "↑", None: ""}
 
 
 def metric_charts(metrics: list[Metric]) -> list[Chart]:
-    """A chart for each metric; recall shares precision's, coverage density's."""
+    """A chart for each metric, or for those that the table puts together (precision and recall)."""
     charts: dict[tuple[str, str], list[Metric]] = {}
     for metric in metrics:
-        kind = {"recall": "precision", "coverage": "density"}.get(metric.key, metric.key)
-        charts.setdefault((metric.extractor, kind), []).append(metric)
+        kind = metric.quantity.chart or metric.quantity.name
+        charts.setdefault((metric.network, kind), []).append(metric)
     return [
         Chart(
             title=" and ".join(metric.name for metric in together),
@@ -22,6 +25,7 @@ def metric_charts(metrics: list[Metric]) -> list[Chart]:
             note=together[0].qualifier,
             marks=True,
             best=together[0].best if len(together) == 1 else None,
+            log=together[0].quantity.axis == "log",
         )
         for together in charts.values()
     ]
@@ -33,7 +37,7 @@ def metric_table(metrics: list[Metric]) -> Html:
         best = f"{label(metric.best[1])} <small>at {label(metric.best[0])} kimg</small>" if metric.best else "–"
         spread = f" <small>± {label(metric.spread[-1][1])}</small>" if metric.spread else ""
         first, last = label(metric.points[0][1]), label(metric.points[-1][1]) + spread
-        name = f"{escape(metric.name)} <small>{'↓' if METRICS[metric.key][1] == 'min' else '↑'}</small>"
+        name = f"{escape(metric.name)} <small>{ARROWS[metric.quantity.direction]}</small>"
         rows.append([name, escape(metric.qualifier), first, last, best])
     return table(["metric", "from", "first", "last", "best"], rows)
 
@@ -47,12 +51,13 @@ def evaluation_table(record: Record) -> Html:
         made = f"{result['samples']:,} samples" if is_number(result.get("samples")) else ""
         seen = f"{label(result['images_seen'] / 1000)} kimg" if is_number(result.get("images_seen")) else "–"
         for name, value in result.items():
-            key, slash, extractor = name.partition("/")
-            if key in METRICS and slash and is_number(value):
-                std = result.get(f"{key}_std/{extractor}")
-                spread = f" <small>± {label(std)}</small>" if is_number(std) else ""
-                made_by = ", ".join(filter(None, [extractor, made, f"against {against}" if against else ""]))
-                rows.append([escape(METRICS[key][0]), escape(made_by), escape(seen), label(value) + spread])
+            if (known := measured(name)) and is_number(value):
+                std = next(filter(is_number, map(result.get, spreads_of(name))), None)
+                spread = f" <small>± {label(std)}</small>" if std is not None else ""
+                made_by = ", ".join(
+                    filter(None, [name.partition("/")[2], made, f"against {against}" if against else ""])
+                )
+                rows.append([escape(known[1].title), escape(made_by), escape(seen), label(value) + spread])
     return table(["metric", "from", "checkpoint", "value"], rows)
 
 
@@ -84,8 +89,8 @@ def loss_charts(record: Record) -> list[Chart]:
 
 def other_charts(record: Record) -> list[Chart]:
     """Whatever else was logged: images/s, learning rates ..."""
-    known = {*METRICS, *(f"{key}_std" for key in METRICS), "loss", "val", "evaluation"}
-    names = [name for name in record.series if name.partition("/")[0] not in known]
+    known = {"loss", "val", "evaluation"}
+    names = [name for name in record.series if name.partition("/")[0] not in known and not specs.quantity(name)]
     return [
         Chart("images/s" if name == "images_per_second" else name.replace("_", " "), [Line(name, record.series[name])])
         for name in sorted(names, key=lambda name: (name != "images_per_second", name))

@@ -9,25 +9,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from launch.runs.folder import RunFolder
+from lightning_modules.metrics import specs
+from lightning_modules.metrics.specs import MetricSpec, Quantity
 
 T = TypeVar("T")
 
 #: (kimg, value) in rising order of kimg.
 Points = list[tuple[float, float]]
-
-#: Metrics whose better direction is known, in the order of the page: key -> (name, better).
-METRICS: dict[str, tuple[str, Literal["min", "max"]]] = {
-    "fid": ("FID", "min"),
-    "kid": ("KID", "min"),
-    "is": ("Inception Score", "max"),
-    "precision": ("Precision", "max"),
-    "recall": ("Recall", "max"),
-    "density": ("Density", "max"),
-    "coverage": ("Coverage", "max"),
-}
 
 
 @dataclass(frozen=True)
@@ -35,32 +26,34 @@ class Metric:
     """One evaluation metric over the run.
 
     Args:
-        key: ``fid``, ``kid`` ...: a key of ``METRICS``.
-        extractor: the feature network, without which the number means nothing.
+        spec: the metric, of the table of all metrics.
+        quantity: which of its numbers: ``kid``, ``precision`` ...
+        network: the feature network, without which the number means nothing; empty where there is no choice.
         samples: how many images were generated for it; None if that was not logged.
         points: its values.
         spread: its standard deviations, where it has any.
     """
 
-    key: str
-    extractor: str
+    spec: MetricSpec
+    quantity: Quantity
+    network: str
     samples: int | None
     points: Points
     spread: Points
 
     @property
     def name(self) -> str:
-        return METRICS[self.key][0]
+        return self.quantity.title
 
     @property
     def qualifier(self) -> str:
         """What made the number: ``mobilenet_v2, 1,000 samples``."""
-        return self.extractor + (f", {self.samples:,} samples" if self.samples is not None else "")
+        return ", ".join(filter(None, [self.network, f"{self.samples:,} samples" if self.samples is not None else ""]))
 
     @property
     def best(self) -> tuple[float, float] | None:
         """(kimg, value), or None when no value is finite."""
-        sign = 1 if METRICS[self.key][1] == "min" else -1
+        sign = 1 if self.quantity.direction == "min" else -1
         return min(finite(self.points), key=lambda point: sign * point[1], default=None)
 
     def before(self, kimg: float) -> tuple[float, float] | None:
@@ -99,15 +92,38 @@ class Record:
         return str(self.info.get("state") or "unknown")
 
     def metrics(self) -> list[Metric]:
-        """The evaluation metrics, FID first."""
+        """The evaluation metrics, in the order of the table: FID first."""
         samples = finite(self.series.get("evaluation/samples", []))
         found = []
         for name, points in self.series.items():
-            key, slash, extractor = name.partition("/")
-            if key in METRICS and slash:
-                spread = self.series.get(f"{key}_std/{extractor}", [])
-                found.append(Metric(key, extractor, int(samples[-1][1]) if samples else None, points, spread))
-        return sorted(found, key=lambda metric: (metric.extractor, list(METRICS).index(metric.key)))
+            if (known := measured(name)) is None:
+                continue
+            spec, quantity = known
+            network = name.partition("/")[2]
+            spread = next((self.series[other] for other in spreads_of(name) if other in self.series), [])
+            found.append(Metric(spec, quantity, network, int(samples[-1][1]) if samples else None, points, spread))
+        order = [quantity.name for spec in specs.table().values() for quantity in spec.quantities]
+
+        def place(metric: Metric) -> tuple[str, int]:
+            return metric.network if specs.is_chosen(metric.spec) else "", order.index(metric.quantity.name)
+
+        return sorted(found, key=place)
+
+
+def measured(name: str) -> tuple[MetricSpec, Quantity] | None:
+    """The metric that a logged name such as ``kid/inception-tf`` is of; None: it is no metric, or a metric's spread."""
+    known = specs.quantity(name)
+    if known is None or known[1].spread_of is not None or bool(known[0].network) != ("/" in name):
+        return None
+    return known
+
+
+def spreads_of(name: str) -> list[str]:
+    """Names under which the standard deviation of a logged metric may be found."""
+    key, slash, network = name.partition("/")
+    known = specs.quantity(name)
+    spreads = [q.name for q in known[0].quantities if q.spread_of == key] if known else []
+    return [f"{spread}{slash}{network}" for spread in spreads]
 
 
 def read_record(run: Path) -> Record:

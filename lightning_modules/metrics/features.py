@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.metrics import inception, mobilenet
-
-EXTRACTORS = ("inception-tf", "inception-clean", "mobilenet_v2")
+from lightning_modules.metrics.specs import EXTRACTORS
 
 INCEPTION_SIZE = 299
 MOBILENET_SIZE = 224
@@ -39,7 +38,7 @@ class FeatureExtractor(nn.Module):
     """uint8 images to float32 features, always in full float32, without gradients, whatever the surrounding precision.
 
     Args:
-        name: one of ``EXTRACTORS``.
+        name: one of ``specs.EXTRACTORS``.
         network: normalised images to (features, logits or None).
         preprocess: float32 [N, 1 or 3, H, W] in [0, 255] to the network's normalised input with 3 channels.
         feature_dim: D.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -14,9 +13,11 @@ from lightning_modules.metrics.frechet import frechet_distance, frechet_distance
 from lightning_modules.metrics.inception_score import InceptionScore
 from lightning_modules.metrics.kernel import kernel_distance
 from lightning_modules.metrics.prdc import prdc
+from lightning_modules.metrics.specs import OWN, full_names
 from lightning_modules.metrics.statistics import FeatureStatistics, StatisticsAccumulator
 
-MetricName = Literal["fid", "kid", "is", "prdc"]
+#: The metrics of the table that are computed here.
+COMPUTED = tuple(spec.name for spec in OWN if "generation" in spec.kinds)
 
 
 class GenerationMetrics(nn.Module):
@@ -28,7 +29,7 @@ class GenerationMetrics(nn.Module):
     Args:
         extractor: the network that all metrics share.
         reference: statistics of the real images under the same extractor.
-        metrics: which of ``fid``, ``kid``, ``is``, ``prdc``.
+        metrics: which of ``COMPUTED``.
         num_samples: how many images there will be over all ranks.
         cap: KID and precision/recall see at most this many generated images, evenly spaced over the indices.
         kid_subsets: number of KID's subsets.
@@ -44,7 +45,7 @@ class GenerationMetrics(nn.Module):
         self,
         extractor: FeatureExtractor,
         reference: FeatureStatistics,
-        metrics: Sequence[MetricName] = ("fid",),
+        metrics: Sequence[str] = ("fid",),
         *,
         num_samples: int,
         cap: int = 10_000,
@@ -114,7 +115,9 @@ class GenerationMetrics(nn.Module):
                 results |= prdc(reference.features, generated.features, nearest_k=self.nearest_k)._asdict()
         if self.inception_score is not None:
             results["is"], results["is_std"] = self.inception_score.compute()
-        return {f"{metric}/{self.extractor.name}": value for metric, value in results.items()}
+        chosen = [spec for spec in OWN if spec.name in self.metrics]
+        names = full_names(chosen, self.extractor.name)
+        return {name: results[name.partition("/")[0]] for name in names}
 
     def reset(self) -> None:
         """Forgets all images, keeps the reference."""
@@ -159,8 +162,8 @@ def reference_statistics(
 
 
 def _check(extractor: FeatureExtractor, reference: FeatureStatistics, metrics: Sequence[str]) -> None:
-    if unknown := set(metrics) - set(get_args(MetricName)):
-        raise ValueError(f"unknown metric {', '.join(sorted(unknown))}; there are {', '.join(get_args(MetricName))}")
+    if unknown := set(metrics) - set(COMPUTED):
+        raise ValueError(f"unknown metric {', '.join(sorted(unknown))}; there are {', '.join(COMPUTED)}")
     if reference.extractor != extractor.name:
         raise ValueError(
             f"the reference statistics are of {reference.extractor}, the metrics want {extractor.name}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,11 +13,13 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lightning_modules.losses.style import gram, gram_loss, mean_std, statistics_loss
 from lightning_modules.metrics.features import FeatureExtractor, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance
+from lightning_modules.metrics.specs import OWN
 from lightning_modules.metrics.statistics import SumMetric
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
 
-StyleMetricName = Literal["lpips", "ssim", "content_cosine", "gram_distance", "statistics_distance", "artfid"]
+#: The metrics of the table that are computed here.
+COMPUTED = tuple(spec.name for spec in OWN if "stylization" in spec.kinds)
 
 #: Of VGG19: where content is compared, and where style.
 CONTENT_LAYER = "relu4_1"
@@ -72,14 +74,14 @@ class StyleMetrics(SumMetric):
         encoder: VGG19,
         lpips: LPIPS | None = None,
         extractor: FeatureExtractor | None = None,
-        names: Sequence[StyleMetricName] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         # Torch sees no modules in a tuple, so neither checkpoints nor optimizers get them.
         self.networks = _Networks(encoder, lpips, extractor)
         self.names = _checked(names, self.networks)
         needed = {*self.names, "lpips"} if "artfid" in self.names else set(self.names)
-        self.averaged = [name for name in get_args(StyleMetricName) if name in needed - {"artfid"}]
+        self.averaged = [name for name in COMPUTED if name in needed - {"artfid"}]
         self.add_sum("count", dtype=torch.int64)
         self.add_sum("sums", len(self.averaged))
         if extractor is not None and "artfid" in self.names:
@@ -125,14 +127,12 @@ class StyleMetrics(SumMetric):
         if count < 1 + ("artfid" in self.names):
             raise ValueError(f"there are too few pictures ({count}) for {', '.join(self.names)}")
         values: dict[str, float] = dict(zip(self.averaged, (self.sums / count).tolist(), strict=True))
-        keys: dict[str, str] = {name: name for name in self.names}
         _, lpips, extractor = self.networks
-        if lpips is not None:
-            keys["lpips"] = f"lpips/{lpips.name}"
+        made_by: dict[str, str] = {"lpips": lpips.name if lpips is not None else ""}
         if extractor is not None and "artfid" in self.names:
-            keys["artfid"] = f"artfid/{extractor.name}"
+            made_by["artfid"] = extractor.name
             values["artfid"] = (1 + values["lpips"]) * (1 + self._frechet(count))
-        return {keys[name]: values[name] for name in self.names}
+        return {f"{name}/{made_by[name]}" if name in made_by else name: values[name] for name in self.names}
 
     def _means(self, content: Tensor, stylized: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Scalars over the batch."""
@@ -184,13 +184,12 @@ class _Networks(NamedTuple):
     extractor: FeatureExtractor | None
 
 
-def _checked(names: Sequence[StyleMetricName] | None, networks: _Networks) -> tuple[StyleMetricName, ...]:
-    known: tuple[StyleMetricName, ...] = get_args(StyleMetricName)
+def _checked(names: Sequence[str] | None, networks: _Networks) -> tuple[str, ...]:
     missing = {"lpips": networks.lpips is None, "artfid": None in (networks.lpips, networks.extractor)}
     if names is None:
-        return tuple(name for name in known if not missing.get(name))
-    if not names or set(names) - set(known):
-        raise ValueError(f"style metrics {', '.join(names) or '(none)'}: choose from {', '.join(known)}")
+        return tuple(name for name in COMPUTED if not missing.get(name))
+    if not names or set(names) - set(COMPUTED):
+        raise ValueError(f"style metrics {', '.join(names) or '(none)'}: choose from {', '.join(COMPUTED)}")
     if refused := [name for name in names if missing.get(name)]:
         needs = "lpips" if networks.lpips is None else "extractor"
         raise ValueError(f"the style metric {refused[0]} needs a network that is missing: pass {needs}")

@@ -9,12 +9,12 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from lightning_modules.metrics.features import FeatureExtractor
-from lightning_modules.metrics.generation import GenerationMetrics, MetricName, reference_statistics
+from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
 from lightning_modules.metrics.prdc import prdc
 from tests.lightning_modules.metrics.metrics_reference import scipy_frechet
 
-METRICS: tuple[MetricName, ...] = ("fid", "kid", "is", "prdc")
+METRICS = ("fid", "kid", "is", "prdc")
 KEYS = {"fid", "kid", "kid_std", "is", "is_std", "precision", "recall", "density", "coverage"}
 
 

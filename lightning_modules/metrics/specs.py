@@ -1,0 +1,313 @@
+"""The one table of all metrics: what each is called, which way is better, and how it is drawn. Imports no torch.
+
+Training, ``gesso evaluate``, checkpoints' ``monitor``, sweeps and reports all read it. An installed package adds its
+own metrics by the entry-point group ``gesso.metrics``, each a ``MetricSpec`` (or a list of them)::
+
+    [project.entry-points."gesso.metrics"]
+    sharpness = "my_package.specs:SHARPNESS"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+Direction = Literal["min", "max"]
+#: What is measured: samples against real images; photographs put into styles; images of one domain put into another.
+Kind = Literal["generation", "stylization", "translation"]
+#: When a metric is measured though nobody named it: in validation, or by ``gesso evaluate``.
+Occasion = Literal["training", "evaluate"]
+#: The feature networks that may be chosen; each is a network and a resize.
+ExtractorName = Literal["inception-tf", "inception-clean", "mobilenet_v2"]
+
+EXTRACTORS: tuple[ExtractorName, ...] = get_args(ExtractorName)
+#: Stands for the name of the extractor that was chosen.
+CHOSEN = "<extractor>"
+GROUP = "gesso.metrics"
+
+_EXTRACTOR_WEIGHTS: dict[str, str] = {
+    "inception-tf": "inception",
+    "inception-clean": "inception",
+    "mobilenet_v2": "mobilenet_v2",
+}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number that a metric logs.
+
+    Args:
+        name: under which it is logged, before the network's: ``kid``.
+        title: on a report's charts.
+        direction: which way is better; None: neither (a standard deviation).
+        range: the least and the greatest value there can be; None: no bound.
+        chart: quantities of one chart share this; default: a chart of its own.
+        axis: of the chart's values.
+        spread_of: the quantity whose standard deviation this is.
+    """
+
+    name: str
+    title: str
+    direction: Direction | None
+    range: tuple[float | None, float | None] = (0.0, None)
+    chart: str = ""
+    axis: Literal["linear", "log"] = "linear"
+    spread_of: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric as it is asked for, and what it logs.
+
+    Args:
+        name: as it is asked for: ``prdc``.
+        about: what it is, in a line.
+        kinds: of what it can be measured.
+        quantities: what it logs.
+        network: behind the slash of the full names: ``CHOSEN`` for the extractor of the evaluation, a network's name,
+            or None for no suffix.
+        weights: published weights that it needs beside the chosen extractor's.
+        default: when it is measured though nobody named it.
+        make: builds the ``torchmetrics.Metric`` that computes it, for metrics of other packages; import torch inside.
+            Its ``update`` takes, as uint8 [N, C, H, W]: for generation ``(images, index)``; for stylization
+            ``(contents, stylized, styles)``; for translation ``(sources, translated)``. Its ``compute`` returns a
+            number, or a mapping from the quantities' names to numbers.
+    """
+
+    name: str
+    about: str
+    kinds: tuple[Kind, ...]
+    quantities: tuple[Quantity, ...]
+    network: str | None = None
+    weights: tuple[str, ...] = ()
+    default: tuple[Occasion, ...] = ()
+    make: Callable[[], Metric] | None = None
+
+    def names(self, extractor: str) -> dict[str, Direction | None]:
+        """Full names of what it logs, such as ``kid/inception-tf``, and which way is better."""
+        return {self.full_name(quantity.name, extractor): quantity.direction for quantity in self.quantities}
+
+    def full_name(self, quantity: str, extractor: str) -> str:
+        """The name under which one of its quantities is logged."""
+        network = extractor if self.network == CHOSEN else self.network
+        return f"{quantity}/{network}" if network else quantity
+
+    def needs(self, extractor: str) -> tuple[str, ...]:
+        """Names of the published weights that it needs."""
+        return (*self.weights, *([_EXTRACTOR_WEIGHTS[extractor]] if self.network == CHOSEN else []))
+
+
+def _single(name: str, title: str, direction: Direction, *limits: float | None) -> tuple[Quantity, ...]:
+    return (Quantity(name, title, direction, (limits[0], limits[1]) if limits else (0.0, None)),)
+
+
+_BOTH: tuple[Occasion, ...] = ("training", "evaluate")
+
+#: The metrics of this package, in the order of reports.
+OWN = (
+    MetricSpec(
+        "fid",
+        "Fréchet distance between features of made and real images (Heusel et al. 2017)",
+        ("generation", "translation"),
+        _single("fid", "FID", "min"),
+        CHOSEN,
+        default=_BOTH,
+    ),
+    MetricSpec(
+        "kid",
+        "squared maximum mean discrepancy of features (Bińkowski et al. 2018)",
+        ("generation", "translation"),
+        (
+            Quantity("kid", "KID", "min", (None, None)),
+            Quantity("kid_std", "KID, standard deviation", None, spread_of="kid"),
+        ),
+        CHOSEN,
+        default=_BOTH,
+    ),
+    MetricSpec(
+        "is",
+        "Inception Score: how sure and how diverse a classifier is (Salimans et al. 2016)",
+        ("generation",),
+        (
+            Quantity("is", "Inception Score", "max", (1.0, None)),
+            Quantity("is_std", "Inception Score, standard deviation", None, spread_of="is"),
+        ),
+        CHOSEN,
+    ),
+    MetricSpec(
+        "prdc",
+        "precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)",
+        ("generation", "translation"),
+        (
+            Quantity("precision", "Precision", "max", (0.0, 1.0), chart="precision"),
+            Quantity("recall", "Recall", "max", (0.0, 1.0), chart="precision"),
+            Quantity("density", "Density", "max", chart="density"),
+            Quantity("coverage", "Coverage", "max", (0.0, 1.0), chart="density"),
+        ),
+        CHOSEN,
+        default=("evaluate",),
+    ),
+    MetricSpec(
+        "lpips",
+        "perceptual distance of content and result (Zhang et al. 2018): lower keeps more",
+        ("stylization", "translation"),
+        _single("lpips", "LPIPS", "min"),
+        "vgg16",
+        weights=("vgg16_lpips",),
+        default=_BOTH,
+    ),
+    MetricSpec(
+        "ssim",
+        "structural similarity of content and result on the luminance (Wang et al. 2004): higher keeps more",
+        ("stylization", "translation"),
+        _single("ssim", "SSIM", "max", -1.0, 1.0),
+        default=("evaluate",),
+    ),
+    MetricSpec(
+        "content_cosine",
+        "cosine similarity of VGG19's features of content and result: higher keeps more",
+        ("stylization",),
+        _single("content_cosine", "Content cosine", "max", -1.0, 1.0),
+        weights=("vgg19_normalized",),
+        default=("evaluate",),
+    ),
+    MetricSpec(
+        "gram_distance",
+        "distance of result's and style's Gram matrices: lower is nearer to the style",
+        ("stylization",),
+        _single("gram_distance", "Gram distance", "min"),
+        weights=("vgg19_normalized",),
+        default=_BOTH,
+    ),
+    MetricSpec(
+        "statistics_distance",
+        "distance of result's and style's feature statistics: lower is nearer to the style",
+        ("stylization",),
+        _single("statistics_distance", "Statistics distance", "min"),
+        weights=("vgg19_normalized",),
+        default=("evaluate",),
+    ),
+    MetricSpec(
+        "artfid",
+        "(1 + LPIPS) (1 + FID to the styles): content and style in one (Wright and Ommer 2022)",
+        ("stylization",),
+        _single("artfid", "ArtFID", "min", 1.0, None),
+        CHOSEN,
+        weights=("vgg16_lpips",),
+    ),
+)
+
+
+@cache
+def table() -> Mapping[str, MetricSpec]:
+    """All metrics by name: this package's, then those of installed packages in the order of their names.
+
+    Raises:
+        ValueError: a package's entry is no ``MetricSpec``, or takes a name that is taken.
+    """
+    found = {spec.name: spec for spec in OWN}
+    logged = {quantity.name for spec in OWN for quantity in spec.quantities}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        loaded = entry.load()
+        for spec in loaded if isinstance(loaded, list | tuple) else [loaded]:
+            if not isinstance(spec, MetricSpec):
+                raise ValueError(f"entry point {entry.name} of {GROUP}: {entry.value} is no MetricSpec")
+            names = {quantity.name for quantity in spec.quantities}
+            if spec.name in found or names & logged:
+                raise ValueError(f"entry point {entry.name} of {GROUP}: a metric {spec.name} exists already")
+            found[spec.name] = spec
+            logged |= names
+    return found
+
+
+def find(name: str) -> MetricSpec:
+    """The metric of this name; a ValueError lists those there are."""
+    if name not in table():
+        raise ValueError(f"no metric {name!r}; there are {', '.join(table())}")
+    return table()[name]
+
+
+def of_kind(kind: Kind) -> list[MetricSpec]:
+    """The metrics that can be measured of this kind."""
+    return [spec for spec in table().values() if kind in spec.kinds]
+
+
+def choose(kind: Kind, names: Iterable[str] | None, occasion: Occasion, *, what: str, option: str) -> list[MetricSpec]:
+    """The metrics to measure: those named, or this kind's own.
+
+    Args:
+        kind: of what they are to be measured.
+        names: None: the kind's defaults for this ``occasion``.
+        occasion: see ``Occasion``.
+        what: of whom the error speaks, ``a DCGAN``.
+        option: that named them.
+
+    Raises:
+        ValueError: a name that is not in the table, or not of this kind.
+    """
+    known = of_kind(kind)
+    if names is None:
+        return [spec for spec in known if occasion in spec.default]
+    chosen = [find(name) for name in names]
+    if foreign := [spec.name for spec in chosen if kind not in spec.kinds]:
+        raise ValueError(
+            f"{option}: {', '.join(sorted(foreign))} cannot be measured of {what}; "
+            f"choose from {', '.join(spec.name for spec in known)}"
+        )
+    return chosen
+
+
+def full_names(specs: Sequence[MetricSpec], extractor: str) -> dict[str, Direction | None]:
+    """Full names of all that these metrics log, and which way is better."""
+    return {name: direction for spec in specs for name, direction in spec.names(extractor).items()}
+
+
+def quantity(name: str) -> tuple[MetricSpec, Quantity] | None:
+    """The metric and the quantity that a full name such as ``kid/inception-tf`` is of; None: no metric's."""
+    return _quantities().get(name.partition("/")[0])
+
+
+def is_chosen(spec: MetricSpec) -> bool:
+    """Whether the extractor that was chosen makes its numbers."""
+    return spec.network == CHOSEN
+
+
+@cache
+def _quantities() -> Mapping[str, tuple[MetricSpec, Quantity]]:
+    return {quantity.name: (spec, quantity) for spec in table().values() for quantity in spec.quantities}
+
+
+def better(
+    name: str, mode: Direction | None, *, option: str, known: Mapping[str, Direction | None] | None = None
+) -> Direction:
+    """Which way of a logged number is better: ``mode`` where it was given, else the metric's own direction.
+
+    Losses on held-out images (``val/...``) default to ``min``.
+
+    Args:
+        name: the full name, such as ``ssim``, ``fid/inception-tf`` or ``val/kl``.
+        mode: what was asked for; None: the metric's own.
+        option: that asked for it.
+        known: directions by full name, as an evaluator tells them; they come before the table's.
+
+    Raises:
+        ValueError: ``mode`` contradicts the metric, or a number without a direction (a spread) has no ``mode``.
+    """
+    found = quantity(name)
+    own = (known or {}).get(name) or (found[1].direction if found else None) or _OTHERS.get(name)
+    if own is not None and mode not in (None, own):
+        words = {"min": "less", "max": "more"}
+        raise ValueError(f"{option} {mode}: of {name} {words[own]} is better; leave {option} out")
+    if own is None and mode is None and not name.startswith("val/"):
+        raise ValueError(f"neither less nor more of {name} is better: name another metric, or set {option}")
+    return own or mode or "min"
+
+
+#: What else is logged and has a direction.
+_OTHERS: dict[str, Direction] = {"images_per_second": "max"}
