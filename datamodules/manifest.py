@@ -20,6 +20,8 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+from gesso.common.files import write_whole
+
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 SCHEMES = ("file", "http", "https", "pipe")
@@ -134,11 +136,8 @@ class Manifest:
         """Writes ``manifest.json`` atomically into ``root``."""
         raw = {"format": FORMAT, **asdict(self)}
         del raw["root"]
-        self.root.mkdir(parents=True, exist_ok=True)
         file = self.root / MANIFEST_NAME
-        partial = file.with_suffix(".json.partial")
-        partial.write_text(json.dumps(raw, indent=1))
-        partial.replace(file)
+        write_whole(file, json.dumps(raw, indent=1))
         return file
 
     def resolve(self, url: str) -> str:
@@ -202,7 +201,5 @@ def write_index(root: Path, split: str, shards: Sequence[Shard], rows: np.ndarra
     file = root / f"{split}.index.npy"
     buffer = io.BytesIO()
     np.save(buffer, rows.astype(INDEX_DTYPE, copy=False))
-    unfinished = root / f"{file.name}.partial"
-    unfinished.write_bytes(buffer.getbuffer())
-    unfinished.replace(file)
+    write_whole(file, buffer.getbuffer())
     return Split(tuple(shards), file.name, hashlib.sha256(buffer.getbuffer()).hexdigest())

@@ -166,4 +166,4 @@ def uniforms(seed: int, positions: np.ndarray, draws: int) -> np.ndarray:
     if draws > MAX_DRAWS:
         raise ValueError(f"{draws} draws for a position; there are {MAX_DRAWS}")
     counters = positions.astype(np.uint64)[:, None] * np.uint64(MAX_DRAWS) + np.arange(draws, dtype=np.uint64)
-    return uniforms_of_bits(random_bits(mix_key(_UNIFORMS, seed), counters))
+    return uniforms_of_bits(random_bits(mix_key(_UNIFORMS, seed), counters.astype(np.uint64, copy=False)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from datamodules.shards import ShardData, to_float
+from datamodules.shards import ShardData, to_float_images
 
 
 class ContentStyleData(ShardData):
@@ -53,7 +53,7 @@ class ContentStyleData(ShardData):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Both become float32 NCHW in [-1, 1], on the device."""
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        return {**batch, "style": to_float(batch["style"])}
+        return {**batch, "style": to_float_images(batch["style"])}
 
     def held_out_images(self, count: int) -> dict[str, Tensor]:
         """See ``ShardData``; with styles."""

@@ -20,6 +20,7 @@ from datamodules.streaming.staging import nearest
 from datamodules.streaming.stream import Batch, ShardStream
 from datamodules.streaming.transforms import Augment, Crop
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind
+from gesso.common.pixels import to_float
 
 #: What must not change between a checkpoint and its continuation, for the rest of the epoch to be what was left.
 _ORDER_OPTIONS = ("seed", "window", "balanced")
@@ -148,7 +149,7 @@ class ShardData(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """uint8 NHWC becomes float32 NCHW in [-1, 1], on the device."""
-        return {**batch, "image": to_float(batch["image"])}
+        return {**batch, "image": to_float_images(batch["image"])}
 
     def consumed(self, position: int) -> None:
         """Says that all samples before ``position`` have been trained on; a checkpoint resumes there."""
@@ -261,10 +262,10 @@ class ShardData(L.LightningDataModule):
         return DataLoader(stream, batch_size=None, pin_memory=torch.cuda.is_available())
 
 
-def to_float(images: Tensor) -> Tensor:
+def to_float_images(images: Tensor) -> Tensor:
     """uint8 [n, H, W, C] in [0, 255] to float32 [n, C, H, W] in [-1, 1] on the same device, channels-last in memory."""
     if images.device.type != "cpu":
-        return images.float().div_(127.5).sub_(1).permute(0, 3, 1, 2)
+        return to_float(images).permute(0, 3, 1, 2)
     # One pass where torch makes three: 34 against 58 µs for a 224 px image.
     floats = _buffers.empty(images.shape, torch.float32)
     flat = images.flatten(1).numpy()

@@ -67,12 +67,12 @@ def slurm(command: str, *arguments: str, env: Mapping[str, str] | None = None) -
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{command} has not answered for {TIMEOUT} seconds: is SLURM's controller up?") from None
     if done.returncode:
-        raise RuntimeError(one_line(done.stderr or done.stdout) or f"{command} failed ({done.returncode})")
+        raise RuntimeError(complaint(done.stderr or done.stdout) or f"{command} failed ({done.returncode})")
     # `sbatch --test-only` has its say on stderr.
     return done.stdout or done.stderr
 
 
-def one_line(message: str) -> str:
+def complaint(message: str) -> str:
     """The complaint of one of SLURM's commands, without the command's name before every line."""
     lines = (line.split(": error: ", 1)[-1].split("error: ", 1)[-1].strip() for line in message.splitlines())
     return "; ".join(dict.fromkeys(line for line in lines if line))

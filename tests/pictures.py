@@ -28,7 +28,7 @@ def paintings(side: int, count: int = 2) -> Tensor:
 def style_folder(folder: Path) -> Path:
     """Fills a folder: shards/ of photographs at 48 px, paintings wheat.png and water.png, and photo.png."""
     from gesso.cli.main import main
-    from launch.inference.pictures import to_uint8
+    from gesso.common.pixels import to_uint8
 
     (folder / "photographs").mkdir()
     for number, image in enumerate(to_uint8(photographs(96))):

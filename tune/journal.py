@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.runs.folder import write_whole
+from gesso.common.files import write_whole
 
 JOURNAL = "reports.jsonl"
 #: Time that all schedulers count in.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.runs.folder import write_whole
+from gesso.common.files import write_whole
 from tune.sweep import Sweep
 from tune.watch import Row, chosen_of
 

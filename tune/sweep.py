@@ -25,7 +25,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from launch.runs.folder import fresh_name, write_whole
+from gesso.common.files import write_whole
+from launch.runs.folder import fresh_name
 from lightning_modules.metrics.specs import Direction
 from tune.choices import POPULATION, Scheduler, Search
 from tune.space import Space, read_space

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from launch.runs.folder import write_whole
+from gesso.common.files import write_whole
 from tune.journal import Journal
 from tune.sweep import Sweep
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launch.runs.folder import RunFolder, write_whole
+from gesso.common.files import write_whole
+from launch.runs.folder import RunFolder
 from tune.draw import count
 from tune.journal import Report
 from tune.sweep import Objective, Sweep

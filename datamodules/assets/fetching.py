@@ -26,7 +26,8 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from datamodules.assets import named
-from datamodules.assets.mirrors import Download, FetchError, Progress, obtain, sha256, take_members
+from datamodules.assets.mirrors import Download, FetchError, Progress, obtain, take_members
+from gesso.common.files import replacing, sha256
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,8 @@ def _stamp(asset: Asset, sums: dict[str, str]) -> None:
     entries = {
         file: {"bytes": stats[file].st_size, "mtime_ns": stats[file].st_mtime_ns, "sha256": sums[file]} for file in sums
     }
-    unfinished = asset.stamp.with_suffix(".partial")
-    unfinished.write_text(json.dumps(entries, indent=1))
-    unfinished.replace(asset.stamp)
+    with replacing(asset.stamp) as partial:
+        partial.write_text(json.dumps(entries, indent=1))
 
 
 def _obtain(asset: Asset, progress: bool) -> None:

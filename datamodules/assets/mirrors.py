@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
+
+from gesso.common.files import sha256
 
 #: Called with the bytes that are here so far.
 Progress = Callable[[int], None]
@@ -83,12 +84,6 @@ def take_members(archive: Path, patterns: tuple[str, ...], folder: Path) -> list
     if missing:
         raise FetchError(f"{archive.name} holds no {', '.join(sorted(missing))}")
     return taken
-
-
-def sha256(file: Path) -> str:
-    """Hex checksum of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

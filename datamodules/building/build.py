@@ -37,7 +37,8 @@ from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split, write_in
 
 #: What a build makes, and may remove when it is made anew.
 _OURS = re.compile(
-    r"(train|val|test)(-\d{5,}\.tar(\.partial)?|\.index\.npy)|report\.(json|txt)|manifest\.json|contact_sheet\.png"
+    r"\.?((train|val|test)(-\d{5,}\.tar(\.partial)?|\.index\.npy)|report\.(json|txt)|manifest\.json|contact_sheet\.png)"
+    r"(\.[0-9a-f]{8}\.partial)?"
 )
 _CHUNK = 32  # images that a worker takes at a time
 

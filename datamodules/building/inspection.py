@@ -90,7 +90,7 @@ def verify(
 
 
 def _check_index(manifest: Manifest, split: str) -> str | None:
-    from datamodules.assets.mirrors import sha256
+    from gesso.common.files import sha256
 
     file = Path(manifest.resolve(manifest.split(split).index))
     if not file.is_file():

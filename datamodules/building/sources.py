@@ -15,6 +15,7 @@ from datamodules.assets import named
 from datamodules.assets.fetching import assets, fetch
 from datamodules.building.tars import TarSample, TarScan, class_names
 from datamodules.decoding.images import read_image
+from gesso.common.files import replacing
 
 #: File names that are taken for images; what is inside decides in the end.
 IMAGE_SUFFIXES = frozenset(
@@ -219,11 +220,9 @@ class TarSource:
         path = self._scratch / f"{number:06d}.tar"
         if not path.is_file():
             self._scratch.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            with open_url(url) as stream, partial.open("wb") as out:
+            with replacing(path) as partial, open_url(url) as stream, partial.open("wb") as out:
                 while chunk := stream.read(1 << 20):
                     out.write(chunk)
-            partial.replace(path)
         return str(path)
 
     def decode(self, item: Item, data: bytes, channels: int | None, min_size: int, max_pixels: int) -> np.ndarray:

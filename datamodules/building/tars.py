@@ -120,6 +120,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Always the same name: an interrupted build begins this one again, and leaves none behind.
         self._partial = path.with_name(f"{path.name}.partial")
         self._file = self._partial.open("wb")
         self._stream = _Counted(self._file)

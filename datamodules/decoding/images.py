@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageCms
 
+from gesso.common.text import one_line
+
 BadImageReason = Literal["undecodable", "truncated", "too small", "too large"]
 ResizeMode = Literal["center_crop", "squash", "shortest", "none"]
 ImageFormat = Literal["jpg", "png", "webp"]
@@ -98,7 +100,7 @@ def read_image(
     except Image.DecompressionBombError as error:
         raise BadImage("too large", str(error)) from error
     except _BROKEN as error:
-        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _one_line(error)) from error
+        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _reason(error)) from error
     array = np.array(image)
     return array[:, :, None] if array.ndim == 2 else array
 
@@ -118,7 +120,7 @@ def read_header(data: bytes) -> tuple[int, int, int]:
     except Image.DecompressionBombError as error:
         raise BadImage("too large", str(error)) from error
     except _BROKEN as error:
-        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _one_line(error)) from error
+        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _reason(error)) from error
     return height, width, 1 if image.mode in _GREY or image.mode.startswith("I") else 3
 
 
@@ -276,7 +278,7 @@ def _is_truncated(data: bytes, error: Exception) -> bool:
     return isinstance(error, EOFError) or "truncated" in str(error).lower()
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image of a known format"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from datamodules.assets.fetching import cache_folder
 from datamodules.manifest import Shard
+from gesso.common.files import replacing
 
 #: Environment variable: most gigabytes of shards that a node keeps.
 LIMIT_VARIABLE = "GESSO_SHARD_CACHE_GB"
@@ -92,8 +93,7 @@ class ShardCache:
 
 def _download(url: str, shard: Shard, file: Path) -> None:
     """Brings ``url`` to ``file``, whole and checked or not at all."""
-    partial = file.with_suffix(f".tar.{os.getpid()}.partial")
-    try:
+    with replacing(file) as partial:
         for attempt in range(_ATTEMPTS):
             try:
                 found = _copy(url, partial)
@@ -102,14 +102,11 @@ def _download(url: str, shard: Shard, file: Path) -> None:
                     raise OSError(f"{url}: cannot be fetched to {file.parent} ({error})") from error
                 continue
             if found == (shard.bytes, shard.sha256):
-                partial.replace(file)
                 return
         raise ValueError(
             f"{url}: {found[0]} bytes with sha256 {found[1][:16]}..., the manifest says {shard.bytes} and "
             f"{shard.sha256[:16]}...; if the shard was replaced, run `gesso shards index` again"
         )
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _copy(url: str, partial: Path) -> tuple[int, str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split
 from datamodules.order import SampleOrder
+from gesso.common.files import replacing
 
 #: Environment variable with the folder that `gesso slurm stage` copies into.
 STAGED = "GESSO_STAGED"
@@ -85,12 +86,8 @@ def _is_whole(copy: Path, size: int) -> bool:
 def _copy(source: Path, copy: Path, size: int) -> None:
     if _is_whole(copy, size):
         return
-    partial = copy.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with replacing(copy) as partial:
         shutil.copyfile(source, partial)
-        partial.replace(copy)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def staged_folder(manifest: Manifest, root: str | os.PathLike[str]) -> Path:

@@ -22,6 +22,7 @@ import torch
 
 from datamodules.decoding.decode import decode_image, decode_part
 from datamodules.decoding.jpeg import Box, jpeg_frame
+from gesso.common.pixels import LUMA
 
 Crop = Literal["center", "random", "random_resized", "none"]
 
@@ -30,8 +31,7 @@ cv2.setNumThreads(0)
 
 # What torch.nn.functional.interpolate calls; through torch.ops it takes a tenth longer.
 _resize_into: Any = torch._C._nn._upsample_bilinear2d_aa
-# Luma as in ITU-R 601, what "grey" means to JPEG, PIL and torchvision.
-_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = np.array(LUMA)
 _TRIES = 10  # of random_resized, as torchvision's
 
 # Which of a sample's random numbers is for what.

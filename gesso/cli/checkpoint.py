@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gesso.common.text import binary_size
+
 
 def add_parser(verbs: Any) -> None:
     """Registers the verb."""
@@ -36,7 +38,7 @@ def show(arguments: argparse.Namespace) -> int:
         print(line)
     print("\nfiles")
     for file in sorted(path.iterdir()):
-        print(f"  {file.name:26} {size(file.stat().st_size):>10}")
+        print(f"  {file.name:26} {binary_size(file.stat().st_size):>10}")
     return 0
 
 
@@ -69,7 +71,8 @@ def summary(checkpoint: dict[str, Any]) -> list[str]:
         optimizer = checkpoint.get("optimizer_states", {}).get(network, {"state": {}, "param_groups": []})
         moments = [v for entry in optimizer["state"].values() for v in entry.values() if hasattr(v, "nbytes")]
         rates = ", ".join(f"{group['lr']:g}" for group in optimizer["param_groups"] if "lr" in group)
-        sizes = " ".join(f"{size(sum(t.nbytes for t in part)) if part else '-':>10}" for part in (own, means, moments))
+        parts = (sum(t.nbytes for t in part) if part else None for part in (own, means, moments))
+        sizes = " ".join(f"{binary_size(part):>10}" for part in parts)
         lines.append(f"{network:16} {sum(t.numel() for t in own):14,} {sizes}  {rates}")
     return lines
 
@@ -81,7 +84,8 @@ def check(arguments: argparse.Namespace) -> int:
 
     path = find_checkpoint(arguments.path)
     summary(layout.read(path))
-    print(f"{path}: whole; {len(files := layout.verify(path))} files, {size(sum(f['bytes'] for f in files.values()))}")
+    files = layout.verify(path)
+    print(f"{path}: whole; {len(files)} files, {binary_size(sum(file['bytes'] for file in files.values()))}")
     return 0
 
 
@@ -96,12 +100,3 @@ def export(arguments: argparse.Namespace) -> int:
     config = write(module, arguments.out, origin=about)
     print(f"{arguments.out}: the {kind} weights of {', '.join(module.generating_networks())}; config: {config}")
     return 0
-
-
-def size(number: float) -> str:
-    """Bytes for people: ``14.3 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024 or unit == "GiB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

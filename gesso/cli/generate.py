@@ -28,8 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from rich.progress import track
 
+    from gesso.common.pixels import to_uint8
     from launch.inference.loading import load_family
-    from launch.inference.pictures import image_grid, save_png, to_uint8
+    from launch.inference.pictures import image_grid, save_png
     from launch.training.hardware import best_device
     from lightning_modules.kinds.generative import generator
     from lightning_modules.kinds.latent import LatentFamily

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from gesso.cli import checkpoint, evaluate, fetch, generate, plan, rate, recipes, report, shards, stylize
+from gesso.common.text import one_line
 from launch.training.signals import listening
 
 #: Verbs that LightningCLI parses: their options are those of the recipe.
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain(error: Exception) -> str:
     """An error in one line. One that no code of ours put into words says that it is a defect."""
     own_words = isinstance(error, OSError) and len(error.args) == 2 and error.filename is None
-    message = " ".join(str(error.args[1] if own_words else error).split()) or type(error).__name__
+    message = one_line(error.args[1]) if own_words else one_line(error)
     if isinstance(error, ValueError | OSError | RuntimeError | ImportError):
         return message
     return f"unexpected {type(error).__name__}: {message} (run again with --debug and report it)"

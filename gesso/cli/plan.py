@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from gesso.common.text import binary_size
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -128,7 +130,7 @@ def _show_networks(networks: Sequence[Network], needs: dict[bool, dict[str, int]
             f"{sum(network.numels):,}",
             f"{network.trained:,}",
             "yes" if network.averaged else "",
-            *(size(needs.get(on, {}).get(network.name)) for on in (False, True)),
+            *(binary_size(needs.get(on, {}).get(network.name)) for on in (False, True)),
         )
     _print(table)
 
@@ -139,7 +141,7 @@ def _show_ranks(rows: Sequence[Row], activations: dict[bool, int]) -> None:
     for row in rows:
         shares = (getattr(row.device, field.name) for field in fields(row.device))
         totals = (row.device.total + activations[on] if on in activations else None for on in (False, True))
-        table.add_row(row.strategy.name, *map(size, (*shares, *totals, row.host.total)))
+        table.add_row(row.strategy.name, *map(binary_size, (*shares, *totals, row.host.total)))
     _print(table)
 
 
@@ -162,24 +164,14 @@ def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, on
         least = min(rows, key=lambda row: row.device.total)
         needed = least.device.total + min(activations.values())
         return (
-            f"nothing fits into {memory:g} GiB; the least is {least.strategy.name} with {size(needed)}: "
+            f"nothing fits into {memory:g} GiB; the least is {least.strategy.name} with {binary_size(needed)}: "
             "take more ranks or --model.init_args.micro_batches"
         )
     row, checkpointed = found
     options = f"--trainer.strategy {row.strategy.name}"
     options += " --model.init_args.gradient_checkpointing true" if checkpointed and not on else ""
     total = row.device.total + activations[checkpointed]
-    return f"the first that fits into {memory:g} GiB, with {size(total)}: {options}"
-
-
-def size(count: int | None) -> str:
-    """Bytes for people, in binary units of three digits; "-" for None."""
-    if count is None:
-        return "-"
-    mib = count / 2**20
-    if mib >= 1024:
-        return f"{mib / 1024:.2f} GiB"
-    return f"{mib:.{1 if mib >= 10 else 2}f} MiB" if count else "0"
+    return f"the first that fits into {memory:g} GiB, with {binary_size(total)}: {options}"
 
 
 def _table(first: str, *columns: str) -> Table:

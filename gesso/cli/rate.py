@@ -102,8 +102,8 @@ def _add_summary(verbs: argparse._SubParsersAction) -> None:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
+    from gesso.common.files import write_all_whole
     from launch.rating import scores
-    from launch.rating.files import write_whole
 
     keys = _keys(arguments)
     sheets = _sheets(arguments.scores, keys)
@@ -125,7 +125,7 @@ def _summary(arguments: argparse.Namespace) -> int:
             "methods": [vars(method) for method in methods],
             "differences": [vars(pair) for pair in pairs],
         }
-        write_whole({arguments.json: json.dumps(figures, indent=1, ensure_ascii=False) + "\n"})
+        write_all_whole({arguments.json: json.dumps(figures, indent=1, ensure_ascii=False) + "\n"})
     return int(len(sheets) < len(arguments.scores))
 
 

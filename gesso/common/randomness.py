@@ -44,7 +44,7 @@ def random_bits(key: int, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def uniforms_of_bits(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Random bits to float64 in [0, 1), multiples of 2^-53."""
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(length: int, *key: int) -> NDArray[np.int64]:

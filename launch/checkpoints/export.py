@@ -9,7 +9,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from launch.checkpoints.files import aside
+from gesso.common.files import write_whole, writing_whole
 from lightning_modules import family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.saved import constructor_options
@@ -39,11 +39,10 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
         for name, tensor in getattr(module, network).state_dict().items()
     }
     config = {"model": {"class_path": type(module).__name__, "init_args": constructor_options(module.hparams)}}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, aside(out), metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
     text = out.with_suffix(".yaml")
-    text.write_text(yaml.safe_dump(config, sort_keys=False))
-    aside(out).replace(out)
+    with writing_whole(out) as partial:
+        save_file(weights, partial, metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
+        write_whole(text, yaml.safe_dump(config, sort_keys=False))
     return text
 
 

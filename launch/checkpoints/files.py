@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+
+from gesso.common.files import replacing, sha256
 
 MARKER = "complete.json"
 STATE = "state.json"
@@ -59,8 +59,8 @@ def _marker(path: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
-def aside(path: Path) -> Path:
-    """Where ``path`` is written before it is renamed, and where it goes before it is deleted."""
+def partial_folder(path: Path) -> Path:
+    """Where a checkpoint is written before it is renamed: always the same place, so that ``recover`` finds it."""
     return path.with_name(path.name + ".partial")
 
 
@@ -89,21 +89,5 @@ def discard(path: Path) -> None:
 
 def link(name: Path, target: Path) -> None:
     """Points the link ``name`` at its neighbour ``target``, atomically."""
-    partial = aside(name)
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target.name)
-    partial.replace(name)
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Waits until a file or folder is on the disk itself: a rename must not outlive what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(name) as partial:
+        partial.symlink_to(target.name)

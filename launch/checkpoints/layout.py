@@ -28,7 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from launch.checkpoints.files import FORMAT, MARKER, STATE, aside, discard, flush, remove, sha256, verify
+from gesso.common.files import flush, replacing, sha256
+from launch.checkpoints.files import FORMAT, MARKER, STATE, discard, partial_folder, remove, verify
 
 #: What stands in state.json for a tensor: ``{"$tensor": "ema:generator.0.weight"}``.
 REFERENCE = "$tensor"
@@ -50,7 +51,7 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
     """
     tensors: Tensors = {}
     state = _without_tensors(tree, (), tensors)
-    partial = aside(path)
+    partial = partial_folder(path)
     discard(partial)
     partial.mkdir(parents=True)
     try:
@@ -62,10 +63,9 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
             flush(file)
         sums = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
         # The marker vouches for what has reached the disk; it is itself there at once or not at all.
-        marker = aside(partial / MARKER)
-        marker.write_text(json.dumps({"format": FORMAT, "files": sums}, indent=1))
-        flush(marker)
-        marker.rename(partial / MARKER)
+        with replacing(partial / MARKER) as marker:
+            marker.write_text(json.dumps({"format": FORMAT, "files": sums}, indent=1))
+            flush(marker)
         flush(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from datamodules.assets.fetching import cache_folder, fetch
 from datamodules.shards import ShardData
-from launch.inference.pictures import to_float, to_uint8
+from gesso.common.pixels import to_float, to_uint8
 from lightning_modules.kinds.generative import GenerativeFamily
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
@@ -73,10 +72,7 @@ def reference(
         origin={"data": manifest.name, "split": split, "size": f"{data.size}", "channels": f"{data.channels}"},
     )
     if rank == 0:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        statistics.save(partial)
-        partial.replace(file)
+        statistics.save(file)
     # Every rank has them all: a node with a cache folder of its own needs no file.
     return statistics
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from datamodules.assets.fetching import fetch
 from datamodules.shards import ShardData
+from gesso.common.pixels import to_float
 from launch.evaluation.samples import extractor, held_out, weights_of
-from launch.inference.pictures import to_float
 from lightning_modules.core.family import Preview
 from lightning_modules.kinds.stylizing import StyleFamily, sheet
 from lightning_modules.metrics.specs import ExtractorName

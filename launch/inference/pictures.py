@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
+
+from gesso.common.files import writing_whole
+from gesso.common.pixels import to_uint8
 
 #: Grids of tiny images are enlarged to this width in pixels: digits of 28 x 28 are specks on today's screens.
 LEGIBLE_WIDTH = 600
 
 #: What lies between the images, and where a last row ends early.
 GROUND = 255
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] of any shape to uint8 in [0, 255]: rounded, clamped, NaN black; uint8 stays as it is."""
-    if images.dtype == torch.uint8:
-        return images
-    return images.detach().float().add(1).mul_(127.5).round_().nan_to_num_(nan=0.0).clamp_(0, 255).to(torch.uint8)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 images of any shape to float32 in [-1, 1]; ``to_uint8`` gives the same bytes back."""
-    return images.float().div_(127.5).sub_(1)
 
 
 def image_grid(
@@ -77,12 +66,6 @@ def save_png(image: np.ndarray, path: Path) -> Path:
         OSError: it cannot be written; the file that was there before stays.
     """
     grey = image.ndim == 3 and image.shape[2] == 1
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_whole(path) as partial:
         Image.fromarray(image[:, :, 0] if grey else image).save(partial, format="PNG")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path}: cannot be written ({error.strerror or error})") from error
     return path

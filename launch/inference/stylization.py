@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from datamodules.decoding.images import BadImage, read_image
-from launch.inference.pictures import save_png, to_float, to_uint8
+from gesso.common.pixels import to_float, to_uint8
+from launch.inference.pictures import save_png
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.pictures.colors import keep_chrominance, match_colors
 from lightning_modules.pictures.sizes import fit

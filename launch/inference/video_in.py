@@ -20,7 +20,7 @@ from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 from torch import Tensor
 
-from launch.inference.pictures import to_float
+from gesso.common.pixels import to_float
 
 #: Containers that say how long they are, so that a missing end is seen.
 DECLARING = {"mov", "matroska", "flv"}

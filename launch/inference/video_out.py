@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from av.packet import Packet
 from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
-from launch.inference.pictures import to_uint8
+from gesso.common.files import partial_path
+from gesso.common.pixels import to_uint8
 from launch.inference.video_in import SCALING, Frame, VideoReader
 
 #: Codecs of sound that players find in an MP4; anything else becomes AAC.
@@ -52,7 +52,7 @@ class VideoWriter:
             raise ValueError(f"{out}: videos are written as MP4: end the name in .mp4")
         self.out = out
         self.source = source
-        self.partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+        self.partial = partial_path(out)
         self.tracks: dict[int, tuple[Any, bool]] = {}
         self.dropped: list[str] = []
         with self._writing():

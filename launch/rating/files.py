@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -149,27 +147,3 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def write_whole(texts: Mapping[Path, str]) -> None:
-    """Writes files aside and renames them when the last is written: nobody ever finds half of one, or of them.
-
-    Raises:
-        OSError: one cannot be written; those that were there before stay.
-    """
-    asides = {file: file.with_name(f".{file.name}.{os.getpid()}.partial") for file in texts}
-    for file in texts:
-        if file.is_dir():
-            raise OSError(None, f"{file}: cannot be written (there is a folder of that name)")
-    try:
-        for file, aside in asides.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(texts[file], encoding="utf-8")
-        for file, aside in asides.items():
-            aside.replace(file)
-    except OSError as error:
-        raise OSError(error.errno, f"{file}: cannot be written ({error.strerror or error})") from error
-    finally:
-        for aside in asides.values():
-            with contextlib.suppress(OSError):
-                aside.unlink()

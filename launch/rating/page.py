@@ -22,7 +22,8 @@ from PIL import Image
 
 from datamodules.building.sources import IMAGE_SUFFIXES
 from datamodules.decoding.images import BadImage, encode_image, read_image
-from launch.rating.files import Item, Key, key_of, read_key, write_whole
+from gesso.common.files import write_all_whole
+from launch.rating.files import Item, Key, key_of, read_key
 
 HERE = Path(__file__).parent
 
@@ -102,7 +103,7 @@ def make_page(request: Request, out: Path) -> Made:
     entries.sort(key=lambda entry: entry["id"])
     key = Key(_digest(*sorted(items)), request.question, dict(sorted(items.items())))
     _keep_other_keys(key_of(out), key)
-    write_whole({key_of(out): key.text(), out: render(key, shown.in_order_of(entries), entries)})
+    write_all_whole({key_of(out): key.text(), out: render(key, shown.in_order_of(entries), entries)})
     return Made(out, key_of(out), len(stems), missing)
 
 

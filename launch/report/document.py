@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from gesso.common.files import write_whole
 from launch.report.pieces import Html
 
 HERE = Path(__file__).parent
@@ -40,11 +41,5 @@ def write_page(file: Path, page: Html) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{file}: cannot be written ({error.strerror or error})") from error
+    write_whole(file, page)
     return file

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -22,12 +21,12 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gesso.common.files import write_whole
 from launch.checkpoints.files import STATE, is_complete
 
 PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdataset", "wandb", "torchmetrics", "numpy")
@@ -91,10 +90,9 @@ class RunFolder:
         Raises:
             Superseded: ``owner`` is another process, and not among the ``fields``.
         """
-        with _UPDATING, naming(self.path / "run.json"):
+        with _UPDATING:
             if "owner" not in fields:
                 self.check_owner()
-            self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / "run.json", json.dumps({**self.info(), **fields}, indent=1))
 
     def check_owner(self) -> None:
@@ -113,22 +111,6 @@ class RunFolder:
 def at_images(images_seen: int) -> str:
     """The name, or its beginning, of what is kept of this moment of a training: it sorts as a number."""
     return f"{images_seen:012d}"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a file so that it is never half there; killed meanwhile, the one before stays."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text)
-    partial.replace(file)
-
-
-@contextlib.contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Makes an OSError inside (a full disk names no file) say what could not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"could not write {file} ({error.strerror or error})") from error
 
 
 def open_run(path: str | os.PathLike[str]) -> RunFolder:

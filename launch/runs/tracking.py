@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from launch.runs.folder import RunFolder, naming
+from gesso.common.files import naming
+from launch.runs.folder import RunFolder
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 

@@ -16,6 +16,7 @@ import lightning as L
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of, find, run_folder
 from launch.callbacks.ema import EMA
 from launch.callbacks.evaluation import Evaluation
@@ -34,7 +35,7 @@ from launch.runs.folder import (
 from launch.runs.tracking import MetricsCSV, finish_wandb, say, wandb_logger
 from launch.strategies.supervision import RankLost
 from launch.training.hardware import is_out_of_memory, out_of_memory
-from launch.training.lightning_cli import GessoCLI, build, check_data, one_line, save_config, with_recipes
+from launch.training.lightning_cli import GessoCLI, build, check_data, save_config, with_recipes
 from launch.training.provisions import provide_styles, provide_weights
 from launch.training.resumption import resume_point
 from launch.training.signals import COME_AGAIN, Interrupted, deaf_to_ctrl_c

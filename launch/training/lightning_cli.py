@@ -16,6 +16,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import datamodules.paired
 import datamodules.shards  # noqa: F401 - the command line finds data modules by their names
+from gesso.common.files import writing_whole
+from gesso.common.text import one_line
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
@@ -23,7 +25,7 @@ from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
-from launch.runs.folder import RunFolder, naming, new_run_path
+from launch.runs.folder import RunFolder, new_run_path
 from launch.runs.tracking import WandbMode
 from launch.strategies import ddp, zero
 from launch.training.hardware import affordable_precision
@@ -143,11 +145,8 @@ def save_config(cli: GessoCLI, run: RunFolder) -> None:
         config.data.init_args[name] = os.path.abspath(config.data.init_args[name])
     if "styles" in config.model.init_args:
         config.model.init_args.styles = [os.path.abspath(file) for file in config.model.init_args.styles]
-    with naming(run.config):
-        run.path.mkdir(parents=True, exist_ok=True)
-        partial = run.config.with_suffix(".yaml.partial")
+    with writing_whole(run.config) as partial:
         cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
-        partial.replace(run.config)
 
 
 def with_recipes(argv: list[str]) -> list[str]:
@@ -175,10 +174,6 @@ def parser_error(message: str) -> str:
     detail = detail.replace("Parser key ", "").replace("Expected a ", "expected ")
     kind = "model" if inner[1] in FAMILIES else "data"
     return f"{inner[1]}: {detail}; `gesso fit --{kind}.help {inner[1]}` lists its options"
-
-
-def one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 def quiet() -> None:

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchmetrics import Metric
 
+from gesso.common.files import writing_whole
+
 FORMAT = "gesso-feature-statistics-1"
 
 
@@ -49,14 +51,8 @@ class FeatureStatistics(NamedTuple):
             "extractor": self.extractor,
             "origin": dict(self.origin),
         }
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        try:
+        with writing_whole(Path(path)) as partial:
             save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial, {"gesso": json.dumps(header)})
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeatureStatistics:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from gesso.common.pixels import LUMA, to_float, to_uint8
 from lightning_modules.losses.style import gram, gram_loss, mean_std, statistics_loss
 from lightning_modules.metrics.features import FeatureExtractor, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance
@@ -24,8 +25,6 @@ COMPUTED = tuple(spec.name for spec in OWN if "stylization" in spec.kinds)
 #: Of VGG19: where content is compared, and where style.
 CONTENT_LAYER = "relu4_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-#: Luminance of RGB (ITU-R BT.601).
-LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class StyleMetrics(SumMetric):
@@ -109,7 +108,7 @@ class StyleMetrics(SumMetric):
         for network in self.networks:
             if network is not None:
                 network.to(self.device)
-        content, stylized, style = (_to_float(images.to(self.device)) for images in (content, stylized, style))
+        content, stylized, style = (_in_range(images.to(self.device)) for images in (content, stylized, style))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
             means = self._means(content, stylized, style)
             self.sums += len(content) * torch.stack([means[name] for name in self.averaged]).double()
@@ -166,7 +165,7 @@ class StyleMetrics(SumMetric):
     def _add_features(self, stylized: Tensor, style: Tensor) -> None:
         assert self.networks.extractor is not None
         for images, total, outer in zip((stylized, style), self.totals, self.outers, strict=True):
-            features = self.networks.extractor(_to_uint8(images)).pool.double()
+            features = self.networks.extractor(to_uint8(images)).pool.double()
             total += features.sum(0)
             outer.addmm_(features.T, features)
 
@@ -196,15 +195,10 @@ def _checked(names: Sequence[str] | None, networks: _Networks) -> tuple[str, ...
     return tuple(names)
 
 
-def _to_float(images: Tensor) -> Tensor:
-    return images.float().div(127.5).sub(1) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)
-
-
-def _to_uint8(images: Tensor) -> Tensor:
-    # NaN has no byte; it shows in the other metrics, and in ArtFID's other factor.
-    return images.add(1).mul(127.5).round().nan_to_num(nan=0.0).to(torch.uint8)
+def _in_range(images: Tensor) -> Tensor:
+    return to_float(images) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)
 
 
 def _luminance(images: Tensor) -> Tensor:
-    weights = images.new_tensor(LUMINANCE).view(3, 1, 1)
+    weights = images.new_tensor(LUMA).view(3, 1, 1)
     return (images * weights).sum(1, keepdim=True)

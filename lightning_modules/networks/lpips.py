@@ -7,16 +7,15 @@ weighted channel by channel so that their sum agrees with people's judgements.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gesso.common.pickles import load_arrays
 from lightning_modules.networks.layers import like_weights
 
 LPIPSName = Literal["vgg16", "alexnet"]
@@ -99,7 +98,7 @@ class LPIPS(nn.Module):
         backbone = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}[self.name]
         convolutions = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
         try:
-            tree = _ArrayUnpickler(BytesIO(data)).load()
+            tree = load_arrays(data)
             for number, convolution in enumerate(convolutions):
                 entry = tree[backbone][f"Conv_{number}"]
                 assert convolution.bias is not None
@@ -146,16 +145,3 @@ def _copy(parameter: Tensor, array: np.ndarray) -> None:
     if values.shape != parameter.shape:  # copy_ would broadcast
         raise ValueError(f"{tuple(values.shape)} where {tuple(parameter.shape)} belongs")
     parameter.detach().copy_(values)
-
-
-# Like that of gesso.common.pickles; but neither package knows the other.
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays, in dictionaries, and refuses to look up anything else: so no pickle can run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                return np.empty(0).__reduce__()[0]
-            case "numpy", "ndarray" | "dtype":
-                return getattr(np, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")

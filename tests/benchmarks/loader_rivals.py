@@ -27,13 +27,13 @@ Loader = Iterator[Any]
 
 def gesso(folder: Path, size: int, workers: int, kind: Any = "process", shards: str = "built") -> Loader:
     """This project's, with shards that it built."""
-    from datamodules.shards import ShardData, to_float
+    from datamodules.shards import ShardData, to_float_images
 
     data = ShardData(
         str(folder / shards), BATCH, size=size, crop="random_resized", flip=True, workers=workers, worker_kind=kind
     )
     for batch in data.train_dataloader():
-        yield to_float(batch["image"])
+        yield to_float_images(batch["image"])
 
 
 def gesso_threads(folder: Path, size: int, workers: int) -> Loader:
@@ -108,7 +108,7 @@ def litdata_fast(folder: Path, size: int, workers: int) -> Loader:
     import numpy as np
     import torch
 
-    from datamodules.shards import to_float
+    from datamodules.shards import to_float_images
     from datamodules.streaming.transforms import DRAWS, Augment
 
     augment = Augment(size, "random_resized", flip=True)
@@ -123,7 +123,7 @@ def litdata_fast(folder: Path, size: int, workers: int) -> Loader:
 
     dataset = Crops(str(folder / "litdata-raw"), shuffle=True, drop_last=True)
     for images, _ in ld.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers):
-        yield to_float(images)
+        yield to_float_images(images)
 
 
 def mosaicml_streaming(folder: Path, size: int, workers: int) -> Loader:
@@ -231,14 +231,14 @@ def memory(shards: Path, samples: int) -> list[float]:
     """Resident megabytes over an epoch of a shard set: 21 figures, the first after 40 batches."""
     import psutil
 
-    from datamodules.shards import ShardData, to_float
+    from datamodules.shards import ShardData, to_float_images
 
     data = ShardData(str(shards), BATCH, crop="random_resized", flip=True, workers=2)
     batches = samples // BATCH
     times = {40 + (batches - 40) * part // 20 for part in range(21)}
     figures = []
     for number, batch in enumerate(data.train_dataloader(), 1):
-        to_float(batch["image"])
+        to_float_images(batch["image"])
         if number in times:
             figures.append(psutil.Process().memory_info().rss / 1e6)
         if number == batches:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.manifest import Manifest
-from datamodules.shards import ShardData, to_float
+from datamodules.shards import ShardData, to_float_images
 from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
 
 TOTAL = 67
@@ -192,7 +192,7 @@ def test_reference_batches(
 def test_to_float(channels: int) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 8, 8, channels), dtype=np.uint8))
     images[0, 0, 0], images[0, 0, 1] = 0, 255
-    floats = to_float(images)
+    floats = to_float_images(images)
     torch.testing.assert_close(floats.double(), images.permute(0, 3, 1, 2).double() / 127.5 - 1, rtol=0, atol=2e-7)
     assert floats.is_contiguous(memory_format=torch.channels_last)
     assert floats.min() == -1

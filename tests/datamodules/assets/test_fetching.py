@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import io
 import os
-import pickle
 import subprocess
 import sys
 import tarfile
@@ -15,14 +14,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from datamodules.assets import fetching as module
 from datamodules.assets.fetching import Asset, Source, assets, fetch, is_cached, verify
 from datamodules.assets.mirrors import Download, FetchError, take_members
 from gesso.cli.main import main
-from gesso.common.pickles import load_arrays
 
 
 def sum_of(data: bytes) -> str:
@@ -233,35 +230,6 @@ def test_members_never_leave_their_folder(tmp_path: Path) -> None:
     }
     with pytest.raises(FetchError, match="no data/missing.jpg"):
         take_members(archive, ("data/missing.jpg",), folder)
-
-
-class Payload:
-    """What a hostile pickle carries: creates a file when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickles_run_nothing(protocol: int, tmp_path: Path) -> None:
-    data = pickle.dumps([np.arange(3), Payload(tmp_path / "owned")], protocol)
-    with pytest.raises(ValueError, match="refused pickle"):
-        load_arrays(data)
-    assert not (tmp_path / "owned").exists()
-    pickle.loads(data)  # the payload is a real one
-    assert (tmp_path / "owned").exists()
-
-
-def test_pickles_of_arrays_load() -> None:
-    tree = {"a": [np.arange(6, dtype=np.float32).reshape(2, 3)], "b": (np.array([1, 2]),)}
-    loaded = load_arrays(pickle.dumps(tree, 4))
-    np.testing.assert_array_equal(loaded["a"][0], tree["a"][0])
-    np.testing.assert_array_equal(loaded["b"][0], [1, 2])
-    with pytest.raises(ValueError, match="refused"):
-        load_arrays(b"no pickle at all")
 
 
 def test_unknown_name_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:

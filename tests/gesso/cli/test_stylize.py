@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gesso.cli.main import main
-from launch.inference.pictures import to_uint8
+from gesso.common.pixels import to_uint8
 from tests.pictures import paintings, photographs
 
 

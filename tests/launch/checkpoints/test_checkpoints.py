@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from gesso.cli.main import main
+from gesso.common.files import sha256
 from launch.checkpoints import files, layout
 from launch.checkpoints.background import BackgroundIO
 from launch.inference.loading import load_family
@@ -92,7 +93,7 @@ def test_a_link_that_dangles_falls_back_on_the_newest_complete_one(tmp_path: Pat
 
 
 def test_killed_between_two_renames_the_new_one_is_found(saved: Path) -> None:
-    saved.rename(files.aside(saved))
+    saved.rename(files.partial_folder(saved))
     incomplete = saved.with_name("000000000300.partial")
     incomplete.mkdir()
     files.recover(saved.parent)
@@ -259,5 +260,5 @@ def vouch(folder: Path, name: str) -> None:
     """Makes the marker vouch for a file as it is now."""
     marker = json.loads((folder / "complete.json").read_text())
     file = folder / name
-    marker["files"][name] = {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
+    marker["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     (folder / "complete.json").write_text(json.dumps(marker))

@@ -10,8 +10,8 @@ from PIL import Image
 
 from datamodules.shards import ShardData
 from gesso.cli.main import main
+from gesso.common.pixels import to_uint8
 from launch.evaluation.styles import contents, most_of_a_rank
-from launch.inference.pictures import to_uint8
 from tests.pictures import photographs
 
 

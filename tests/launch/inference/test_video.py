@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gesso.common.pixels import to_uint8
 from launch.inference import video_out
-from launch.inference.pictures import to_uint8
 from launch.inference.video import VideoReader, VideoReport, stylize_video
 from tests.pictures import photographs
 

@@ -21,8 +21,9 @@ from scipy import stats
 import launch.rating
 from gesso.cli import rate
 from gesso.cli.main import explain
-from launch.inference.pictures import to_uint8
-from launch.rating.files import Key, read_key, read_sheet, write_whole
+from gesso.common.files import write_all_whole
+from gesso.common.pixels import to_uint8
+from launch.rating.files import Key, read_key, read_sheet
 from launch.rating.scores import Rating, by_method, differences, t_interval
 from tests.pictures import photographs
 
@@ -207,7 +208,7 @@ def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "missing" / "second"
     first.write_text("old")
     with pytest.raises(UnicodeEncodeError):
-        write_whole({first: "new", second: "\udc80"})
+        write_all_whole({first: "new", second: "\udc80"})
     assert first.read_text() == "old"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["first"]
 

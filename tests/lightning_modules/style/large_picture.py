@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import torch
 
-from launch.inference.pictures import to_uint8
+from gesso.common.pixels import to_uint8
 from launch.inference.stylization import stylizer
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.pictures.sizes import resize

@@ -14,7 +14,7 @@ from PIL import Image
 from datamodules.assets.fetching import fetch
 from datamodules.paired import ContentStyleData
 from gesso.cli.main import main
-from launch.inference.pictures import to_uint8
+from gesso.common.pixels import to_uint8
 from launch.runs.folder import RunFolder
 from lightning_modules.style.adain import STYLE_LAYERS, AdaIN
 from tests.launch.identity import assert_identical, training_state

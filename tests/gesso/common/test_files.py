@@ -1,0 +1,75 @@
+"""Files are whole or absent, and errors name them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from gesso.common.files import partial_path, sha256, write_all_whole, write_whole, writing_whole
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file.bin"
+    with writing_whole(file) as partial:
+        partial.write_bytes(b"half")
+        assert not file.exists()
+        assert partial.parent == file.parent
+    assert file.read_bytes() == b"half"
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    file = tmp_path / "file"
+    write_whole(file, "before\n")
+    with pytest.raises(error), writing_whole(file) as partial:
+        _write_and_raise(partial, error)
+    assert file.read_text() == "before\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def _write_and_raise(partial: Path, error: type[BaseException]) -> None:
+    partial.write_text("after")
+    raise error
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with writing_whole(file) as one:
+        one.write_text("one")
+        write_whole(file, "other")
+    assert file.read_text() == "one"
+    assert partial_path(file) != partial_path(file)
+
+
+def test_an_error_names_the_file_and_keeps_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"file: cannot be written \(No space left on device\)") as caught:
+        write_whole(file, b"data")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_files_come_together_or_not_at_all(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "first", tmp_path / "second"
+    write_all_whole({first: "1", second: "2"})
+    assert (first.read_text(), second.read_text()) == ("1", "2")
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(OSError, match="second: cannot be written"):
+        write_all_whole({first: "3", second: "4"})
+    assert first.read_text() == "1"
+    assert [*first.parent.iterdir(), *second.iterdir()] == [first]
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 5000)
+    assert sha256(tmp_path / "file") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
