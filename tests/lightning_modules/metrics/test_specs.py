@@ -1,4 +1,4 @@
-"""The table of metrics: directions as the papers have them, modes that follow or contradict, other packages' metrics."""
+"""The table of metrics: directions as in the papers, modes that follow or contradict, other packages' metrics."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def test_what_is_measured_where_nothing_was_named() -> None:
         "gram_distance",
         "statistics_distance",
     }
-    with pytest.raises(
-        ValueError, match="--metrics: ssim cannot be measured of a DCGAN; choose from fid, kid"
-    ):
+    with pytest.raises(ValueError, match="--metrics: ssim cannot be measured of a DCGAN; choose from fid, kid"):
         specs.choose("generation", ["fid", "ssim"], "training", what="a DCGAN", option="--metrics")
     with pytest.raises(ValueError, match="no metric 'fidd'"):
         specs.find("fidd")
