@@ -170,7 +170,7 @@ def prepare(request: Request) -> list[Training]:
 
 
 def _prepare(request: Request, argv: list[str], number: int) -> Training:
-    from launch.callbacks.clock import run_folder
+    from launch.callbacks.lookup import run_folder
     from launch.training.rehearsal import check, provide, rehearse
 
     job = request.job

@@ -88,8 +88,8 @@ def measured(cli: GessoCLI) -> dict[str, Direction | None]:
     """Names of all metrics that this training measures in validation, and which way is better; None: not known."""
     import torch
 
-    from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
+    from launch.callbacks.lookup import find
     from launch.evaluation.samples import held_out
 
     evaluation = find(cli.trainer, Evaluation)

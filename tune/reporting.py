@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 
 from launch.callbacks.checkpoints import Checkpoints
-from launch.callbacks.clock import find, run_folder
+from launch.callbacks.lookup import find, run_folder
 from launch.checkpoints import files
 from tune.handed import Handed
 from tune.journal import Journal, Report

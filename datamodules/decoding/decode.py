@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from datamodules.decoding.cutting import cut
 from datamodules.decoding.images import read_image
-from datamodules.decoding.jpeg import MAX_PIXELS, Box, JpegFrame, cut, jpeg_frame
+from datamodules.decoding.jpeg import MAX_PIXELS, Box, JpegFrame, jpeg_frame
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks before the pixels that ask for more than copying them: transparency, profile, orientation, animation.

@@ -1,4 +1,4 @@
-"""A JPEG's structure: which files need no care, and a smaller JPEG of a part of one."""
+"""A JPEG's structure, and which files need no care."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 
 #: Of an image that is decoded here.
 MAX_PIXELS = 100_000_000
+#: Bytes behind the frame header within which its Huffman tables lie; mostly they take 432.
+HUFFMAN_TABLES = 2048
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 #: The second bytes of markers: Huffman tables, scan.
 DHT, SOS = 0xC4, 0xDA
@@ -20,7 +22,6 @@ _FRAMES = {0xC0, 0xC1, _PROGRESSIVE}  # baseline, extended, progressive: what ev
 _NO_FRAMES = {DHT, 0xC8, 0xCC}  # the other segments that share the frames' range of markers
 _EXIF_ORIENTATION = 0x0112
 _HEAD = 256  # the frame header mostly begins at byte 158, after JFIF's segment and two quantization tables
-_HUFFMAN_TABLES = 2048  # room for them behind the frame header; mostly they take 432
 _SRGB = (b"sRGB", b"s\0R\0G\0B")
 
 
@@ -80,18 +81,6 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def cut(data: bytes, frame: JpegFrame, box: Box, margin: int) -> Piece:
-    """What has to be decoded of a JPEG for a box of it with a margin, in pixels."""
-    restarts = data.find(RESTARTS, frame.at, frame.at + _HUFFMAN_TABLES)
-    if restarts >= 0:
-        from datamodules.decoding.restart import between_markers
-
-        piece = between_markers(data, frame, box, margin, restarts)
-        if piece is not None:
-            return piece
-    return _without_rows_below(data, frame, box.top + box.height + margin)
-
-
 @lru_cache(64)
 def _frame_in_head(head: bytes) -> JpegFrame | None:
     """The frame header if a JPEG's first bytes hold it, and all that goes before it."""
@@ -121,15 +110,6 @@ def _read_frame(content: bytes, at: int, baseline: bool) -> JpegFrame | None:
     if not (1 <= across <= 4 and 1 <= down <= 4):
         return None
     return JpegFrame(at, height, width, components, 8 * down, 8 * across, baseline)
-
-
-def _without_rows_below(data: bytes, frame: JpegFrame, bottom: int) -> Piece:
-    """With a smaller height in its header, a JPEG ends there, and the rest is data that no decoder expects."""
-    height = min(frame.height, bottom)
-    if height == frame.height or not frame.baseline or not data.endswith(EOI):
-        return Piece(data, Box(0, 0, frame.height, frame.width), True)
-    shorter = b"".join((data[: frame.at], height.to_bytes(2), memoryview(data)[frame.at + 2 :]))
-    return Piece(shorter, Box(0, 0, height, frame.width), False)
 
 
 def _needs_care(segment: bytes) -> bool:

@@ -115,9 +115,10 @@ def _out(arguments: argparse.Namespace, content: Path, suffix: str) -> Path:
 
 def _request(arguments: argparse.Namespace) -> Request:
     from launch.inference import stylization
+    from launch.inference.pictures import read_picture
     from lightning_modules.pictures.sizes import fit
 
-    styles = [stylization.read_picture(Path(name)) for name in arguments.style]
+    styles = [read_picture(Path(name)) for name in arguments.style]
     if arguments.style_size:
         styles = [fit(style, arguments.style_size) for style in styles]
     return stylization.Request(

@@ -108,8 +108,8 @@ def prepare(arguments: argparse.Namespace) -> Any:
     Raises:
         ValueError, FileNotFoundError: one line; nothing was written.
     """
-    from launch.callbacks.clock import find
     from launch.callbacks.evaluation import Evaluation
+    from launch.callbacks.lookup import find
     from launch.runs.folder import RunFolder
     from launch.training.lightning_cli import save_config
     from launch.training.rehearsal import check, provide, rehearse

@@ -9,8 +9,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from launch.callbacks.clock import Every, clock_of, find, run_folder
+from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.evaluation import Evaluation
+from launch.callbacks.lookup import find, run_folder
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
 from launch.runs.folder import RunFolder, at_images

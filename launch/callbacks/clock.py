@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from launch.runs.folder import RunFolder
+from launch.callbacks.lookup import find, run_folder
 from launch.runs.tracking import record
 from lightning_modules.core.family import ImageFamily
-
-C = TypeVar("C", bound=L.Callback)
 
 
 class Every:
@@ -101,16 +98,6 @@ class Clock(L.Callback):
             images_per_second=round(self.images_per_second, 1),
             **fields,
         )
-
-
-def run_folder(trainer: L.Trainer) -> RunFolder:
-    """The run that this trainer trains."""
-    return RunFolder(Path(trainer.default_root_dir))
-
-
-def find(trainer: Any, kind: type[C]) -> C | None:
-    """The trainer's callback of this kind."""
-    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
 
 
 def clock_of(trainer: L.Trainer) -> Clock:

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from launch.callbacks.clock import find
+from launch.callbacks.lookup import find
 from launch.strategies.shards import Shards
 from lightning_modules.core.family import ImageFamily
 

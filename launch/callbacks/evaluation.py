@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from launch.callbacks.clock import find
+from launch.callbacks.lookup import find
 from launch.callbacks.progress import Progress
 from launch.evaluation import samples as evaluation
 from launch.evaluation import styles as style_evaluation

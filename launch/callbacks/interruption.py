@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
-from launch.callbacks.clock import find
+from launch.callbacks.lookup import find
 from launch.training.signals import Interrupted, act_on_ctrl_c, agreed, listening
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from launch.callbacks.clock import Every, clock_of, run_folder
+from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.ema import averaged
+from launch.callbacks.lookup import run_folder
 from launch.evaluation.samples import held_out
 from launch.inference.pictures import image_grid, save_png
 from launch.runs.folder import at_images

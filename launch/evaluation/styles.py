@@ -17,7 +17,7 @@ from lightning_modules.kinds.stylizing import StyleFamily, sheet
 from lightning_modules.metrics.specs import ExtractorName
 from lightning_modules.metrics.style import StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
-from lightning_modules.pictures.flow import TemporalSmoother
+from lightning_modules.pictures.smoothing import TemporalSmoother
 
 #: So many of the held-out styles take turns.
 STYLES = 64

@@ -1,4 +1,4 @@
-"""Images for people: from tensors to grids to PNG files."""
+"""Image files: pictures to tensors, and tensors to grids to PNG files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,35 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from datamodules.decoding.images import BadImage, read_image
 from gesso.common.files import writing_whole
-from gesso.common.pixels import to_uint8
+from gesso.common.pixels import to_float, to_uint8
 
 #: Grids of tiny images are enlarged to this width in pixels: digits of 28 x 28 are specks on today's screens.
 LEGIBLE_WIDTH = 600
 
 #: What lies between the images, and where a last row ends early.
 GROUND = 255
+
+
+def read_picture(file: Path, *, channels: int = 3) -> Tensor:
+    """An image file, upright and in sRGB: [1, channels, H, W] in [-1, 1].
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no image, or a broken one.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such picture")
+    try:
+        image = read_image(file.read_bytes(), channels)
+    except BadImage as error:
+        raise ValueError(f"{file}: not a picture that can be read ({error})") from error
+    return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
 
 
 def image_grid(

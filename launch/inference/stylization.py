@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from datamodules.decoding.images import BadImage, read_image
-from gesso.common.pixels import to_float, to_uint8
-from launch.inference.pictures import save_png
+from gesso.common.pixels import to_uint8
+from launch.inference.pictures import read_picture, save_png
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.pictures.colors import keep_chrominance, match_colors
 from lightning_modules.pictures.sizes import fit
@@ -46,22 +45,6 @@ class Request:
     colors: KeepColors = "no"
     size: int | None = None
     tile: int | None = None
-
-
-def read_picture(file: Path, *, channels: int = 3) -> Tensor:
-    """An image file, upright and in sRGB: [1, channels, H, W] in [-1, 1].
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no image, or a broken one.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such picture")
-    try:
-        image = read_image(file.read_bytes(), channels)
-    except BadImage as error:
-        raise ValueError(f"{file}: not a picture that can be read ({error})") from error
-    return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
 
 
 def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:

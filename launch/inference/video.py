@@ -11,7 +11,8 @@ from torch import Tensor
 
 from launch.inference.video_in import Frame, VideoReader
 from launch.inference.video_out import VideoWriter
-from lightning_modules.pictures.flow import TemporalConsistency, TemporalSmoother
+from lightning_modules.metrics.temporal import TemporalConsistency
+from lightning_modules.pictures.smoothing import TemporalSmoother
 
 __all__ = ["SUFFIXES", "Frame", "VideoReader", "VideoReport", "VideoWriter", "stylize_video"]
 

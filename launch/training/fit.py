@@ -17,9 +17,10 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
-from launch.callbacks.clock import clock_of, find, run_folder
+from launch.callbacks.clock import clock_of
 from launch.callbacks.ema import EMA
 from launch.callbacks.evaluation import Evaluation
+from launch.callbacks.lookup import find, run_folder
 from launch.checkpoints import layout
 from launch.report import write_report
 from launch.runs.folder import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datamodules.assets.fetching import fetch
-from launch.inference.stylization import read_picture
+from launch.inference.pictures import read_picture
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.kinds.stylizing import StyleFamily
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
-from launch.callbacks.clock import find
 from launch.callbacks.evaluation import Evaluation
+from launch.callbacks.lookup import find
 from launch.training.lightning_cli import GessoCLI, build, check_data, with_recipes
 from launch.training.provisions import provide_styles, provide_weights
 

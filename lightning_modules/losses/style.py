@@ -141,20 +141,6 @@ def statistics_loss(features: Tensor, target_mean: Tensor, target_std: Tensor) -
     return F.mse_loss(mean, target_mean.expand_as(mean)) + F.mse_loss(std, target_std.expand_as(std))
 
 
-def adain(content: Tensor, target_mean: Tensor, target_std: Tensor) -> Tensor:
-    """Adaptive instance normalisation (Huang and Belongie 2017, eq. 8): content's features with a style's statistics.
-
-    Args:
-        content: [N, C, H, W].
-        target_mean, target_std: of ``mean_std`` of the style's features.
-
-    Returns:
-        Like ``content``, in its dtype.
-    """
-    mean, std = mean_std(content)
-    return ((content.float() - mean) / std * target_std + target_mean).to(content.dtype)
-
-
 def sliced_wasserstein_loss(features: Tensor, target: Tensor, directions: Tensor) -> Tensor:
     """Distance of two pictures' distributions of feature vectors (Heitz et al. 2021, "A Sliced Wasserstein Loss").
 

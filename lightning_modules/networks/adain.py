@@ -7,7 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.networks.layers import checkpointed, like_weights, reflect
+from lightning_modules.networks.checkpointing import checkpointed
+from lightning_modules.networks.padding import reflect
+from lightning_modules.networks.precision import like_weights
 from lightning_modules.networks.vgg import load_in_order
 
 #: Output channels of the convolutions at each side, which doubles from one tuple to the next.

@@ -8,19 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.attention import check_attention_resolution
 from lightning_modules.networks.batch_norm import batch_norm
-from lightning_modules.networks.layers import (
-    DownBlock,
-    Normalization,
-    UpBlock,
-    add_spectral_norm_,
-    check_attention_resolution,
-    checkpointed,
-    init_dcgan_,
-    like_weights,
-    required_labels,
-    stage_channels,
-)
+from lightning_modules.networks.blocks import DownBlock, Normalization, UpBlock, stage_channels
+from lightning_modules.networks.checkpointing import checkpointed
+from lightning_modules.networks.conditioning import required_labels
+from lightning_modules.networks.initialization import init_dcgan_
+from lightning_modules.networks.precision import like_weights
+from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
 
 class DCGANGenerator(nn.Module):

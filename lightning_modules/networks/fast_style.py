@@ -7,8 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
-from lightning_modules.networks.layers import checkpointed, like_weights, reflect
+from lightning_modules.networks.padding import reflect
+from lightning_modules.networks.precision import like_weights
 
 #: ``johnson``: the paper's, 1.7 million weights; ``light``: depthwise separable residuals at half the width, and a last
 #: kernel of 3 x 3.

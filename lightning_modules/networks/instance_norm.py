@@ -38,3 +38,17 @@ class ConditionalInstanceNorm(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             scale = weight / std
             return torch.addcmul((bias - mean * scale).to(x.dtype), x, scale.to(x.dtype))
+
+
+def adain(content: Tensor, target_mean: Tensor, target_std: Tensor) -> Tensor:
+    """Adaptive instance normalisation (Huang and Belongie 2017, eq. 8): content's features with a style's statistics.
+
+    Args:
+        content: [N, C, H, W].
+        target_mean, target_std: of ``mean_std`` of the style's features.
+
+    Returns:
+        Like ``content``, in its dtype.
+    """
+    mean, std = mean_std(content)
+    return ((content.float() - mean) / std * target_std + target_mean).to(content.dtype)

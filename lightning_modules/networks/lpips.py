@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gesso.common.pickles import load_arrays
-from lightning_modules.networks.layers import like_weights
+from lightning_modules.networks.precision import like_weights
 
 LPIPSName = Literal["vgg16", "alexnet"]
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.networks.layers import DownBlock, UpBlock, checkpointed, like_weights, stage_channels
+from lightning_modules.networks.blocks import DownBlock, UpBlock, stage_channels
+from lightning_modules.networks.checkpointing import checkpointed
+from lightning_modules.networks.precision import like_weights
 
 
 class VAEEncoder(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.networks.layers import like_weights, reflect
+from lightning_modules.networks.padding import reflect
+from lightning_modules.networks.precision import like_weights
 
 #: Convolutions of each block, and their channels.
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))

@@ -1,11 +1,5 @@
-"""Videos that do not flicker: what moved pictures carried along, and how much still flickers.
-
-The motion is always that of the content, since it is the same whatever is made of it:
-
-- ``motion_between``: dense optical flow (DIS, Kroeger et al. 2016) and where it can be believed (Ruder et al. 2016).
-- ``TemporalSmoother``: each picture blended with the one before it, carried along by the motion.
-- ``TemporalConsistency``: the warping error of Lai et al. (2018), "Learning Blind Video Temporal Consistency".
-"""
+"""Motion between two frames: dense optical flow (DIS, Kroeger et al. 2016), and where it can be believed (Ruder et al.
+2016)."""
 
 from __future__ import annotations
 
@@ -17,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 #: Flow is computed with the longer side at most this long, in pixels: more takes time and finds no other motion.
 FLOW_SIDE = 640
@@ -27,8 +20,6 @@ LEAST_SIDE = 12
 SAME_PLACE = 0.06
 #: With less of the picture believed than this, the camera has been cut away from it.
 CUT = 0.15
-#: Detail is what differs from the mean of (2 r + 1)^2 pixels, and its strength a mean over (4 r + 1)^2.
-DETAIL = 3
 
 Field = NDArray[np.float32]
 
@@ -141,134 +132,3 @@ def warp(picture: Tensor, flow: Tensor) -> Tensor:
     y = torch.arange(height, device=flow.device)[:, None] + 0.5
     grid = torch.stack([(flow[:, 0] + x) * (2 / width) - 1, (flow[:, 1] + y) * (2 / height) - 1], -1)
     return F.grid_sample(picture, grid.to(picture), mode="bicubic", padding_mode="border", align_corners=False)
-
-
-class TemporalConsistency(Metric):
-    """How much a video flickers: the difference of its frames to those before them, carried along by the motion.
-
-    Only visible places count, and the motion is the content's, not that of the video that is measured. Values are of
-    [0, 1]. Lai et al. (2018) report the mean square; ``warped_psnr`` is that in decibels.
-
-    - ``warping_error``: mean absolute difference.
-    - ``warped_psnr``: -10 log10 of the mean square difference.
-
-    States are sums: memory does not grow with the video, and several videos or ranks add up place by place.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-    absolute: Tensor
-    square: Tensor
-    count: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("absolute", "square", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, carried: Tensor, now: Tensor, visible: Tensor) -> None:
-        """One step.
-
-        Args:
-            carried: the frame before, at its new place: ``warp(before, motion.flow)``; [1, C, H, W] in [-1, 1].
-            now: the frame, likewise.
-            visible: [1, 1, H, W], 1 where they are compared: ``motion.visible``.
-        """
-        difference = (now - carried).float() / 2 * visible
-        self.absolute += difference.abs().sum()
-        self.square += difference.square().sum()
-        self.count += visible.sum() * now.shape[1]
-
-    def compute(self) -> dict[str, Tensor]:
-        """Scalars; NaN when nothing could be compared."""
-        return {
-            "warping_error": (self.absolute / self.count).float(),
-            "warped_psnr": (-10 * torch.log10(self.square / self.count)).float(),
-        }
-
-
-def blend(styled: Tensor, carried: Tensor, trust: Tensor, smooth: float) -> Tensor:
-    """s + m λ (c - s), with the detail that this averages away brought back to the strength it has in s.
-
-    The texture that a style invents does not stick to things, so that averages of it are blurred. Hence the detail is
-    amplified as in the variance-preserving blending of Heitz and Neyret (2018), by at most what two unrelated
-    textures lose, and never beyond the strength it has around that place in s.
-
-    Args:
-        styled: s, [1, C, H, W] in [-1, 1].
-        carried: c, likewise.
-        trust: m, [1, 1, H, W] in [0, 1].
-        smooth: λ.
-
-    Returns:
-        [1, C, H, W] in [-1, 1].
-    """
-    share = trust * smooth
-    mixed = torch.lerp(styled, carried, share)
-    detail = mixed - box(mixed, DETAIL)
-    wanted, found = (strength(field) for field in (styled - box(styled, DETAIL), detail))
-    lost = (share.square() + (1 - share).square()).rsqrt()
-    gain = torch.minimum((wanted / (found + 1e-6)).sqrt().clamp_min(1), lost)
-    return (mixed + (gain - 1) * detail).clamp(-1, 1)
-
-
-def box(picture: Tensor, radius: int) -> Tensor:
-    """Means over (2 radius + 1)^2 pixels of [1, C, H, W]; the border goes on outside."""
-    padded, side = F.pad(picture, (radius,) * 4, mode="replicate"), 2 * radius + 1
-    return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)
-
-
-def strength(detail: Tensor) -> Tensor:
-    """Mean square around each place, over all channels so that no hue is favoured: [1, C, H, W] to [1, 1, H, W]."""
-    return box(detail.square().mean(1, keepdim=True), 2 * DETAIL)
-
-
-class TemporalSmoother:
-    """Stylised frames in, the same without flicker out, one by one: out_t = s_t + m_t λ (warp(out_{t-1}) - s_t).
-
-    See ``blend`` for what keeps the pictures sharp. Memory: one frame of the content and two of the style, however long
-    the video is.
-
-    Args:
-        smooth: λ, from 0 (nothing) to below 1.
-
-    Attributes:
-        raw: flicker of the frames that came in.
-        smoothed: of those that went out.
-
-    Raises:
-        ValueError: ``smooth`` is not in [0, 1).
-    """
-
-    def __init__(self, smooth: float) -> None:
-        if not 0 <= smooth < 1:
-            raise ValueError(f"smooth is {smooth}; it goes from 0 (every frame for itself) to below 1")
-        self.smooth = smooth
-        self.raw = TemporalConsistency()
-        self.smoothed = TemporalConsistency()
-        self._before: tuple[Tensor, Tensor, Tensor] | None = None
-
-    @torch.no_grad()
-    def __call__(self, content: Tensor, styled: Tensor) -> Tensor:
-        """The next frame.
-
-        Args:
-            content: [1, 3, H, W] in [-1, 1].
-            styled: what was made of it, of any size, but of one all along.
-
-        Returns:
-            as ``styled``.
-        """
-        if content.shape[2:] != styled.shape[2:]:
-            content = F.interpolate(content, styled.shape[2:], mode="bilinear", antialias=True)
-        out = styled
-        if self._before is not None:
-            before, raw, smoothed = self._before
-            motion = motion_between(before, content.to(styled))
-            carried_raw, carried = warp(torch.cat([raw, smoothed], 1), motion.flow).chunk(2, 1)
-            # At 0 not even the rounding differs.
-            out = blend(styled, carried, motion.trust, self.smooth) if self.smooth else styled
-            self.raw.to(styled.device).update(carried_raw, styled, motion.visible)
-            self.smoothed.to(styled.device).update(carried, out, motion.visible)
-        self._before = (content.to(styled), styled, out)
-        return out

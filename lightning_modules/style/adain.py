@@ -12,9 +12,10 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss
-from lightning_modules.losses.style import adain, mean_std, statistics_loss
+from lightning_modules.losses.style import mean_std, statistics_loss
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.adain import Decoder
+from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
 

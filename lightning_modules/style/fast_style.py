@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
@@ -20,9 +19,9 @@ from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram, random_directions, relative_gram_loss, relative_sliced_wasserstein_loss
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
-from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.pictures.sizes import fit
-from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
+from lightning_modules.pictures.tiles import Tile, tiles
+from lightning_modules.style.tiled_statistics import whole_statistics
 
 CONTENT_LAYER = "relu3_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -242,47 +241,3 @@ def some_places(features: Tensor, generator: torch.Generator) -> Tensor:
     flat = features.flatten(2)
     drawn = torch.randperm(flat.shape[2], generator=generator)[:PLACES]
     return flat[:, :, drawn.to(flat.device)]
-
-
-@contextmanager
-def whole_statistics(network: nn.Module, run: Callable[[Tile], Tensor], parts: Sequence[Tile]) -> Iterator[None]:
-    """Inside, each norm of ``network`` normalises a tile by the statistics of the whole picture.
-
-    Those of a norm depend on all norms before it, so there is a pass over the tiles for each, up to that norm.
-
-    Args:
-        run: calls the network on a tile.
-        parts: the picture's tiles; a single one has the statistics itself.
-    """
-    norms = [module for module in network.modules() if isinstance(module, ConditionalInstanceNorm)]
-    try:
-        for norm in norms if len(parts) > 1 else ():
-            norm.given = merged_mean_std(_input_of(norm, run, part) for part in parts)
-        yield
-    finally:
-        for norm in norms:
-            norm.given = None
-
-
-def _input_of(norm: nn.Module, run: Callable[[Tile], Tensor], part: Tile) -> Tensor:
-    """The norm's input that the tile answers for; the network goes no further."""
-    found: list[Tensor] = []
-
-    def catch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0])
-        raise _EnoughSeen
-
-    handle = norm.register_forward_pre_hook(catch)
-    try:
-        run(part)
-    except _EnoughSeen:
-        pass
-    finally:
-        handle.remove()
-    seen_height = part.seen_bottom - part.seen_top
-    scale = next(scale for scale in (1, 2, 4) if -(-seen_height // scale) <= found[0].shape[2])
-    return part.own(found[0], scale)
-
-
-class _EnoughSeen(Exception):
-    """Ends a forward pass."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 
-from launch.callbacks.clock import run_folder
+from launch.callbacks.lookup import run_folder
 
 
 class Witness(L.Callback):

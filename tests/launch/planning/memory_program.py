@@ -23,8 +23,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from launch.callbacks.clock import find
 from launch.callbacks.ema import EMA
+from launch.callbacks.lookup import find
 from launch.planning.footprint import synthetic_batch
 from launch.strategies import ddp, zero
 from lightning_modules.gan.dcgan import DCGAN

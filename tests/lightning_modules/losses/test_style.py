@@ -9,7 +9,6 @@ from datamodules.assets.fetching import fetch
 from lightning_modules.losses.perceptual import content_loss, laplacian_loss, total_variation
 from lightning_modules.losses.style import (
     EPSILON,
-    adain,
     gram,
     gram_loss,
     mean_std,
@@ -20,6 +19,7 @@ from lightning_modules.losses.style import (
     statistics_loss,
     weighted_gram,
 )
+from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.vgg import VGG19
 from tests.pictures import paintings, photographs
 

@@ -14,10 +14,11 @@ from torch.utils.hooks import RemovableHandle
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from datamodules.assets.fetching import fetch
-from lightning_modules.losses.style import adain, mean_std
+from lightning_modules.losses.style import mean_std
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.style import STYLE_LAYERS, StyleMetrics
 from lightning_modules.networks.adain import Decoder
+from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
 from tests.lightning_modules.metrics.metrics_reference import scipy_frechet

@@ -1,0 +1,27 @@
+"""How a network's weights begin."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.batch_norm import ConditionalBatchNorm2d
+
+
+def init_dcgan_(network: nn.Module) -> None:
+    """Initialises in place as DCGAN does: weights N(0, 0.02), batch-norm scales N(1, 0.02), biases 0.
+
+    Embeddings are Glorot-uniform, as in the projection discriminator's own code (Miyato & Koyama 2018): with N(0, 0.02)
+    labels count for so little that after a short training many a digit is not that of its class.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.Embedding):
+            nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, ConditionalBatchNorm2d):
+            nn.init.normal_(module.scale, 1.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, Tensor):
+            nn.init.zeros_(bias)
