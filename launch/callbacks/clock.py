@@ -49,6 +49,9 @@ class Clock(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
 
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.total_kimg = self.total_images / 1000
+
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._tick = time.perf_counter()
         self._logged = (self.seconds, pl_module.images_seen)
@@ -85,7 +88,8 @@ class Clock(L.Callback):
         self._logged = (self.seconds, module.images_seen)
         losses = {f"loss/{name}": value for name, value in module.take_averages().items()}
         skipped = {f"skipped_updates/{name}": float(n) for name, n in module.skips.totals().items() if n}
-        record(trainer, {**losses, **skipped, "images_per_second": self.images_per_second})
+        rates = {f"lr/{name}": rate for name, rate in module.learning_rates().items()}
+        record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})
         self.write(trainer, module)
 
     @rank_zero_only

@@ -77,6 +77,11 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             rank_zero_warn(f"ZeRO 3 cannot differentiate twice: {', '.join(sorted(penalised))} stays at stage 2")
         for name, optimizer in zip(module._network_names, self.optimizers, strict=True):
             network = getattr(module, name)
+            if getattr(optimizer, "needs_whole_weights", False):
+                raise ValueError(
+                    f"{name}: {type(optimizer).__name__} needs whole weight matrices, of which ZeRO keeps flat slices: "
+                    "choose another optimizer (adamw), or --trainer.strategy ddp"
+                )
             for key, parameter in network.named_parameters():
                 if parameter.dim() == 0:
                     raise ValueError(f"{name}.{key} is a scalar, which ZeRO cannot shard: give it the shape [1]")

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
 
 from lightning_modules.core.family import Batch, Losses, Preview
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.latent import LatentFamily
 from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
 from lightning_modules.losses.weights import check_weights
@@ -49,6 +49,7 @@ class VAE(LatentFamily):
         super().__init__(**options)
         check_weights(beta=beta)
         self.save_hyperparameters()
+        self.optimizer = OptimizerOptions(lr=lr)
         self.latent_dim, self.beta, self.reconstruction = latent_dim, beta, reconstruction
         self.autoencoder = Autoencoder(
             resolution=resolution,
@@ -58,8 +59,8 @@ class VAE(LatentFamily):
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    def optimizers_by_network(self) -> dict[str, Optimizer]:
-        return {"autoencoder": Adam(self.autoencoder.parameters(), self.hparams["lr"], fused=True)}
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        return {"autoencoder": self.optimizer}
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("autoencoder",)

@@ -3,8 +3,8 @@
 A family wires networks to losses and nothing else::
 
     class MyGAN(ImageFamily):
-        def optimizers_by_network(self):
-            return {"generator": Adam(self.generator.parameters()), "discriminator": ...}
+        def optimization(self):
+            return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
 
         def step(self, batch):
             self.update("discriminator", self.discriminator_loss, batch)
@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.noise import NoiseRows, seed_everything
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.saved import check_checkpoint, named_state, numbered_state, parameter_names
 from lightning_modules.core.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
 
@@ -75,6 +76,8 @@ class ImageFamily(L.LightningModule):
         self.compile_networks = compile
         self.images_seen = 0
         self.steps_done = 0
+        #: Length of the training in thousands of images, where something knows it: some schedules end there.
+        self.total_kimg: float | None = None
         #: The network that is being updated.
         self.updating = ""
         #: How many updates in a row may be skipped, since losses or gradients are not finite, before training stops.
@@ -90,9 +93,24 @@ class ImageFamily(L.LightningModule):
 
     # ---- what a family answers --------------------------------------------------------------------------------------
 
-    @abstractmethod
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        """How each trained network is optimized, by the network's attribute name."""
+        return {}
+
     def optimizers_by_network(self) -> dict[str, Optimizer]:
-        """An optimizer for each trained network, by the network's attribute name."""
+        """A fresh optimizer for each trained network, as ``optimization`` says.
+
+        A family may bring others; their learning rates stay as they are.
+        """
+        return {name: options.optimizer(getattr(self, name)) for name, options in self.optimization().items()}
+
+    def learning_rates(self) -> dict[str, float]:
+        """The present learning rate of each network whose learning rate changes over the training."""
+        return {
+            name: options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            for name, options in self.optimization().items()
+            if options.changes
+        }
 
     @abstractmethod
     def step(self, batch: Batch) -> None:
@@ -170,6 +188,7 @@ class ImageFamily(L.LightningModule):
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(poisoned(values["loss"]) / len(parts))
                 self._average({f"{name}/{key}": value for key, value in values.items()})
+            self._set_learning_rate(name, optimizer)
             optimizer.step()
             # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
             getattr(self, name).zero_grad()
@@ -183,6 +202,14 @@ class ImageFamily(L.LightningModule):
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         return optimizers[self._network_names.index(name)]
+
+    def _set_learning_rate(self, name: str, optimizer: Any) -> None:
+        options = self.optimization().get(name)
+        if options is not None and options.changes:
+            rate = options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            # DeepSpeed's engines keep their flat partitions in the same groups.
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     @contextlib.contextmanager
     def _only(self, name: str) -> Iterator[None]:

@@ -29,7 +29,17 @@ def named_state(state: Mapping[str, Any], names: list[str]) -> State:
 def numbered_state(
     saved: Mapping[str, Any], optimizer: Optimizer, names: list[str], memory_format: torch.memory_format
 ) -> State:
-    """The inverse of ``named_state``, for a fresh ``optimizer``, whose options (learning rates ...) hold."""
+    """The inverse of ``named_state``, for a fresh ``optimizer``, whose options (learning rates ...) hold.
+
+    Raises:
+        ValueError: the optimizer that was saved treats the parameters in other groups.
+    """
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if [len(group["params"]) for group in saved["param_groups"]] != sizes:
+        raise ValueError(
+            f"the checkpoint's optimizer is of another kind than {type(optimizer).__name__}, "
+            "which the config asks for: go on with the run's own config.yaml"
+        )
     groups = [
         {**theirs, **ours}
         for theirs, ours in zip(saved["param_groups"], optimizer.state_dict()["param_groups"], strict=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.optim import Adam, Optimizer
 
 from lightning_modules.core.family import Batch, Losses
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.latent import LatentFamily
 from lightning_modules.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss
 from lightning_modules.losses.penalties import clip_weights_, gradient_penalty, r1_penalty
@@ -75,6 +75,8 @@ class DCGAN(LatentFamily):
         check_weights(lambda_gp=lambda_gp, r1_gamma=r1_gamma)
         self.save_hyperparameters()
         self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.generator_optimizer = OptimizerOptions(lr=generator_lr, beta1=beta1, beta2=beta2)
+        self.discriminator_optimizer = OptimizerOptions(lr=discriminator_lr, beta1=beta1, beta2=beta2)
         self.generator = DCGANGenerator(
             latent_dim=latent_dim,
             resolution=resolution,
@@ -96,12 +98,8 @@ class DCGAN(LatentFamily):
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    def optimizers_by_network(self) -> dict[str, Optimizer]:
-        betas = (self.hparams["beta1"], self.hparams["beta2"])
-        return {
-            "generator": Adam(self.generator.parameters(), self.hparams["generator_lr"], betas, fused=True),
-            "discriminator": Adam(self.discriminator.parameters(), self.hparams["discriminator_lr"], betas, fused=True),
-        }
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("generator",)

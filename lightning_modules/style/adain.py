@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from lightning_modules.core.family import Batch, Losses
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss
@@ -116,13 +116,14 @@ class AdaIN(StyleFamily):
         super().__init__(**options)
         check_weights(content_weight=content_weight, style_weight=style_weight, layer_weights=min(layer_weights))
         self.save_hyperparameters()
+        self.optimizer = OptimizerOptions(lr=lr)
         self.weights = {"content": content_weight, "style": style_weight}
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_mixing = style_mixing
         self.decoder = Decoder(gradient_checkpointing=gradient_checkpointing)
 
-    def optimizers_by_network(self) -> dict[str, Optimizer]:
-        return {"decoder": Adam(self.decoder.parameters(), self.hparams["lr"], fused=True)}
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        return {"decoder": self.optimizer}
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("decoder",)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
 
 from lightning_modules.core.family import Batch, Losses
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss, total_variation
@@ -92,6 +92,7 @@ class FastStyle(StyleFamily):
         # A checkpoint names its paintings wherever it is used.
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
+        self.optimizer = OptimizerOptions(lr=lr)
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_size = style_size
         count = max(1, len(styles))
@@ -112,8 +113,8 @@ class FastStyle(StyleFamily):
             raise ValueError("FastStyle needs a style picture: set --model.init_args.styles '[FILE, ...]'")
         self._pictures = [fit(picture, self.style_size) for picture in pictures]
 
-    def optimizers_by_network(self) -> dict[str, Optimizer]:
-        return {"network": Adam(self.network.parameters(), self.hparams["lr"], fused=True)}
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        return {"network": self.optimizer}
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("network",)

@@ -26,6 +26,7 @@ from launch.checkpoints.background import BackgroundIO
 from launch.strategies import ddp, zero
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.dcgan import DCGAN
 
 GLOBAL_BATCH = 8
@@ -78,6 +79,11 @@ def make(family: str, *, synchronised: bool = False, **options: Any) -> ImageFam
         module = DCGAN(**{**layer, "normalization": "none"}, loss="hinge", spectral_norm=True, attention_resolution=16)
     else:
         module = VAE(**SMALL, **options)
+    if family == "scheduled":
+        module.optimizer = OptimizerOptions("adamw", lr=2e-3, weight_decay=0.01, warmup_kimg=0.016, schedule="cosine")
+        module.total_kimg = 0.1
+    if family == "muon":
+        module.optimizer = OptimizerOptions("muon", lr=2e-3, weight_decay=0.01)
     # Batch norm's statistics are each rank's own, and would differ between one rank and two.
     for part in list(module.modules()) if not synchronised else ():
         for name, child in part.named_children():

@@ -75,6 +75,7 @@ def test_options_mean_the_same_under_zero(tmp_path: Path) -> None:
         "weight clipping": {"family": "wgan"},
         "spectral norm and attention": {"family": "spectral"},
         "accumulation and clipping": {"family": "vae", "micro_batches": 2, "gradient_clip_norm": 0.05},
+        "AdamW with warm-up and cosine decay": {"family": "scheduled"},
         "gradient checkpointing": {"family": "vae", "gradient_checkpointing": True},
     }
     strategies = (*STAGES, "zero2_offload", "zero3_offload")
@@ -89,6 +90,27 @@ def test_options_mean_the_same_under_zero(tmp_path: Path) -> None:
     for name in options:
         for strategy in strategies:
             assert_same_training(results[f"{name}-{strategy}"], results[f"{name}-ddp"])
+
+
+def test_a_scheduled_learning_rate_goes_on_under_another_strategy(tmp_path: Path) -> None:
+    job = {"family": "scheduled"}
+    results = run(
+        tmp_path,
+        {**job, "name": "whole", "strategy": "ddp", "until": 12},
+        {**job, "name": "half", "strategy": "zero3", "until": 6},
+        {**job, "name": "again", "strategy": "zero1", "until": 12, "resume": str(tmp_path / "half")},
+    )
+    assert_same_training(results["again"], results["whole"], last=6)
+
+
+def test_muon_trains_alike_on_two_ranks_and_zero_refuses_it(tmp_path: Path) -> None:
+    job = {"family": "muon", "until": 10, "strategy": "ddp"}
+    results = run(tmp_path, {**job, "name": "two"}, {**job, "name": "one", "devices": 1})
+    assert_same_training(results["two"], results["one"])
+    with pytest.raises(
+        RuntimeError, match="autoencoder: Muon needs whole weight matrices.*adamw.*--trainer.strategy ddp"
+    ):
+        run(tmp_path, {**job, "name": "refused", "strategy": "zero2"})
 
 
 def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path: Path) -> None:

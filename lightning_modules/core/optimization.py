@@ -1,0 +1,134 @@
+"""How a network is optimized: kind of optimizer, learning rate and its schedule, as options of a recipe.
+
+A learning rate is a pure function of the images seen: a resumed run stores nothing for it, and any number of ranks or
+images to a batch follows the same curve.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer, RAdam
+
+from lightning_modules.core.muon import Muon, hidden_matrices
+
+OptimizerKind = Literal["adam", "adamw", "radam", "muon"]
+Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """One network's optimizer, and its learning rate over the training.
+
+    Args:
+        kind: ``adam`` (Kingma and Ba 2015), ``adamw`` (Loshchilov and Hutter 2019), ``radam`` (Liu et al. 2020) or
+            ``muon`` (Jordan et al. 2024: orthogonal updates of hidden weight matrices and kernels, AdamW for the rest;
+            not under ZeRO).
+        lr: learning rate, after the warm-up and before any decay.
+        beta1: decay rate of the mean of the gradients.
+        beta2: decay rate of the mean of their squares.
+        eps: added to the root of that mean.
+        weight_decay: decoupled from the gradient, except with ``adam``, where it is an L2 penalty.
+        momentum: of ``muon``.
+        warmup_kimg: thousands of images over which the learning rate rises linearly from 0; 0: none.
+        schedule: what follows: ``constant``; ``linear`` or ``cosine`` (Loshchilov and Hutter 2017) decay to
+            ``final_lr``; ``inverse_sqrt`` (EDM2, Karras et al. 2024): lr / sqrt(t / t0), t0 being where decay begins.
+        hold_kimg: thousands of images until which the learning rate stays before it decays (counted from the start of
+            training, so the warm-up is part of it); ``inverse_sqrt`` needs it or a warm-up.
+        decay_kimg: thousands of images at which ``linear`` and ``cosine`` arrive; None: the length of the training.
+        final_lr: where they arrive.
+
+    Raises:
+        ValueError: a number out of its range; names it.
+    """
+
+    kind: OptimizerKind = "adam"
+    lr: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.95
+    warmup_kimg: float = 0.0
+    schedule: Schedule = "constant"
+    hold_kimg: float = 0.0
+    decay_kimg: float | None = None
+    final_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "weight_decay", "warmup_kimg", "hold_kimg", "final_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more and less than 1")
+        if self.decay_kimg is not None and self.decay_kimg <= self._decay_begins:
+            raise ValueError(
+                f"decay_kimg is {self.decay_kimg}; it must be more than warmup_kimg and hold_kimg "
+                f"({self._decay_begins:g}), where decay begins"
+            )
+        if self.schedule == "inverse_sqrt" and not self._decay_begins:
+            raise ValueError("schedule inverse_sqrt needs hold_kimg or warmup_kimg: where decay begins")
+
+    def optimizer(self, network: nn.Module) -> Optimizer:
+        """A fresh optimizer of the network's parameters."""
+        betas = (self.beta1, self.beta2)
+        match self.kind:
+            case "adam":
+                return Adam(network.parameters(), self.lr, betas, self.eps, self.weight_decay, fused=True)
+            case "adamw":
+                return AdamW(network.parameters(), self.lr, betas, self.eps, self.weight_decay, fused=True)
+            case "radam":
+                return RAdam(
+                    network.parameters(), self.lr, betas, self.eps, self.weight_decay, decoupled_weight_decay=True
+                )
+            case "muon":
+                matrices = hidden_matrices(network)
+                chosen = {id(matrix) for matrix in matrices}
+                return Muon(
+                    matrices,
+                    [parameter for parameter in network.parameters() if id(parameter) not in chosen],
+                    lr=self.lr,
+                    momentum=self.momentum,
+                    betas=betas,
+                    eps=self.eps,
+                    weight_decay=self.weight_decay,
+                )
+        raise ValueError(f"optimizer kind {self.kind!r} is unknown; choose adam, adamw, radam or muon")
+
+    @property
+    def changes(self) -> bool:
+        """Whether the learning rate is another at one time than at another."""
+        return self.schedule != "constant" or self.warmup_kimg > 0
+
+    def learning_rate(self, images_seen: int, *, total_kimg: float | None = None) -> float:
+        """The learning rate of the step that begins after so many images.
+
+        Args:
+            images_seen: images trained on before this step.
+            total_kimg: length of the training, which stands for a missing ``decay_kimg``.
+
+        Raises:
+            ValueError: neither ``decay_kimg`` nor ``total_kimg`` says when the decay ends.
+        """
+        kimg, begins = images_seen / 1000, self._decay_begins
+        if kimg < self.warmup_kimg:
+            return self.lr * kimg / self.warmup_kimg
+        if self.schedule == "constant" or kimg <= begins:
+            return self.lr
+        if self.schedule == "inverse_sqrt":
+            return self.lr / math.sqrt(kimg / begins)
+        ends = self.decay_kimg if self.decay_kimg is not None else total_kimg
+        if ends is None:
+            raise ValueError(f"schedule {self.schedule} needs decay_kimg, since nothing says how long training is")
+        remaining = 1 - min((kimg - begins) / max(ends - begins, 1e-9), 1.0)
+        if self.schedule == "cosine":
+            remaining = (1 + math.cos(math.pi * (1 - remaining))) / 2
+        return self.final_lr + (self.lr - self.final_lr) * remaining
+
+    @property
+    def _decay_begins(self) -> float:
+        return max(self.warmup_kimg, self.hold_kimg)
