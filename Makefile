@@ -6,7 +6,7 @@ SHARDS := shards/mnist
 # DeepSpeed would try to compile its operators at installation; it does so at first use instead.
 export DS_BUILD_OPS := 0
 
-.PHONY: demo test test-fast test-slurm lint bench clean
+.PHONY: demo test test-quick test-slurm test-gpu lint bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml
@@ -29,8 +29,13 @@ test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
-test-fast: $(VENV)/.ready
-	@$(BIN)/python -m pytest -m "not gpu and not slow and not slurm"
+# The inner loop: what is marked `quick`, pure functions that fetch nothing and start no process.
+test-quick: $(VENV)/.ready
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m quick -n 2 --dist loadfile
+
+# What needs CUDA, on a machine that has it.
+test-gpu: $(VENV)/.ready
+	@$(BIN)/python -m pytest -m gpu
 
 # On a SLURM of its own, of two virtual nodes, with 100 preemptions: about an hour on two cores.
 test-slurm: $(VENV)/.ready
@@ -40,6 +45,7 @@ lint: $(VENV)/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

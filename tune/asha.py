@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-
+from gesso.common.extras import needing
 from tune.journal import Report
 from tune.search import Search
 from tune.sweep import Sweep
+
+with needing("tune"):
+    from ray.tune.experiment import Trial
+    from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 
 class Asha(FIFOScheduler):

@@ -27,10 +27,8 @@ os.environ.update(
     }
 )
 
-import ray
-from ray import tune
-from ray.tune.execution.placement_groups import PlacementGroupFactory
 
+from gesso.common.extras import needing
 from tune.checks import check_room
 from tune.handed import needed
 from tune.nodes import PATIENCE
@@ -39,6 +37,11 @@ from tune.search import Search
 from tune.sweep import Placement, Sweep
 from tune.trial import run_trial
 from tune.watch import Row, Watch, read_rows
+
+with needing("tune"):
+    import ray
+    from ray import tune
+    from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 
 @contextlib.contextmanager

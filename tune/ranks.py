@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from lightning.pytorch.utilities import rank_zero_only
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from gesso.common.extras import needing
 from tune.sweep import Placement
+
+with needing("tune"):
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 #: What would make Lightning take a trial for a rank of the training that surrounds the sweep.
 FOREIGN = (

@@ -10,21 +10,24 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import (
-    FIFOScheduler,
-    MedianStoppingRule,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
-from ray.tune.schedulers.pb2 import PB2
 
+from gesso.common.extras import needing
 from tune.asha import Asha
 from tune.journal import TIME, Report
 from tune.search import Search
 from tune.space import Dimension, Space
 from tune.sweep import Sweep
 from tune.trials import Trials
+
+with needing("tune"):
+    from ray.tune.experiment import Trial
+    from ray.tune.schedulers import (
+        FIFOScheduler,
+        MedianStoppingRule,
+        PopulationBasedTraining,
+        TrialScheduler,
+    )
+    from ray.tune.schedulers.pb2 import PB2
 
 #: PBT's factors: quantiles of two log-normal distributions, one to search with (30 %) and one to settle with (5 %). Two
 #: factors (1.2 and 0.8, as in the paper) leave gaps that a small population never closes: 8 trials found a planted

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ray.tune.experiment import Experiment, Trial
-from ray.tune.search.search_algorithm import SearchAlgorithm
-
+from gesso.common.extras import needing
 from launch.runs.folder import RunFolder
 from tune.draw import count, draw
 from tune.sweep import Sweep
 from tune.trials import Drawn, End, Trials
+
+with needing("tune"):
+    from ray.tune.experiment import Experiment, Trial
+    from ray.tune.search.search_algorithm import SearchAlgorithm
 
 #: How often a trial whose process was lost begins again; one that fails by itself does not.
 RETRIES = 3

@@ -23,10 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ray import tune
-from ray.tune.search.sample import Integer
 
+from gesso.common.extras import needing
 from launch.training.recipes import described, resolve
+
+with needing("tune"):
+    from ray import tune
+    from ray.tune.search.sample import Integer
 
 SPACES = Path(__file__).parent / "spaces"
 

@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
+from gesso.common.extras import needing
 from launch.checkpoints import files
 from launch.runs.folder import RunFolder
 from tune.handed import Handed, needed
@@ -23,6 +22,9 @@ from tune.journal import Journal, Report
 from tune.ranks import environment, limit_threads, others, printing_to
 from tune.reporting import Reporting
 from tune.sweep import Sweep, open_sweep
+
+with needing("tune"):
+    from ray import tune
 
 #: In Ray's checkpoint: whose it is, and up to which report it goes.
 NOTE = "trial.json"

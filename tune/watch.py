@@ -11,18 +11,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from ray.tune.experiment import Trial
-from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gesso.common.extras import needing
 from gesso.common.files import write_whole
 from launch.runs.folder import RunFolder
 from tune.draw import count
 from tune.journal import Report
 from tune.sweep import Objective, Sweep
 from tune.trials import Trials
+
+with needing("tune"):
+    from ray.tune.experiment import Trial
+    from ray.tune.progress_reporter import TrialProgressCallback
 
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 RESULTS = "results.json"

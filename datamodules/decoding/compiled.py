@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from gesso.common.extras import needing
+
+with needing("markers"):
+    from numba import njit
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -11,16 +11,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import av
 import numpy as np
 import torch
-from av.packet import Packet
-from av.stream import Disposition
-from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gesso.common.extras import needing
 from gesso.common.pixels import to_float
+
+with needing("video"):
+    import av
+    from av.packet import Packet
+    from av.stream import Disposition
+    from av.video.reformatter import Colorspace, Interpolation
 
 #: Containers that say how long they are, so that a missing end is seen.
 DECLARING = {"mov", "matroska", "flv"}

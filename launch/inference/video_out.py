@@ -9,15 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import av
-from av.audio.stream import AudioStream
-from av.packet import Packet
-from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
+from gesso.common.extras import needing
 from gesso.common.files import partial_path
 from gesso.common.pixels import to_uint8
 from launch.inference.video_in import SCALING, Frame, VideoReader
+
+with needing("video"):
+    import av
+    from av.audio.stream import AudioStream
+    from av.packet import Packet
+    from av.video.reformatter import ColorRange, Colorspace
 
 #: Codecs of sound that players find in an MP4; anything else becomes AAC.
 COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"}

@@ -137,9 +137,9 @@ def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
 
 def finish_wandb(*, failed: bool) -> None:
     """Closes this process's W&B run, if there is one: everything is on disk, and the next training gets its own."""
-    import wandb
-
-    if wandb.run is None:
+    # Not imported here: what never began needs no end, and an import that fails would hide what ended the training.
+    wandb: Any = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
         return
     try:
         wandb.finish(exit_code=int(failed))

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gesso.common.extras import needing
 from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
 from launch.strategies.shards import Shards
 from lightning_modules.core.stability import LossScalePerNetwork, advance
@@ -251,8 +252,9 @@ def merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 def import_deepspeed() -> Any:
     """DeepSpeed, without its chatter; imported late, since it takes seconds."""
-    import deepspeed
-    from deepspeed.utils import logger
+    with needing("zero"):
+        import deepspeed
+        from deepspeed.utils import logger
 
     logger.setLevel("ERROR")
     return deepspeed

@@ -69,6 +69,19 @@ def fit(*argv: str) -> Path:
     return max(roots[0].iterdir(), key=lambda path: path.stat().st_mtime) if roots else Path(argv[1])
 
 
+def test_without_wandb_it_is_never_imported(shards: Path, tmp_path: Path) -> None:
+    # A broken installation of it must not hide how a training ended: there, an import raises.
+    program = (
+        "import sys; sys.modules['wandb'] = None; from gesso.cli.main import main; code = main(sys.argv[1:]); "
+        "assert sys.modules['wandb'] is None; sys.exit(code)"
+    )
+    short = ["--run.kimg=0.032", "--evaluation.every_kimg=1", "--previews.every_kimg=1", "--checkpoints.every_kimg=1"]
+    argv = ["fit", *arguments("mnist-vae", shards, tmp_path, *short)]
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "finished 0.0 kimg" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mnist-dcgan", "mnist-vae"])
 def test_three_segments_with_two_ctrl_c_equal_one(recipe: str, shards: Path, tmp_path: Path) -> None:
