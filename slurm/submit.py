@@ -23,6 +23,7 @@ from slurm.script import GESSO, Job, render
 
 if TYPE_CHECKING:
     from launch.training.lightning_cli import GessoCLI
+    from launch.training.training import Training
 
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|unlimited|infinite", re.IGNORECASE)
 GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)")
@@ -36,7 +37,7 @@ class Request:
 
     Args:
         job: the job, without its runs.
-        argv: the training command's arguments, without ``fit``.
+        training: what is to be trained.
         array: option of the recipe -> the values it takes.
         chain: jobs that go on one after the other.
         gpu_memory: GiB of one GPU; None: unknown, and not checked.
@@ -44,7 +45,7 @@ class Request:
     """
 
     job: Job
-    argv: Sequence[str]
+    training: Training
     array: Mapping[str, Sequence[str]] = field(default_factory=dict)
     chain: int = 1
     gpu_memory: float | None = None
@@ -52,8 +53,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Training:
-    """A training command that was found to be sound, and where its run will lie."""
+class Prepared:
+    """A training that was found to be sound, and where its run will lie."""
 
     cli: GessoCLI
     run: RunFolder
@@ -154,7 +155,7 @@ def array(options: Sequence[str]) -> dict[str, list[str]]:
 # ---- the training ---------------------------------------------------------------------------------------------------
 
 
-def prepare(request: Request) -> list[Training]:
+def prepare(request: Request) -> list[Prepared]:
     """Builds each training of a request as a compute node will, but for the GPUs; checks data, weights and memory."""
     combinations = itertools.product(*([(name, v) for v in values] for name, values in request.array.items()))
     # A login node may itself be inside of a job, whose ranks Lightning would look for.
@@ -162,21 +163,20 @@ def prepare(request: Request) -> list[Training]:
         del os.environ[name]
     trainings = []
     for number, combination in enumerate(combinations):
-        overrides = [f"--{name}={value}" for name, value in combination]
-        trainings.append(_prepare(request, [*request.argv, *overrides], number))
+        trainings.append(_prepare(request, request.training.changed(dict(combination)), number))
     if not trainings:
         raise ValueError("--array: no combination of values")
     return trainings
 
 
-def _prepare(request: Request, argv: list[str], number: int) -> Training:
+def _prepare(request: Request, training: Training, number: int) -> Prepared:
     from launch.callbacks.lookup import run_folder
     from launch.training.rehearsal import check, provide, rehearse
 
     job = request.job
-    named = [f"--run.name={job.name}"] if job.name else []
-    shape = [f"--trainer.devices={job.tasks_per_node}", f"--trainer.num_nodes={job.nodes}"]
-    cli = rehearse([*argv, *named, *shape])
+    named = {"run.name": job.name} if job.name else {}
+    shape = {"trainer.devices": job.tasks_per_node, "trainer.num_nodes": job.nodes}
+    cli = rehearse(training.changed({**named, **shape}))
     path = Path(os.path.abspath(run_folder(cli.trainer).path))
     check(cli)
     if not request.trust_paths:
@@ -185,7 +185,7 @@ def _prepare(request: Request, argv: list[str], number: int) -> Training:
     check_memory(cli, job, request.gpu_memory)
     cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
     cli.config.trainer.devices = job.tasks_per_node
-    return Training(cli, RunFolder(path if len(request.array) == 0 else path.with_name(f"{path.name}-{number}")))
+    return Prepared(cli, RunFolder(path if len(request.array) == 0 else path.with_name(f"{path.name}-{number}")))
 
 
 def places_of(cli: GessoCLI) -> dict[str, str]:
@@ -234,7 +234,7 @@ def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
 # ---- SLURM ----------------------------------------------------------------------------------------------------------
 
 
-def job_of(request: Request, trainings: Sequence[Training]) -> Job:
+def job_of(request: Request, trainings: Sequence[Prepared]) -> Job:
     """The job of these trainings: an array of them keeps its script beside its runs."""
     runs = [training.run.path for training in trainings]
     name = str(trainings[0].cli.config_init.run.name)
@@ -258,7 +258,7 @@ def check_job(text: str, environment: Mapping[str, str]) -> None:
             raise ValueError(f"SLURM refuses this job: {error}; `sinfo` shows what there is") from None
 
 
-def write_and_queue(request: Request, job: Job, trainings: Sequence[Training], environment: Mapping[str, str]) -> str:
+def write_and_queue(request: Request, job: Job, trainings: Sequence[Prepared], environment: Mapping[str, str]) -> str:
     """Writes run folders and script, and queues them; leaves nothing behind when SLURM refuses."""
     from launch.training.lightning_cli import save_config
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
-from tune.space import Space, argument
+from tune.space import Space
 from tune.sweep import Objective, Placement, Sweep
 
 if TYPE_CHECKING:
     from launch.training.lightning_cli import GessoCLI
+    from launch.training.training import Training
 
 #: Options that the sweep itself decides.
 OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "evaluation.every_kimg")
@@ -20,28 +21,25 @@ OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.
 SPEED = "images_per_second"
 
 
-def check_space(training: Sequence[str], space: Space) -> None:
+def check_space(training: Training, space: Space) -> None:
     """Tries values of every dimension on the recipe's own types.
 
     Raises:
         ValueError: an option that the recipe does not have, or values that it does not take.
     """
-    from launch.training.lightning_cli import Parsed, build, with_recipes
-
-    argv = with_recipes(list(training))
-    build(argv, Parsed)
+    training.parse()
     for dimension in space:
         if dimension.name.startswith(OWN):
             raise ValueError(f"space: {dimension.name}: the sweep itself decides this one")
-        conditions = [f"--{name}={argument(values[0])}" for name, values in dimension.when.items()]
+        conditions = {name: values[0] for name, values in dimension.when.items()}
         for value in dimension.probes():
             try:
-                build([*argv, *conditions, f"--{dimension.name}={argument(value)}"], Parsed)
+                training.changed({**conditions, dimension.name: value}).parse()
             except ValueError as error:
                 raise ValueError(f"space: {dimension.name}: {dimension.text} does not fit: {error}") from error
 
 
-def check_values(training: Sequence[str], space: Space) -> None:
+def check_values(training: Training, space: Space) -> None:
     """Builds the family at the space's corners: a constructor knows more than types.
 
     Raises:
@@ -50,11 +48,11 @@ def check_values(training: Sequence[str], space: Space) -> None:
     from launch.training.rehearsal import check, rehearse
 
     for corner in (0, -1):
-        config = {dimension.name: dimension.probes()[corner] for dimension in space}
+        drawn = space.active({dimension.name: dimension.probes()[corner] for dimension in space})
         try:
-            check(rehearse([*training, *space.overrides(config)]))
+            check(rehearse(training.changed(drawn)))
         except ValueError as error:
-            values = ", ".join(f"{name} {value}" for name, value in space.active(config).items())
+            values = ", ".join(f"{name} {value}" for name, value in drawn.items())
             raise ValueError(f"space: with {values}: {error}") from error
 
 

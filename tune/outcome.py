@@ -48,10 +48,9 @@ def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
 
 def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
     """The sweep's recipe with a trial's values."""
-    from launch.training.lightning_cli import Parsed, build
+    from launch.training.training import Training
 
-    parsed = build([f"--config={sweep.recipe}", *sweep.space.overrides(row.config)], Parsed)
-    text = parsed.parser.dump(parsed.config, skip_unset=False)
+    text = Training(sweep.recipe, sweep.space.active(row.config)).parse().text()
     figures = row.figures(sweep.objectives)
     write_whole(file, f"# Trial {row.number} of {sweep.path.name}: {figures} at {row.kimg:g} kimg\n{text}")
     return file

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.extras import needing
+from launch.training.training import Training
 from tune.sweep import Placement
 
 with needing("tune"):
@@ -59,22 +61,21 @@ def limit_threads(cpus: float) -> None:
 class Rank:
     """A rank but the first, as an actor of Ray's."""
 
-    def train(self, argv: Sequence[str], variables: Mapping[str, str], log: Path, cpus: float, states: int) -> None:
+    def train(self, training: Training, variables: Mapping[str, str], log: Path, cpus: float, states: int) -> None:
         with environment(variables), printing_to(log):
-            from launch.training.fit import main
             from tune.reporting import Reporting
 
             limit_threads(cpus)
             # Saving a state takes all ranks; what they would report, the first one does.
             reporting = Reporting({}, (), states=states, tell=lambda report: None)
-            main("fit", list(argv), [reporting])
+            replace(training, callbacks=[reporting]).fit()
 
 
 @contextlib.contextmanager
-def others(placement: Placement, argv: Sequence[str], run: Path, *, states: int) -> Iterator[dict[str, str]]:
+def others(placement: Placement, training: Training, run: Path, *, states: int) -> Iterator[dict[str, str]]:
     """Starts the other ranks of this trial, which end with it; gives the first rank's environment."""
     if placement.ranks == 1:
-        yield {"GESSO_RUN": str(run)}
+        yield {}
         return
     group = ray.util.get_current_placement_group()
     assert group is not None
@@ -83,7 +84,7 @@ def others(placement: Placement, argv: Sequence[str], run: Path, *, states: int)
     def variables(rank: int) -> dict[str, str]:
         # To Lightning each rank is a node of its own: Ray shows it no more than its own GPU.
         numbers = {"RANK": rank, "NODE_RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": placement.ranks}
-        return {"GESSO_RUN": str(run), **rendezvous, **{name: str(number) for name, number in numbers.items()}}
+        return {**rendezvous, **{name: str(number) for name, number in numbers.items()}}
 
     actors: list[Any] = []
     try:
@@ -95,7 +96,7 @@ def others(placement: Placement, argv: Sequence[str], run: Path, *, states: int)
                 .remote()
             )
             actors.append(actor)
-            actor.train.remote(argv, variables(rank), run / "logs" / f"rank{rank}.log", placement.cpus, states)
+            actor.train.remote(training, variables(rank), run / "logs" / f"rank{rank}.log", placement.cpus, states)
         yield variables(0)
     finally:
         for actor in actors:

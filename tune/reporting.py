@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.lookup import find, run_folder
@@ -16,8 +17,10 @@ from tune.journal import Journal, Report
 from tune.sweep import Objective
 
 
-class Reporting(L.Callback):
+class Reporting(Checkpoint):
     """Writes each validation's metrics into the trial's journal, and hands them on.
+
+    (A ``Checkpoint`` callback, so that Lightning calls it after all others.)
 
     Args:
         config: what was drawn for this trial.

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,22 +107,13 @@ class Space:
         return {dimension.name: dimension.domain for dimension in self.dimensions}
 
     def active(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a drawn configuration matters: without options whose condition does not hold."""
+        """What of a drawn configuration matters: the overrides of a recipe, without options whose condition fails."""
         kept: dict[str, Any] = {}
         for dimension in self.dimensions:
             # A condition on an option that is itself without effect does not hold.
             if all(name in kept and kept[name] in values for name, values in dimension.when.items()):
                 kept[dimension.name] = config[dimension.name]
         return kept
-
-    def overrides(self, config: Mapping[str, Any]) -> list[str]:
-        """A drawn configuration as arguments of ``gesso fit``."""
-        return [f"--{name}={argument(value)}" for name, value in self.active(config).items()]
-
-
-def argument(value: Any) -> str:
-    """A value as one writes it on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def spaces() -> dict[str, str]:
@@ -137,7 +127,7 @@ def find_space(name: str) -> Path:
     Raises:
         FileNotFoundError: neither.
     """
-    return resolve(name, SPACES, kind="ready space", listing="gesso tune --list-spaces")
+    return resolve(name, {"gesso": SPACES}, kind="ready space", listing="gesso tune --list-spaces")
 
 
 def read_space(file: Path) -> Space:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from gesso.common.extras import needing
 from launch.checkpoints import files
 from launch.runs.folder import RunFolder
+from launch.training.training import Training
 from tune.handed import Handed, needed
 from tune.journal import Journal, Report
 from tune.ranks import environment, limit_threads, others, printing_to
@@ -56,40 +58,37 @@ def run_trial(config: Mapping[str, Any], folder: str) -> None:
             tell=partial(_tell, identity),
             parent=note["trial"] if note and note["trial"] != identity else None,
         )
-        train(sweep, run, arguments(sweep, run, config, state), reporting)
+        train(sweep, run, training(sweep, run, config, state), reporting)
     if reporting.stopped:
         sys.exit(0)
 
 
-def arguments(sweep: Sweep, run: RunFolder, config: Mapping[str, Any], state: Path | None) -> list[str]:
-    """The trial as a command of ``gesso fit``."""
+def training(sweep: Sweep, run: RunFolder, config: Mapping[str, Any], state: Path | None) -> Training:
+    """The trial's training: it begins, or goes on where its run folder, or the ``state``, is."""
     placement = sweep.placement
-    shape = [
-        "--trainer.devices=1",
-        f"--trainer.num_nodes={placement.ranks}",
-        f"--trainer.accelerator={'gpu' if placement.gpus else 'cpu'}",
-    ]
-    drawn = sweep.space.overrides(config)
+    overrides = {
+        "trainer.devices": 1,
+        "trainer.num_nodes": placement.ranks,
+        "trainer.accelerator": "gpu" if placement.gpus else "cpu",
+        **sweep.space.active(config),
+    }
     if run.config.is_file():
-        begun = ["--resume", str(run.path), *(["--checkpoint", str(state)] if state else [])]
-        return [*begun, *shape, *drawn]
-    common = [f"--config={sweep.recipe}", f"--run.group={sweep.path.name}", f"--run.name={run.path.name}"]
-    return [*common, *shape, *drawn]
+        return Training(overrides=overrides, resume=run.path, checkpoint=state)
+    named = {"run.group": sweep.path.name, "run.name": run.path.name}
+    return Training(sweep.recipe, {**named, **overrides}, folder=run.path, command=sweep.command)
 
 
-def train(sweep: Sweep, run: RunFolder, argv: Sequence[str], reporting: Reporting) -> None:
+def train(sweep: Sweep, run: RunFolder, training: Training, reporting: Reporting) -> None:
     """Trains in this process, and in as many others as the trial has ranks."""
     with (
         printing_to(run.path / "logs" / "rank0.log"),
-        others(sweep.placement, argv, run.path, states=reporting.states) as variables,
+        others(sweep.placement, training, run.path, states=reporting.states) as variables,
         environment(variables),
     ):
-        from launch.training.fit import main
-
         # SLURM's name for the node, where there is one.
         print(f"on {os.environ.get('SLURMD_NODENAME') or platform.node()}")
         limit_threads(sweep.placement.cpus)
-        main("fit", list(argv), [reporting])
+        replace(training, callbacks=[reporting]).fit()
 
 
 @contextlib.contextmanager

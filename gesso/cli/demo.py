@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
-from launch.training.fit import main as train
+from gesso.cli.fit import exit_code
+from launch.training.training import Training
 
 
 def demo() -> int:
     """Trains, then prints how the FID fell and where grid, report and checkpoint are."""
     # Half the recipe's batch: a short training wants more steps. (By 120 kimg FID is 22; by 100 some 4s are smudges.)
-    options = ["--run.kimg=120", "--data.global_batch_size=32", "--evaluation.every_kimg=20"]
-    code = train("fit", ["--config=mnist-dcgan", "--run.name=demo", *options])
-    if code:
-        return code
-    run = max(Path("runs").glob("demo-*"), key=lambda path: path.stat().st_mtime)
+    options = {"run.kimg": 120, "data.global_batch_size": 32, "evaluation.every_kimg": 20}
+    made = Training("mnist-dcgan", {"run.name": "demo", **options}).fit()
+    if made.state != "finished":
+        return exit_code(made)
+    run = made.path
     with (run / "metrics.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["name"] == "fid/mobilenet_v2"]
     fids = [float(row["value"]) for row in rows]

@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in TRAINING:
             # Before torch is loaded: a warning that comes meanwhile must not be lost.
             with listening() if arguments[0] == "fit" else contextlib.nullcontext():
-                from launch.training.fit import main as train
+                from gesso.cli import fit
 
-                return train(arguments[0], arguments[1:])
+                return fit.run(arguments[0], arguments[1:])
         top = parser()
         parsed, overrides = top.parse_known_args(arguments)
         if overrides and "overrides" not in parsed:

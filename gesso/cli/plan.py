@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from gesso.common.text import binary_size
@@ -82,12 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> Any:
+    from gesso.cli.fit import parse
     from launch.training.rehearsal import rehearse
 
-    argv = [f"--config={name}" for name in arguments.config] + arguments.overrides
-    argv += [f"--trainer.devices={arguments.devices}"] if arguments.devices else []
-    argv += [f"--trainer.num_nodes={arguments.nodes}"] if arguments.nodes else []
-    return rehearse(argv)
+    shape = {"trainer.devices": arguments.devices, "trainer.num_nodes": arguments.nodes}
+    given = parse(arguments.overrides)
+    training = replace(given, recipe=[*arguments.config, *given.recipes])
+    return rehearse(training.changed({name: number for name, number in shape.items() if number}))
 
 
 def _precision(asked: Any) -> str:

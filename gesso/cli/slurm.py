@@ -87,6 +87,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _request(options: dict[str, Any]) -> Any:
+    from gesso.cli.fit import parse
     from slurm import submit
     from slurm.script import GESSO
 
@@ -111,7 +112,7 @@ def _request(options: dict[str, Any]) -> Any:
     )
     return submit.Request(
         job=asked,
-        argv=training[1:],
+        training=parse(training[1:]),
         array=submit.array(many(options["array"])),
         chain=given(options["chain"], 1),
         gpu_memory=options["gpu_memory"],

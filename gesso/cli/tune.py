@@ -108,6 +108,9 @@ def prepare(arguments: argparse.Namespace) -> Any:
     Raises:
         ValueError, FileNotFoundError: one line; nothing was written.
     """
+    from dataclasses import replace
+
+    from gesso.cli.fit import parse
     from launch.callbacks.evaluation import Evaluation
     from launch.callbacks.lookup import find
     from launch.runs.folder import RunFolder
@@ -122,7 +125,8 @@ def prepare(arguments: argparse.Namespace) -> Any:
             raise ValueError(f"--{option} is missing: gesso tune --config RECIPE --space SPACE.yaml --metric METRIC")
     file = find_space(arguments.space)
     space = read_space(file)
-    training = [f"--config={name}" for name in arguments.config] + list(arguments.overrides or ())
+    given = parse(arguments.overrides or ())
+    training = replace(given, recipe=[*arguments.config, *given.recipes])
     check_space(training, space)
     cli = rehearse(training)
     check(cli)

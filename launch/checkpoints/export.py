@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from gesso.common.files import write_whole, writing_whole
-from lightning_modules import family
+from lightning_modules.catalogue import family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.saved import constructor_options
 

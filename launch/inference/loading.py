@@ -13,7 +13,7 @@ from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
 from launch.runs.folder import find_checkpoint
 from launch.training.provisions import provide_weights
-from lightning_modules import family
+from lightning_modules.catalogue import family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.saved import constructor_options
 

@@ -143,15 +143,8 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
 
 
 def new_run_path(root: str, name: str) -> Path:
-    """A fresh folder name under ``root``; every rank of a training gets the same one.
-
-    Ranks that the first one starts inherit its environment, where the choice is kept.
-    """
-    if chosen := os.environ.get("GESSO_RUN"):
-        return Path(chosen)
-    path = Path(root) / fresh_name(name, "run")
-    os.environ["GESSO_RUN"] = str(path)
-    return path
+    """A fresh folder name under ``root``."""
+    return Path(root) / fresh_name(name, "run")
 
 
 def fresh_name(name: str, default: str) -> str:

@@ -73,6 +73,11 @@ class ForgivingWandb(WandbLogger):
 
     _gone = False
 
+    def __init__(self, *, id: str, known_mode: str, **options: Any) -> None:
+        super().__init__(id=id, **options)
+        #: What run.json keeps, for whoever goes on.
+        self.facts = {"wandb_id": id, "wandb_mode": known_mode}
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         with self._forgiving():
             super().log_metrics(metrics, step)
@@ -95,11 +100,11 @@ class ForgivingWandb(WandbLogger):
 
 def wandb_logger(
     run: RunFolder, project: str, mode: WandbMode, config: Mapping[str, Any], *, group: str | None = None
-) -> WandbLogger | None:
+) -> ForgivingWandb | None:
     """The W&B run of a training: the same one after every resume; offline where there is no key.
 
-    The id is drawn and written into run.json before training begins, so that a run killed at any moment goes on
-    in W&B where it was.
+    Where run.json has no id yet, one is drawn; whoever trains writes its ``facts`` down before training begins,
+    so that a run killed at any moment goes on in W&B where it was.
     """
     known = wandb_mode(mode)
     if known == "disabled":
@@ -109,7 +114,6 @@ def wandb_logger(
     import wandb
 
     identity = run.info().get("wandb_id") or wandb.sdk.lib.runid.generate_id()
-    rank_zero_only(run.update)(wandb_id=identity, wandb_mode=known)
     return ForgivingWandb(
         name=run.path.name,
         project=project,
@@ -120,6 +124,7 @@ def wandb_logger(
         config=dict(config),
         # SLURM's SIGTERM ends W&B's own process as well (wandb issue 9963): what was logged must be on disk by then.
         settings=wandb.Settings(silent=True, mode=known, x_transaction_log_flush_interval=1.0),
+        known_mode=known,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ import torch.distributed as dist
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Module
 
+from launch.runs.folder import RunFolder
 from launch.strategies.supervision import SupervisedLauncher, Supervision
 from lightning_modules.networks.batch_norm import synchronise_
 
@@ -35,8 +38,6 @@ class MultiNetworkDDP(DDPStrategy):
     _reduce = True
     #: Watches the other ranks on this machine, where gesso has started them.
     supervision: Supervision | None = None
-    #: Called with the reason before a rank that hangs is ended.
-    last_words: Callable[[str], None] = staticmethod(lambda reason: None)
 
     def _configure_launcher(self) -> None:
         super()._configure_launcher()
@@ -47,10 +48,17 @@ class MultiNetworkDDP(DDPStrategy):
 
     def setup_environment(self) -> None:
         if isinstance(self._launcher, SupervisedLauncher):
-            self.supervision = self._launcher.supervision(lambda reason: self.last_words(reason))
+            self.supervision = self._launcher.supervision(self.last_words)
         if self.supervision is not None:
             self.supervision.start()
         super().setup_environment()
+
+    def last_words(self, reason: str) -> None:
+        """Books why this rank, which hangs, is ended, where there is a run folder."""
+        module: Any = self.lightning_module
+        run = RunFolder(Path(module.trainer.default_root_dir))
+        if run.info():
+            rank_zero_only(run.update)(state="failed", error=reason)
 
     def setup(self, trainer: Any) -> None:
         if self._layer_sync is not None:

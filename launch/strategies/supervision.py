@@ -5,15 +5,19 @@ Under torchrun the agent does this, under SLURM ``srun --kill-on-bad-exit``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch.distributed as dist
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -92,16 +96,74 @@ def parent(process: int, rank: int) -> Callable[[], str | None]:
     return lambda: None if os.getppid() == process else f"rank {rank} (process {process}), which started this, is gone"
 
 
+class OtherRanks(L.Callback):
+    """Starts the other ranks of a training on this machine, whatever began it: a command line, a script, a notebook.
+
+    Args:
+        config: the resolved config, YAML.
+        checkpoint: what all ranks go on from.
+    """
+
+    def __init__(self, config: str, checkpoint: Path | None) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+
+    @contextlib.contextmanager
+    def command(self, verb: str) -> Iterator[list[str]]:
+        """Context manager: the command of a rank; the config that it reads is there as long as this."""
+        with tempfile.TemporaryDirectory(prefix="gesso-") as folder:
+            file = Path(folder, "config.yaml")
+            file.write_text(self.config)
+            command = [sys.executable, "-m", "gesso", verb, f"--config={file}"]
+            yield [*command, *([f"--checkpoint={self.checkpoint}"] if self.checkpoint else [])]
+
+
 class SupervisedLauncher(_SubprocessScriptLauncher):
-    """Lightning's launcher of a node's ranks, without its observer, which kills all of them without a word."""
+    """Lightning's launcher of a node's ranks, without its observer, which kills all of them without a word.
+
+    Ranks of a gesso training are started by ``OtherRanks``; those of any other script run that script again.
+    """
+
+    @property
+    def is_interactive_compatible(self) -> bool:
+        return True
+
+    @property
+    def starts_others(self) -> bool:
+        """Whether it will start other ranks."""
+        return self.num_processes > 1 and not self.cluster_environment.creates_processes_externally
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        if not self.cluster_environment.creates_processes_externally:
-            os.environ[LAUNCHER] = str(os.getpid())
-            self._call_children_scripts()
-        _set_num_threads_if_needed(num_processes=self.num_processes)
-        return function(*args, **kwargs)
+        with contextlib.ExitStack() as until_the_end:
+            if not self.cluster_environment.creates_processes_externally:
+                until_the_end.enter_context(_environment_kept())
+                os.environ[LAUNCHER] = str(os.getpid())
+                ours = [c for c in trainer.callbacks if isinstance(c, OtherRanks)] if trainer is not None else []
+                if ours:
+                    command = until_the_end.enter_context(ours[0].command(trainer.state.fn.value))
+                    self._start(command, trainer.default_root_dir)
+                else:
+                    self._call_children_scripts()
+            _set_num_threads_if_needed(num_processes=self.num_processes)
+            return function(*args, **kwargs)
+
+    def _start(self, command: list[str], folder: str) -> None:
+        """Starts this node's ranks but the first, as Lightning's ``_call_children_scripts`` does."""
+        self._check_can_spawn_children()
+        environment = self.cluster_environment
+        os.environ.update(
+            MASTER_ADDR=environment.main_address,
+            MASTER_PORT=str(environment.main_port),
+            NODE_RANK=str(environment.node_rank()),
+            LOCAL_RANK=str(environment.local_rank()),
+            WORLD_SIZE=str(self.num_processes * self.num_nodes),
+        )
+        # A family of a script's own folder is found by its other ranks, too.
+        shared = {**os.environ, "GESSO_RUN": folder, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self.procs = [
+            subprocess.Popen(command, env={**shared, "LOCAL_RANK": str(rank)}) for rank in range(1, self.num_processes)
+        ]
 
     def supervision(self, last_words: Callable[[str], None]) -> Supervision | None:
         """The watch of this rank over those that it started, or over the one that started it."""
@@ -112,3 +174,17 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
         if self.cluster_environment.local_rank() > 0 and launcher:
             return Supervision(parent(launcher, first), last_words)
         return None
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Context manager: takes back what ranks are told by; the next training of this process is another one."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", LAUNCHER)
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

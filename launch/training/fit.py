@@ -1,103 +1,63 @@
-"""`gesso fit|validate|test`: a training, its run folder, and how it may end."""
+"""How a training goes: what is checked first, its run folder, and the ways in which it may end."""
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import shlex
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import lightning as L
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of
 from launch.callbacks.ema import EMA
-from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import find, run_folder
-from launch.checkpoints import layout
 from launch.report import write_report
 from launch.runs.folder import (
     RunFolder,
     Superseded,
-    find_checkpoint,
     git_state,
-    open_run,
     slurm_attempt,
     this_process,
     versions,
 )
-from launch.runs.tracking import MetricsCSV, finish_wandb, say, wandb_logger
+from launch.runs.tracking import finish_wandb, say
 from launch.strategies.supervision import RankLost
 from launch.training.hardware import is_out_of_memory, out_of_memory
-from launch.training.lightning_cli import GessoCLI, build, check_data, save_config, with_recipes
+from launch.training.lightning_cli import GessoCLI, check_data, save_config
+from launch.training.outcome import Run, State, last_metrics
 from launch.training.provisions import provide_styles, provide_weights
-from launch.training.resumption import resume_point
-from launch.training.signals import COME_AGAIN, Interrupted, deaf_to_ctrl_c
+from launch.training.signals import Interrupted, deaf_to_ctrl_c
 from lightning_modules.core.saved import check_checkpoint
 
 #: What the first rank has after a failure to book it, and to write the report.
 REPORT_SECONDS = 20.0
 
 
-def main(verb: str, argv: list[str], callbacks: Sequence[L.Callback] = ()) -> int:
-    """Runs ``gesso fit``, ``validate`` or ``test``; returns the exit code.
+def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
+    """Checks what can be known to go wrong, and gives the family what it needs beside data; writes nothing.
 
     Args:
-        verb: which of them.
-        argv: its arguments.
-        callbacks: of whoever trains from Python; they come last, and do not belong to the recipe.
+        cli: the training.
+        saved: what the checkpoint holds that it goes on from.
+
+    Raises:
+        FileNotFoundError, ValueError: one line.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume")
-    parser.add_argument("--checkpoint")
-    own, rest = parser.parse_known_args(argv)
-    inherited = os.environ.get("GESSO_RUN")
-    try:
-        return _main(verb, argv, own, with_recipes(rest), callbacks)
-    finally:
-        # The ranks that this process started have it by now; the next training here is another run.
-        if inherited is None:
-            os.environ.pop("GESSO_RUN", None)
-
-
-def _main(
-    verb: str, argv: list[str], own: argparse.Namespace, arguments: list[str], callbacks: Sequence[L.Callback]
-) -> int:
-    checkpoint: Path | None = None
-    if own.resume:
-        run = open_run(own.resume)
-        if verb == "fit" and not arguments and run.info().get("state") == "finished":
-            say(f"{run.path} has finished; to go on, train for longer: --run.kimg")
-            return 0
-        checkpoint = resume_point(run) if verb == "fit" else run.last_checkpoint
-        os.environ["GESSO_RUN"] = str(run.path)
-        arguments = ["--config", str(run.config), *arguments]
-    if own.checkpoint:
-        checkpoint = find_checkpoint(own.checkpoint)
-    # A damaged checkpoint is known before anything long begins.
-    saved = layout.read(checkpoint) if checkpoint else None
-    cli = build(arguments)
-    cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     check_data(cli)
     provide_weights(cli.model)
     provide_styles(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
-    if verb == "fit":
-        return fit(cli, checkpoint, command=shlex.join(["gesso", verb, *argv]), resumed=bool(own.resume))
-    evaluate(cli, verb, checkpoint, saved)
-    return 0
 
 
-def evaluate(cli: GessoCLI, verb: str, checkpoint: Path | None, saved: dict[str, Any] | None) -> None:
-    """Runs the validation or test loop, with the averaged weights, and prints what it measured."""
+def evaluate(
+    cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path | None, saved: dict[str, Any] | None
+) -> Run:
+    """Runs the validation or test loop, with the averaged weights."""
     trainer: Any = cli.trainer
     if saved:
         # Lightning restores callbacks' states for training only.
@@ -106,38 +66,24 @@ def evaluate(cli: GessoCLI, verb: str, checkpoint: Path | None, saved: dict[str,
         if averages and ema:
             ema.load_state_dict(averages)
     getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    for name, value in sorted(trainer.callback_metrics.items()):
-        rank_zero_only(print)(f"{name:32} {value.item():.6g}")
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return Run(run_folder(trainer).path, "finished", metrics, cli.model.images_seen, rank=trainer.global_rank)
 
 
-def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> int:
+def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> Run:
     """Trains, and leaves a run folder that tells the whole story, however training ends."""
     trainer: Any = cli.trainer
     module: Any = cli.model
     run = run_folder(trainer)
-    options = cli.config_init.run
-    if options.nonfinite_limit < 1:
-        raise ValueError(f"run.nonfinite_limit is {options.nonfinite_limit}; it must be 1 or more")
     open_folder(cli, run, command=command, resumed=resumed)
     data: Any = cli.datamodule
-    evaluation = find(trainer, Evaluation)
-    assert evaluation is not None
-    # Lightning counts batches; every interval of ours counts images.
-    trainer.val_check_interval = math.ceil(evaluation.every_kimg * 1000 / data.global_batch_size)
-    trainer.check_val_every_n_epoch = None
-    module.nonfinite_limit = options.nonfinite_limit
-    config = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False))
-    wandb = wandb_logger(run, options.project, options.wandb, config, group=options.group)
-    trainer.loggers = [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
-    trainer.strategy.last_words = lambda reason: rank_zero_only(run.update)(state="failed", error=reason)
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
     try:
         trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except Interrupted as interrupted:
         close_folder(trainer, "interrupted")
         say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
-        # What starts the ranks kills the first one, busy with the report, when another ends with an error.
-        return exit_code(interrupted) if trainer.is_global_zero else 0
+        return outcome(trainer, "interrupted", interrupted.signal_number)
     except Superseded:
         raise
     except BaseException as problem:
@@ -156,12 +102,13 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         raise error from problem
     close_folder(trainer, "finished")
     say(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
-    return 0
+    return outcome(trainer, "finished")
 
 
-def exit_code(interrupted: Interrupted) -> int:
-    """A shell's for a signal; under SLURM one of its own, since srun kills with signals, too."""
-    return COME_AGAIN if "SLURM_PROCID" in os.environ else 128 + interrupted.signal_number
+def outcome(trainer: Any, state: State, signal: int = 0) -> Run:
+    """What came of a training, as the run folder tells it."""
+    run = run_folder(trainer)
+    return Run(run.path, state, last_metrics(run), trainer.lightning_module.images_seen, signal, trainer.global_rank)
 
 
 def explained(problem: BaseException, trainer: Any, module: Any, batch_size: int) -> BaseException:
@@ -200,6 +147,7 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
         device=str(cli.trainer.accelerator.__class__.__name__).removesuffix("Accelerator"),
         world_size=cli.trainer.world_size,
         total_kimg=cli.config_init.run.kimg,
+        **{name: fact for logger in cli.trainer.loggers for name, fact in getattr(logger, "facts", {}).items()},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -26,6 +27,12 @@ def affordable_precision(precision: Any, accelerator: Any) -> Any:
         say("this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed")
         return "32-true"
     return precision
+
+
+def usable_strategy(strategy: Any, devices: Any, nodes: int) -> Any:
+    """``strategy``, but ``ddp`` for several ranks of a notebook: Lightning would fork them, with threads at work."""
+    several = nodes > 1 or (devices == "auto" and torch.cuda.device_count() > 1) or devices not in ("auto", 1, "1")
+    return "ddp" if strategy == "auto" and several and hasattr(sys, "ps1") else strategy
 
 
 def is_out_of_memory(error: BaseException) -> bool:

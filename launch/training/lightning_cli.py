@@ -1,21 +1,24 @@
-"""LightningCLI over recipes, families and data modules: from a command line to trainer, family and data."""
+"""LightningCLI over recipes, families and data modules: from plain data to trainer, family and data module."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 
-import datamodules.paired
-import datamodules.shards  # noqa: F401 - the command line finds data modules by their names
 from gesso.common.files import writing_whole
 from gesso.common.text import one_line
 from launch.callbacks.checkpoints import Checkpoints
@@ -26,11 +29,11 @@ from launch.callbacks.interruption import Interruption
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
 from launch.runs.folder import RunFolder, new_run_path
-from launch.runs.tracking import WandbMode
+from launch.runs.tracking import MetricsCSV, WandbMode, wandb_logger
 from launch.strategies import ddp, zero
-from launch.training.hardware import affordable_precision
-from launch.training.recipes import resolve_recipe
-from lightning_modules import FAMILIES
+from launch.strategies.supervision import OtherRanks
+from launch.training.hardware import affordable_precision, usable_strategy
+from launch.training.layers import CATALOGUES, Layer
 from lightning_modules.core.family import ImageFamily
 
 
@@ -61,7 +64,59 @@ class RunOptions:
 
 
 class GessoCLI(LightningCLI):
-    """LightningCLI with gesso's callbacks as options and a run folder under every trainer."""
+    """LightningCLI with gesso's callbacks as options and a run folder under every trainer.
+
+    Parses layers of plain data; builds data module, family and trainer out of them.
+
+    Args:
+        layers: as ``launch.training.layers`` makes them.
+        folder: the run folder; None: a fresh one under ``run.root``.
+        callbacks: of whoever trains from Python; they come last, and do not belong to the recipe.
+        checkpoint: what the training goes on from; ranks that this process starts are told.
+        logs: whether the trainer writes metrics.csv, and speaks to W&B.
+
+    Raises:
+        ValueError: an option is unknown or has a wrong value; one line.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        folder: Path | None = None,
+        callbacks: Sequence[L.Callback] = (),
+        checkpoint: Path | None = None,
+        logs: bool = False,
+    ) -> None:
+        self._layers = layers
+        self._folder = folder
+        self._callbacks = callbacks
+        self._checkpoint = checkpoint
+        self._logs = logs
+        ddp.register()
+        zero.register()
+        quiet()
+        try:
+            super().__init__(
+                ImageFamily,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                parser_kwargs={"prog": "gesso fit", "exit_on_error": False},
+                trainer_defaults={
+                    "max_epochs": -1,
+                    "num_sanity_val_steps": 0,
+                    "enable_model_summary": False,
+                    "use_distributed_sampler": False,
+                },
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                run=False,
+            )
+        except (ArgumentError, ValueError) as error:
+            raise ValueError(parser_error(str(error))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
@@ -70,18 +125,59 @@ class GessoCLI(LightningCLI):
         parser.add_lightning_class_args(Previews, "previews")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
+        config = None
+        for layer in self._layers:
+            config = parser.parse_object(layer, config)
+        self.config = config
+
+    def instantiate_classes(self) -> None:
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self.config_init.data
+        self.model = self.config_init.model
+        limit = self.config_init.run.nonfinite_limit
+        if limit < 1:
+            raise ValueError(f"run.nonfinite_limit is {limit}; it must be 1 or more")
+        self.model.nonfinite_limit = limit
+        self.trainer = self.instantiate_trainer()
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer, with everything that it will ever have: nobody changes it afterwards."""
+        options, trainer = self.config_init.run, self.config_init.trainer
+        run = RunFolder(self._folder or new_run_path(options.root, options.name))
+        data: Any = self.datamodule
+        return self.trainer_class(
+            **{
+                **trainer,
+                "callbacks": [
+                    Clock(options.kimg, options.log_every_kimg),
+                    Progress(),
+                    *(trainer.callbacks or []),
+                    Interruption(),
+                    *(self.config_init[name] for name in self.parser.callback_keys),
+                    OtherRanks(self.text(), self._checkpoint),
+                    *self._callbacks,
+                ],
+                "logger": self._loggers(run) if self._logs else False,
+                "default_root_dir": str(run.path),
+                "precision": affordable_precision(trainer.precision, trainer.accelerator),
+                "strategy": usable_strategy(trainer.strategy, trainer.devices, trainer.num_nodes),
+                # Lightning counts batches; every interval of ours counts images.
+                "val_check_interval": math.ceil(self.config_init.evaluation.every_kimg * 1000 / data.global_batch_size),
+                "check_val_every_n_epoch": None,
+                **kwargs,
+            }
+        )
+
+    def _loggers(self, run: RunFolder) -> list[Logger]:
         options = self.config_init.run
-        path = new_run_path(options.root, options.name)
-        callbacks = [
-            Clock(options.kimg, options.log_every_kimg),
-            Progress(),
-            *(self.config_init.trainer.callbacks or []),
-            Interruption(),
-        ]
-        trainer = self.config_init.trainer
-        kwargs["precision"] = affordable_precision(trainer.precision, trainer.accelerator)
-        return super().instantiate_trainer(callbacks=callbacks, logger=False, default_root_dir=str(path), **kwargs)
+        config = yaml.safe_load(self.text())
+        wandb = wandb_logger(run, options.project, options.wandb, config, group=options.group)
+        return [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
+
+    def text(self) -> str:
+        """The resolved config as YAML."""
+        return self.parser.dump(self.config, skip_unset=False)
 
 
 class Parsed(GessoCLI):
@@ -91,43 +187,24 @@ class Parsed(GessoCLI):
         pass
 
 
-def build(argv: list[str], kind: type[GessoCLI] = GessoCLI) -> GessoCLI:
-    """Parses ``argv`` (recipe and overrides) and instantiates trainer, family and data module.
+def list_options(argv: Sequence[str]) -> int:
+    """Answers ``--help``, ``--model.help DCGAN`` and ``--print_config``, as LightningCLI does.
 
     Args:
-        argv: the arguments.
-        kind: ``Parsed`` leaves it at that, for who only wants to know whether the types are right.
-
-    Raises:
-        ValueError: an option is unknown or has a wrong value; one line.
+        argv: the command line, with files for recipes.
     """
-    for module in FAMILIES.values():
-        import_module(module)
-    ddp.register()
-    zero.register()
-    quiet()
-    try:
-        return kind(
-            ImageFamily,
-            L.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_kwargs={"prog": "gesso fit", "exit_on_error": False},
-            trainer_defaults={
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=argv,
-            run=False,
-        )
-    except (ArgumentError, ValueError) as error:
-        raise ValueError(parser_error(str(error))) from error
+
+    class Asked(Parsed):
+        def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
+            self.config = parser.parse_args(list(argv))
+
+    for catalogue in CATALOGUES.values():
+        for name in catalogue.names():
+            # One that cannot be imported must not hide the others.
+            with contextlib.suppress(ImportError, ValueError):
+                catalogue.find(name)
+    Asked([])
+    return 0
 
 
 def check_data(cli: GessoCLI) -> None:
@@ -149,20 +226,14 @@ def save_config(cli: GessoCLI, run: RunFolder) -> None:
         cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
 
 
-def with_recipes(argv: list[str]) -> list[str]:
-    """Replaces a packaged recipe's name after ``--config`` by its file."""
-    arguments = list(argv)
-    for position, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            arguments[position] = f"--config={resolve_recipe(argument.removeprefix('--config='))}"
-        elif argument == "--config" and position + 1 < len(arguments):
-            arguments[position + 1] = str(resolve_recipe(arguments[position + 1]))
-    return arguments
-
-
 def parser_error(message: str) -> str:
     """What is wrong, out of the parser's account of all that it tried."""
     text = one_line(message)
+    if unknown := re.fullmatch(
+        r"Option '([\w.]+)' is not accepted|Group '([\w.]+)' does not accept option '([\w.]+)'", text
+    ):
+        name = unknown[1] or f"{unknown[2]}.{unknown[3]}"
+        return f"no option {name}; `gesso fit --help` lists them"
     inner = re.search(
         r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text
     )
@@ -172,7 +243,7 @@ def parser_error(message: str) -> str:
         return f"{refused[2]}: {refused[1]}" if refused else text
     detail = re.sub(r"<class '(\w+)'>", r"\1", inner[2]).replace("typing.Literal", "one of ")
     detail = detail.replace("Parser key ", "").replace("Expected a ", "expected ")
-    kind = "model" if inner[1] in FAMILIES else "data"
+    kind = "data" if text.startswith('Parser key "data"') else "model"
     return f"{inner[1]}: {detail}; `gesso fit --{kind}.help {inner[1]}` lists its options"
 
 

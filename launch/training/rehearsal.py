@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-from collections.abc import Sequence
 from typing import Any
 
 from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import find
-from launch.training.lightning_cli import GessoCLI, build, check_data, with_recipes
+from launch.training.lightning_cli import GessoCLI, check_data
 from launch.training.provisions import provide_styles, provide_weights
+from launch.training.training import Training
 
 
-def rehearse(argv: Sequence[str]) -> GessoCLI:
-    """The training that ``gesso fit`` would make of its arguments, on a CPU; nothing of it stays behind.
+def rehearse(training: Training) -> GessoCLI:
+    """Builds a training on a CPU, wherever it will run; nothing of it stays behind.
 
     Raises:
-        ValueError, FileNotFoundError: the arguments, in one line.
+        ValueError, FileNotFoundError: what was asked for, in one line.
     """
-    inherited = os.environ.pop("GESSO_RUN", None)
-    try:
-        # What this machine's CPU can do does not matter to the one that will train.
-        with contextlib.redirect_stderr(io.StringIO()):
-            return build(with_recipes([*argv, "--trainer.accelerator=cpu"]))
-    finally:
-        os.environ.pop("GESSO_RUN", None)
-        if inherited is not None:
-            os.environ["GESSO_RUN"] = inherited
+    # What this machine's CPU can do does not matter to the one that will train.
+    with contextlib.redirect_stderr(io.StringIO()):
+        return training.changed({"trainer.accelerator": "cpu"}).build()
 
 
 def check(cli: GessoCLI) -> None:

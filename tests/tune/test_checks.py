@@ -74,9 +74,9 @@ def test_conditions(lab: Lab) -> None:
     )
     drawn = {"model.kind": "plain", "model.second": 1.5, "model.depth": 2}
     # What depends on an option without effect has none either.
-    assert space.overrides(drawn) == ["--model.kind=plain"]
+    assert space.active(drawn) == {"model.kind": "plain"}
     fancy = {**drawn, "model.kind": "fancy"}
-    assert space.overrides(fancy) == ["--model.kind=fancy", "--model.second=1.5", "--model.depth=2"]
+    assert space.active(fancy) == fancy
     assert space["model.depth"].probes() == (1, 3)
     with pytest.raises(ValueError, match="which must be an option of the space above this one"):
         read_space(lab.space(second={"sample": "uniform(1, 2)", "when": {"model.kind": "fancy"}}))

@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from ray.tune.experiment import Trial
 
 from launch.checkpoints import layout
 from launch.runs.folder import RunFolder
-from launch.training.fit import main
+from launch.training.training import Training
 from tests.launch.identity import assert_identical, training_state
 from tune.handed import Handed
 from tune.journal import Journal, Report
@@ -22,31 +21,34 @@ from tune.sweep import Objective, Sweep
 from tune.trials import Trials
 
 
-def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clone_is_its_parent(shards: Path, tmp_path: Path) -> None:
     """A DCGAN: two networks with an optimizer each, averages, and a place in the stream."""
     kept: list[Path] = []
 
     def keep(report: Report) -> None:
         kept.append(Handed(tmp_path / "parent").take(report.images_seen, tmp_path / f"state-{len(kept)}"))
 
-    def train(name: str, *more: str, tell: Callable[[Report], None] = lambda report: None) -> Path:
-        monkeypatch.setenv("GESSO_RUN", str(tmp_path / name))
-        arguments = [
-            *("--config=mnist-dcgan", f"--data.path={shards}", "--data.global_batch_size=16", "--model.width=8"),
-            *("--run.wandb=disabled", "--trainer.accelerator=cpu", "--trainer.precision=32-true"),
-            *("--evaluation.metrics=[fid]", "--evaluation.num_samples=16", "--evaluation.reference_samples=32"),
-            *("--evaluation.every_kimg=0.08", "--checkpoints.every_kimg=10", "--checkpoints.monitor=null"),
-            *("--previews.every_kimg=10", "--run.kimg=0.24", *more),
-        ]
-        objective = Objective("fid/mobilenet_v2", "min")
-        assert main("fit", arguments, [Reporting({}, (objective,), states=2, tell=tell)]) == 0
+    def train(
+        name: str, state: Path | None = None, tell: Callable[[Report], None] = lambda report: None, **more: float
+    ) -> Path:
+        overrides = {
+            **{"data.path": str(shards), "data.global_batch_size": 16, "model.width": 8},
+            **{"run.wandb": "disabled", "trainer.accelerator": "cpu", "trainer.precision": "32-true"},
+            **{"evaluation.metrics": ["fid"], "evaluation.num_samples": 16, "evaluation.reference_samples": 32},
+            **{"evaluation.every_kimg": 0.08, "checkpoints.every_kimg": 10, "checkpoints.monitor": None},
+            **{"previews.every_kimg": 10, "run.kimg": 0.24},
+            **{option.replace("__", "."): value for option, value in more.items()},
+        }
+        reporting = Reporting({}, (Objective("fid/mobilenet_v2", "min"),), states=2, tell=tell)
+        training = Training("mnist-dcgan", overrides, checkpoint=state, callbacks=[reporting], folder=tmp_path / name)
+        assert training.fit().state == "finished"
         return tmp_path / name
 
     parent = train("parent", tell=keep)
     assert Handed(parent).images_seen() == [160, 240]
     assert [report.images_seen for report in Journal(parent).read()] == [80, 160, 240]
     # The clone changes the learning rate, and stops where it began: all but that is what the parent was.
-    clone = train("clone", f"--checkpoint={kept[1]}", "--run.kimg=0.16", "--model.generator_lr=0.001")
+    clone = train("clone", kept[1], run__kimg=0.16, model__generator_lr=0.001)
     ours, theirs = training_state(clone), _state(kept[1])
     for state in (ours, theirs):
         for optimizer in state["optimizer_states"].values():
@@ -56,7 +58,7 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path, monkeypatch: pytest
     assert_identical(ours, theirs)
     # It was measured already; and with no change it goes on as the parent did.
     assert Journal(clone).read() == []
-    twin = train("twin", f"--checkpoint={kept[1]}")
+    twin = train("twin", kept[1])
     assert_identical(training_state(twin), training_state(parent))
     assert [report.metrics["fid/mobilenet_v2"] for report in Journal(twin).read()] == [
         Journal(parent).read()[-1].metrics["fid/mobilenet_v2"]

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from gesso.cli.main import explain, main, parser
-from launch.training.lightning_cli import build, parser_error
+from launch.training.lightning_cli import parser_error
 from launch.training.recipes import recipes, resolve_recipe
+from launch.training.training import Training
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["shards", "build", "--help"], ["recipes"]])
@@ -37,9 +38,9 @@ def test_every_verb_has_a_line_of_help() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
-def test_a_recipe_builds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GESSO_RUN", str(tmp_path / "run"))
-    cli: Any = build([f"--config={resolve_recipe(name)}", "--trainer.accelerator=cpu"])
+def test_a_recipe_builds(name: str, tmp_path: Path) -> None:
+    cli: Any = Training(name, {"trainer.accelerator": "cpu"}, folder=tmp_path / "run").build()
+    assert not (tmp_path / "run").exists()
     written = yaml.safe_load(resolve_recipe(name).read_text())
     assert type(cli.model).__name__ == written["model"]["class_path"]
     for option, value in written["model"]["init_args"].items():

@@ -1,0 +1,139 @@
+"""Recipes and overrides as plain mappings, laid over one another before anything that they name is imported.
+
+A recipe is a mapping of mappings; an override names one option by its dots, ``run.kimg`` or ``model.width``, and gives
+its value as a Python object or as one writes it on the command line (``"20"``, ``"[fid, kid]"``). ``model`` and
+``data`` name a class and its options; ``init_args`` goes without saying in an override.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import yaml
+
+from datamodules.catalogue import DATA
+from launch.training.recipes import resolve_recipe
+from lightning_modules.catalogue import FAMILIES
+
+#: A packaged recipe's name, a YAML file, or what such a file holds.
+Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, object]
+Layer: TypeAlias = dict[str, object]
+
+#: Sections that name a class by a catalogue's name or by its import path.
+CATALOGUES = {"model": FAMILIES, "data": DATA}
+_OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
+
+
+def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[Layer]:
+    """What a parser has to read, one after the other: a second layer begins where another class is named.
+
+    Args:
+        recipes: later ones go over earlier ones.
+        overrides: option -> value; they go over all recipes.
+
+    Raises:
+        FileNotFoundError: no such recipe.
+        ValueError: a file that is no recipe, or a family that nobody knows.
+    """
+    found: list[Layer] = [{}]
+    for recipe in recipes:
+        _lay(found, read_recipe(recipe))
+    for name, value in overrides.items():
+        over: Layer = {name: copy.deepcopy(value)}
+        if name in CATALOGUES:
+            _lay(found, over)
+        elif name.endswith(".class_path") and (section := name.removesuffix(".class_path")) in CATALOGUES:
+            _lay(found, {section: {"class_path": value}})
+        else:
+            set_option(found[-1], name, copy.deepcopy(value))
+    return found
+
+
+def read_recipe(recipe: Recipe) -> Layer:
+    """What a recipe holds, given by name, by file or as it is.
+
+    Raises:
+        FileNotFoundError: neither a file nor a packaged recipe.
+        ValueError: the file is no YAML, or no mapping.
+    """
+    if isinstance(recipe, Mapping):
+        return copy.deepcopy(dict(recipe))
+    file = resolve_recipe(os.fspath(recipe))
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: no recipe: it must map sections (model, data, run ...) to their options")
+    return content
+
+
+def set_option(layer: Layer, name: str, value: object) -> None:
+    """Sets the option ``name``, such as ``model.width``, in place; ``name+`` adds to a list.
+
+    Raises:
+        ValueError: the name leads into something that has no options.
+    """
+    *path, last = name.split(".")
+    node = layer
+    for depth, key in enumerate(path):
+        node = _below(node, key, name)
+        below_it = [*path, last][depth + 1]
+        names_a_class = "class_path" in node or (depth == 0 and key in CATALOGUES)
+        if names_a_class and below_it.rstrip("+") not in _OF_A_CLASS:
+            node = _below(node, "init_args", name)
+    if last.endswith("+"):
+        before = node.get(last.rstrip("+")) or []
+        added = value if isinstance(value, list) else [value]
+        node[last.rstrip("+")] = [*(before if isinstance(before, list) else [before]), *added]
+    else:
+        node[last] = value
+
+
+def _below(node: Layer, key: str, name: str) -> Layer:
+    value = node.setdefault(key, {})
+    if value is None:
+        value = node[key] = {}
+    if isinstance(value, list) and value:
+        # As LightningCLI has it: options that follow a list belong to its last entry.
+        if isinstance(value[-1], str):
+            value[-1] = {"class_path": value[-1]}
+        value = value[-1]
+    elif isinstance(value, str):
+        value = node[key] = {"class_path": value}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {key} is {value!r}, which has no options")
+    return value
+
+
+def _lay(found: list[Layer], over: Layer) -> None:
+    """Lays a recipe over what was found; in a layer of its own where it names another class."""
+    for section, catalogue in CATALOGUES.items():
+        if section not in over:
+            continue
+        content = over[section]
+        if isinstance(content, str):
+            content = yaml.safe_load(content) if content.lstrip().startswith("{") else {"class_path": content}
+        if not isinstance(content, dict):
+            raise ValueError(f"{section}: write a class_path and init_args, not {content!r}")
+        over[section] = content
+        if isinstance(content.get("class_path"), str):
+            content["class_path"] = catalogue.path(str(content["class_path"]))
+            before = found[-1].get(section)
+            known = before.get("class_path") if isinstance(before, dict) else None
+            if known not in (None, content["class_path"]):
+                found.append({})
+    merge(found[-1], over)
+
+
+def merge(below: Layer, over: Mapping[str, object]) -> None:
+    """Lays ``over`` over ``below``, in place, mapping by mapping."""
+    for key, value in over.items():
+        known = below.get(key)
+        if isinstance(known, dict) and isinstance(value, Mapping):
+            merge(known, value)
+        else:
+            below[key] = value

@@ -1,0 +1,51 @@
+"""What came of a training, a validation or a test."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from launch.runs.folder import RunFolder
+
+#: How a run stands: ``interrupted`` has saved, and can go on.
+State = Literal["finished", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a training, a validation or a test.
+
+    Args:
+        path: the run folder (of a validation or test, where it would be).
+        state: how it ended.
+        metrics: name -> the last value that was measured.
+        images_seen: how many images it has been trained on.
+        signal: number of the signal that interrupted it; 0: none did.
+        rank: of the process that this is said in.
+    """
+
+    path: Path
+    state: State
+    metrics: Mapping[str, float]
+    images_seen: int
+    signal: int = 0
+    rank: int = 0
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def folder(self) -> RunFolder:
+        """What lies in the run folder, by name."""
+        return RunFolder(self.path)
+
+
+def last_metrics(run: RunFolder) -> dict[str, float]:
+    """The last value of everything in a run's metrics.csv; {} before there is any."""
+    if not run.metrics.is_file():
+        return {}
+    with run.metrics.open(newline="") as stream:
+        return {row["name"]: float(row["value"]) for row in csv.DictReader(stream)}

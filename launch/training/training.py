@@ -1,0 +1,154 @@
+"""One training as a typed value: what the command line, sweeps and notebooks make, check, change and run alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from launch.runs.folder import find_checkpoint, open_run
+from launch.training.layers import Layer, Recipe, layers
+from launch.training.outcome import Run, last_metrics
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from launch.training.lightning_cli import GessoCLI, Parsed
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has not begun.
+
+    Args:
+        recipe: a packaged recipe's name, a YAML file, what such a file holds, or several of these, later ones over
+            earlier ones.
+        overrides: option -> value, as ``{"run.kimg": 20, "model.width": 32}``; strings may be written as on the command
+            line.
+        resume: a run folder: its config comes first, and training goes on from its last checkpoint.
+        checkpoint: a checkpoint, or a run for its last one, to go on from in another run.
+        callbacks: Lightning's; they are called after those of the recipe.
+        folder: where the run will lie; None: a fresh folder under ``run.root``.
+        command: what was typed, for run.json; "" from Python.
+
+    Example:
+        >>> training = Training("mnist-dcgan", {"run.kimg": 20, "trainer.accelerator": "cpu"})
+        >>> training.changed({"model.width": 16}).overrides["model.width"]
+        16
+    """
+
+    recipe: Recipe | Sequence[Recipe] = ()
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    resume: str | os.PathLike[str] | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    callbacks: Sequence[L.Callback] = ()
+    folder: Path | None = None
+    command: str = ""
+
+    def changed(self, overrides: Mapping[str, object]) -> Training:
+        """The same training with more ``overrides``."""
+        return replace(self, overrides={**self.overrides, **overrides})
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipes in their order, a resumed run's own config first."""
+        single = isinstance(self.recipe, str | os.PathLike | Mapping)
+        given: Sequence[Recipe] = (self.recipe,) if single else self.recipe  # type: ignore[assignment]
+        return (*([open_run(self.resume).config] if self.resume else []), *given)
+
+    def layers(self) -> list[Layer]:
+        """Recipes and overrides as plain data.
+
+        Raises:
+            FileNotFoundError, ValueError: a recipe, a run or a family that is not there.
+        """
+        return layers(self.recipes, self.overrides)
+
+    def parse(self) -> Parsed:
+        """The options, checked for their types; nothing is built.
+
+        Raises:
+            FileNotFoundError, ValueError: one line.
+        """
+        from launch.training.lightning_cli import Parsed
+
+        return Parsed(self.layers())
+
+    def build(self, *, checkpoint: Path | None = None, logs: bool = False) -> GessoCLI:
+        """Data module, family and trainer; nothing is written.
+
+        Args:
+            checkpoint: what the training goes on from, for ranks that it starts.
+            logs: whether the trainer writes metrics.csv and speaks to W&B.
+
+        Raises:
+            FileNotFoundError, ValueError: one line.
+        """
+        from launch.training.lightning_cli import GessoCLI
+
+        folder = Path(self.resume) if self.resume else self.folder
+        return GessoCLI(self.layers(), folder=folder, callbacks=self.callbacks, checkpoint=checkpoint, logs=logs)
+
+    def fit(self) -> Run:
+        """Trains, and leaves a run folder that tells the whole story, however training ends.
+
+        Returns:
+            The run, ``finished`` or, when Ctrl-C or a signal came, ``interrupted``: saved, and ready to go on.
+
+        Raises:
+            FileNotFoundError, ValueError: what was asked for, in one line; nothing was written.
+            RuntimeError, OSError: what ended training; the run folder tells it, too.
+        """
+        from launch.training.fit import fit
+        from launch.training.resumption import resume_point
+
+        checkpoint = None
+        if self.resume:
+            run = open_run(self.resume)
+            info = run.info()
+            if len(self.recipes) == 1 and not self.overrides and info.get("state") == "finished":
+                from launch.runs.tracking import say
+
+                say(f"{run.path} has finished; to go on, train for longer: --run.kimg")
+                return Run(run.path, "finished", last_metrics(run), int(info.get("images_seen", 0)))
+            checkpoint = resume_point(run)
+        if self.checkpoint:
+            checkpoint = find_checkpoint(self.checkpoint)
+        cli, _ = self._begin(checkpoint, logs=True)
+        return fit(cli, checkpoint, command=self.command, resumed=self.resume is not None)
+
+    def validate(self) -> Run:
+        """Runs the validation loop with the averaged weights of ``resume``'s or ``checkpoint``'s state.
+
+        Raises:
+            FileNotFoundError, ValueError: one line.
+        """
+        return self._evaluate("validate")
+
+    def test(self) -> Run:
+        """Runs the test loop; otherwise like ``validate``."""
+        return self._evaluate("test")
+
+    def _evaluate(self, verb: Literal["validate", "test"]) -> Run:
+        from launch.training.fit import evaluate
+
+        checkpoint = open_run(self.resume).last_checkpoint if self.resume else None
+        if self.checkpoint:
+            checkpoint = find_checkpoint(self.checkpoint)
+        cli, saved = self._begin(checkpoint, logs=False)
+        return evaluate(cli, verb, checkpoint, saved)
+
+    def _begin(self, checkpoint: Path | None, *, logs: bool) -> tuple[GessoCLI, dict[str, Any] | None]:
+        """The training, built and checked, and what the checkpoint holds."""
+        from launch.checkpoints import layout
+        from launch.training.fit import make_ready
+
+        # A damaged checkpoint is known before anything long begins.
+        saved = layout.read(checkpoint) if checkpoint else None
+        cli = self.build(checkpoint=checkpoint, logs=logs)
+        if self.callbacks and getattr(cli.trainer.strategy.launcher, "starts_others", False):
+            raise ValueError("callbacks given in Python reach no other rank: put them under trainer.callbacks")
+        make_ready(cli, saved)
+        return cli, saved

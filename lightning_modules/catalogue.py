@@ -1,0 +1,46 @@
+"""The model families by name: ours, and those of installed packages.
+
+Another package adds its own in its ``pyproject.toml``; recipes, checkpoints and the command line then know them::
+
+    [project.entry-points."gesso.families"]
+    MyGAN = "my_package.my_module:MyGAN"
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gesso.common.catalogues import Catalogue
+
+if TYPE_CHECKING:
+    from lightning_modules.core.family import ImageFamily
+
+FAMILIES = Catalogue(
+    kind="family",
+    group="gesso.families",
+    own={
+        "AdaIN": "lightning_modules.style.adain",
+        "DCGAN": "lightning_modules.gan.dcgan",
+        "FastStyle": "lightning_modules.style.fast_style",
+        "VAE": "lightning_modules.autoencoder.vae",
+    },
+)
+
+
+def family(name: str) -> type[ImageFamily]:
+    """The class of the family ``name``, imported only now.
+
+    Raises:
+        ValueError: there is none, or two packages offer one.
+        ImportError: its package cannot be imported.
+
+    Example:
+        >>> family("DCGAN").__name__
+        'DCGAN'
+    """
+    from lightning_modules.core.family import ImageFamily
+
+    found = FAMILIES.find(name)
+    if not issubclass(found, ImageFamily):
+        raise ValueError(f"family {name}: {found.__module__}.{name} is no ImageFamily")
+    return found
