@@ -12,6 +12,7 @@ from launch.callbacks.progress import Progress
 from launch.evaluation import samples as evaluation
 from launch.evaluation import styles as style_evaluation
 from launch.runs.tracking import record
+from launch.training.lightning_internals import run_validation
 from launch.training.signals import agreed
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.kinds.generative import generator
@@ -91,7 +92,7 @@ class Evaluation(L.Callback):
         due = isinstance(interval, int) and steps > 0 and steps % interval == 0
         if due and self._validated_at != pl_module.images_seen:
             trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
+            run_validation(trainer)
             trainer.training = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:

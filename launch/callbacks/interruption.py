@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.lookup import find
+from launch.training.lightning_internals import silence_signals
 from launch.training.signals import Interrupted, act_on_ctrl_c, agreed, listening
 
 
@@ -27,7 +28,7 @@ class Interruption(Checkpoint):
         if stage == "fit":
             # The command line listens already; a Trainer in somebody's own script does so from here on.
             self._listening.enter_context(listening())
-            _silence_lightning(trainer)
+            silence_signals(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         act_on_ctrl_c(True)
@@ -62,13 +63,3 @@ class Interruption(Checkpoint):
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         act_on_ctrl_c(False)
         self._listening.close()
-
-
-def _silence_lightning(trainer: Any) -> None:
-    """Keeps Lightning 2.6 from acting on signals by itself.
-
-    On SLURM it saves and requeues inside the handler, at SIGTERM it broadcasts there, and each step waits for another
-    broadcast of whether that has happened.
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None

@@ -8,6 +8,7 @@ from typing import TypeVar
 import lightning as L
 
 from launch.runs.folder import RunFolder
+from launch.training.lightning_internals import callbacks_of
 
 C = TypeVar("C", bound=L.Callback)
 
@@ -19,5 +20,4 @@ def run_folder(trainer: L.Trainer) -> RunFolder:
 
 def find(trainer: L.Trainer, kind: type[C]) -> C | None:
     """The trainer's callback of this kind."""
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined] # Lightning does not declare it
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, kind)), None)

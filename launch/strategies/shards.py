@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from launch.strategies.fragments import Fragment, fragments
+from launch.strategies.deepspeed_internals import (
+    fragments,
+    release_weights,
+    sharded_optimizer,
+    weight_slice,
+    whole_shape,
+)
+from launch.strategies.fragments import Fragment
 
 
 class Shards:
@@ -55,8 +62,7 @@ class Shards:
 
     def _whole(self, name: str, value: Tensor) -> Tensor:
         parameter = self.parameters[name]
-        shape = getattr(parameter, "ds_shape", parameter.shape)
-        whole = torch.zeros(shape, dtype=torch.float32, device=self.engine.device)
+        whole = torch.zeros(whole_shape(parameter), dtype=torch.float32, device=self.engine.device)
         if piece := self.pieces.get(name):
             piece.cut(whole).copy_(value)
         # Each element stands on one rank, and is zero on all others.
@@ -76,7 +82,7 @@ class Shards:
         if self.partitioned:
             self.rest()
             for name, value in slices.items():
-                self.parameters[name].ds_tensor.view(-1)[: value.numel()].copy_(value)  # type: ignore[attr-defined]
+                weight_slice(self.parameters[name])[: value.numel()].copy_(value)
         else:
             for name, value in slices.items():
                 self.parameters[name].detach().copy_(self._whole(name, value))
@@ -84,7 +90,7 @@ class Shards:
     def rest(self) -> None:
         """Takes partitioned weights back to their slices, so that these alone say what the weights are."""
         if self.partitioned:
-            self.engine.optimizer.parameter_offload.partition_all_parameters()
+            release_weights(self.engine)
 
     def take_over(self, wholes: Mapping[str, Tensor] | None = None) -> None:
         """Makes the masters equal to ``wholes``, or to the weights, which must be whole then."""
@@ -96,7 +102,7 @@ class Shards:
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimizer's state dict with whole tensors on the CPU; every rank must call it alike."""
-        states = self.engine.optimizer.optimizer.state
+        states = sharded_optimizer(self.engine).state
         stepped = [states[piece.flat] for piece in self.pieces.values() if piece.flat in states]
         example: dict[str, Any] = stepped[0] if stepped else {}
         result: dict[int, dict[str, Any]] = {number: {} for number in range(len(self.parameters))} if example else {}
@@ -124,7 +130,7 @@ class Shards:
 
     def load_optimizer_state(self, saved: Mapping[str, Any]) -> None:
         """The inverse of ``optimizer_state``."""
-        inner = self.engine.optimizer.optimizer
+        inner = sharded_optimizer(self.engine)
         for number, name in enumerate(self.parameters):
             if (piece := self.pieces.get(name)) is None:
                 continue

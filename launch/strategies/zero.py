@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from gesso.common.extras import needing
 from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
+from launch.strategies.deepspeed_internals import overflowed, prepare_backward
 from launch.strategies.shards import Shards
 from lightning_modules.core.stability import LossScalePerNetwork, advance
 
@@ -129,10 +130,8 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         engine = self.engines[self._updating]
         engine.set_gradient_accumulation_boundary(self._reduce)
-        if (scaler := self._scaler()) is not None:
-            engine.optimizer.loss_scaler.cur_scale = scaler.get_scale()
-        # What the engine's own forward, which is not used here, does first: ZeRO 3 counts micro-batches by it.
-        engine.optimizer.clear_backward_seen_flag()
+        scaler = self._scaler()
+        prepare_backward(engine, scaler.get_scale() if scaler is not None else None)
         engine.backward(closure_loss)
         if not self._reduce:
             # Tells the engine that a micro-batch is over; on a boundary, ``optimizer_step`` does.
@@ -153,8 +152,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         closure()
         engine = self.engines[self._updating]
         engine.step()
-        # The norm of the gradient, which all ranks know, was not finite: the engine has left everything as it was.
-        overflow = bool(engine.optimizer.overflow)
+        overflow = overflowed(engine)
         module: Any = self.lightning_module
         module.skipped = torch.tensor(float(overflow), device=self.root_device)
         if (scaler := self._scaler()) is not None:

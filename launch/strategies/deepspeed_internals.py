@@ -1,0 +1,90 @@
+"""All that gesso uses of DeepSpeed beside its documented interface, seen with DeepSpeed 0.19.
+
+The tests of this room say in a sentence what a new version has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from launch.strategies.fragments import Fragment
+
+
+def sharded_optimizer(engine: Any) -> Optimizer:
+    """The optimizer that steps this rank's slices, inside ZeRO's own."""
+    inner: Optimizer = engine.optimizer.optimizer
+    return inner
+
+
+def prepare_backward(engine: Any, scale: float | None) -> None:
+    """Does what the engine's own forward, which is not used here, does before a backward.
+
+    Args:
+        scale: of the loss, in 16-mixed; None: it is not scaled.
+    """
+    if scale is not None:
+        engine.optimizer.loss_scaler.cur_scale = scale
+    # ZeRO 3 counts micro-batches by it.
+    engine.optimizer.clear_backward_seen_flag()
+
+
+def overflowed(engine: Any) -> bool:
+    """Whether the last gradient norm, which all ranks know, was not finite; then the step has changed nothing."""
+    return bool(engine.optimizer.overflow)
+
+
+def release_weights(engine: Any) -> None:
+    """Takes a network's gathered weights back to the ranks' slices (stage 3)."""
+    engine.optimizer.parameter_offload.partition_all_parameters()
+
+
+def whole_shape(parameter: Parameter) -> torch.Size:
+    """The shape of a parameter, whole or cut up."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def weight_slice(parameter: Parameter) -> Tensor:
+    """This rank's slice of a weight at stage 3, flat; the last rank's may be longer than what belongs to it."""
+    flat: Tensor = parameter.ds_tensor.view(-1)  # type: ignore[attr-defined]
+    return flat
+
+
+def fragments(engine: Any) -> list[Fragment]:
+    """What this rank holds of an engine's parameters (ZeRO stages 1 to 3)."""
+    stage = engine.zero_optimization_stage()
+    return list(_of_partitioned_parameters(engine) if stage == 3 else _of_flat_groups(engine))
+
+
+def _of_flat_groups(engine: Any) -> Iterator[Fragment]:
+    # Stages 1 and 2 lay a group's parameters end to end and cut the whole into equal slices, one a rank.
+    zero = engine.optimizer
+    for group, flat in enumerate(zero.single_partition_of_fp32_groups):
+        first = dist.get_rank() * int(zero.partition_size[group])
+        last, position = first + flat.numel(), 0
+        for parameter in zero.round_robin_bit16_groups[group]:
+            begin, end = max(position, first), min(position + parameter.numel(), last)
+            if begin < end:
+                yield Fragment(parameter, flat, begin - first, begin - position, end - begin)
+            position += parameter.numel()
+
+
+def _of_partitioned_parameters(engine: Any) -> Iterator[Fragment]:
+    # Stage 3 cuts every parameter by itself, and lays this rank's slices end to end.
+    zero = engine.optimizer
+    for parameters, flat in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
+        position = 0
+        for parameter in parameters:
+            size = parameter.ds_tensor.ds_numel
+            offset = dist.get_rank() * size
+            length = min(size, parameter.ds_numel - offset)
+            if length > 0:
+                yield Fragment(parameter, flat, position, offset, length)
+            position += size
