@@ -68,7 +68,7 @@ class ContentStyleData(ShardData):
         if fit and state_dict["style_fingerprint"] != self.style.manifest.fingerprints["train"]:
             raise ValueError(
                 f"{self.style_path}: not the style pictures that the checkpoint was trained on; "
-                "set --data.init_args.style_path to those"
+                "set --data.style_path to those"
             )
 
 

@@ -17,7 +17,7 @@ from datamodules.manifest import Manifest
 from datamodules.order import BalancedOrder, Order, SampleOrder, SequentialOrder
 from datamodules.streaming.buffers import Buffers
 from datamodules.streaming.staging import nearest
-from datamodules.streaming.stream import Batch, ShardStream
+from datamodules.streaming.stream import ShardStream, StreamBatch
 from datamodules.streaming.transforms import Augment, Crop
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind
 from gesso.common.pixels import to_float
@@ -123,27 +123,27 @@ class ShardData(L.LightningDataModule):
         size = self.manifest.size
         if size is None or size[0] != size[1]:
             what = "of several sizes" if size is None else f"{size[1]} x {size[0]} pixels"
-            raise ValueError(f"{self.path}: its images are {what}: set --data.init_args.size to a side in pixels")
+            raise ValueError(f"{self.path}: its images are {what}: set --data.size to a side in pixels")
         return size[0]
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[StreamBatch]:
         """Endless batches from ``position`` on."""
         augment = Augment(self.size, self.crop, self.flip, self.color_jitter)
         return self._loader("train", self.training_order(), augment, start=self.position)
 
-    def held_out_dataloader(self) -> DataLoader[Batch]:
+    def held_out_dataloader(self) -> DataLoader[StreamBatch]:
         """Endless batches of the held-out split, centred, the same each time."""
         split = self.held_out_split
         return self._loader(split, self._shuffled(split), Augment(self.size), start=0)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[StreamBatch]:
         """The ``val`` split once, or ``test`` where there is no ``val``; of neither, no batch."""
         splits = [name for name in ("val", "test") if name in self.manifest.splits]
         return self._held_out(splits[0]) if splits else self._held_out("train", samples=0)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[StreamBatch]:
         """The ``test`` split once."""
         return self._held_out("test")
 
@@ -172,13 +172,13 @@ class ShardData(L.LightningDataModule):
             raise ValueError(
                 f"{self.path}: not the data set that the checkpoint was trained on ({state_dict['samples']} training "
                 f"samples there, {self.manifest.split('train').samples} here, other contents); "
-                "set --data.init_args.path to that one"
+                "set --data.path to that one"
             )
         changed = [option for option in _ORDER_OPTIONS if state_dict[option] != getattr(self, option)]
         if changed:
             then_and_now = ", ".join(f"{name} was {state_dict[name]}, is {getattr(self, name)}" for name in changed)
             raise ValueError(
-                f"the checkpoint's samples came in another order ({then_and_now}); set --data.init_args back"
+                f"the checkpoint's samples came in another order ({then_and_now}); set those --data options back"
             )
         self.position = state_dict["position"]
 
@@ -233,7 +233,7 @@ class ShardData(L.LightningDataModule):
         sizes = [shard.samples for shard in self.manifest.split(split).shards]
         return Order(sizes, self.seed, self.manifest.segments, self.window)
 
-    def _held_out(self, split: str, samples: int | None = None) -> DataLoader[Batch]:
+    def _held_out(self, split: str, samples: int | None = None) -> DataLoader[StreamBatch]:
         samples = self.manifest.split(split).samples if samples is None else samples
         if self.trainer is not None and samples < self.trainer.world_size:
             samples = 0  # a rank with no batch would wait for ever for the others' averages
@@ -241,7 +241,7 @@ class ShardData(L.LightningDataModule):
 
     def _loader(
         self, split: str, order: SampleOrder, augment: Augment, *, start: int, stop: int | None = None
-    ) -> DataLoader[Batch]:
+    ) -> DataLoader[StreamBatch]:
         stream = ShardStream(
             self.manifest,
             split,

@@ -8,3 +8,5 @@ Search = Literal["random", "tpe"]
 Scheduler = Literal["none", "asha", "median", "pbt", "pb2"]
 #: Schedulers that move trials' states about.
 POPULATION = ("pbt", "pb2")
+#: ASHA: of the trials that reach a rung, one in so many goes on.
+REDUCTION = 4.0

@@ -28,7 +28,7 @@ from typing import Any, get_args
 from gesso.common.files import write_whole
 from launch.runs.folder import fresh_name
 from lightning_modules.metrics.specs import Direction
-from tune.choices import POPULATION, Scheduler, Search
+from tune.choices import POPULATION, REDUCTION, Scheduler, Search
 from tune.space import Space, read_space
 
 
@@ -88,7 +88,7 @@ class Sweep:
     kimg: float = 0.0
     every_kimg: float = 0.0
     grace_kimg: float = 0.0
-    reduction: float = 3.0
+    reduction: float = REDUCTION
     perturb_kimg: float = 0.0
     placement: Placement = Placement()
     concurrent: int | None = None

@@ -29,7 +29,7 @@ from datamodules.streaming.workers import WORKER_KIND, WorkerKind, prepared
 _MAX_BROKEN_IN_A_ROW = 100
 
 
-class Batch(TypedDict):
+class StreamBatch(TypedDict):
     """One rank's part of a global batch.
 
     ``image``: uint8 [n, size, size, C] in [0, 255]; ``label``: int64 [n], -1 without label; ``index``: int64 [n],
@@ -43,7 +43,7 @@ class Batch(TypedDict):
     caption: NotRequired[list[str]]
 
 
-class ShardStream(IterableDataset[Batch]):
+class ShardStream(IterableDataset[StreamBatch]):
     """Iterates over whole batches of one rank.
 
     Of the global batch at position t, rank r of W holds the positions t + r, t + r + W ... A broken image is named in a
@@ -92,7 +92,7 @@ class ShardStream(IterableDataset[Batch]):
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"a global batch of {batch_size} images cannot be dealt to {world_size} ranks in equal parts; "
-                "set --data.init_args.global_batch_size to a multiple"
+                "set --data.global_batch_size to a multiple"
             )
         check_pipes(manifest, split, allow_pipe)
         self.manifest = manifest
@@ -121,7 +121,7 @@ class ShardStream(IterableDataset[Batch]):
         """An endless stream's next iteration goes on from there; a finite one is a whole pass each time."""
         self.position = state_dict["position"]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[StreamBatch]:
         if get_worker_info() is not None:
             raise RuntimeError("each process of a DataLoader would make all batches; give the stream workers instead")
         starts: Iterator[int] = count(self.position, self.batch_size)
@@ -138,7 +138,7 @@ class ShardStream(IterableDataset[Batch]):
             self.position = batch["position"]
             if rows := len(batch["index"]):
                 arrays = {key: torch.from_numpy(batch.pop(key)) for key in ("label", "index")}
-                yield cast(Batch, {"image": images[:rows], **arrays, **batch})
+                yield cast(StreamBatch, {"image": images[:rows], **arrays, **batch})
 
     @torch.inference_mode()  # calls of torch's operators, one for each image, cost less
     def _make(self, reader: ShardReader, start: int, images: Tensor) -> tuple[dict[str, Any], dict[int, str]]:

@@ -154,7 +154,7 @@ class _Worker:
             status = self.wait()
             how = f"of {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"
             raise RuntimeError(
-                f"a process that prepares batches died {how}; if memory was short, set --data.init_args.workers lower"
+                f"a process that prepares batches died {how}; if memory was short, set --data.workers lower"
             ) from None
         if not done:
             raise answer

@@ -166,11 +166,11 @@ def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, on
         needed = least.device.total + min(activations.values())
         return (
             f"nothing fits into {memory:g} GiB; the least is {least.strategy.name} with {binary_size(needed)}: "
-            "take more ranks or --model.init_args.micro_batches"
+            "take more ranks or --model.micro_batches"
         )
     row, checkpointed = found
     options = f"--trainer.strategy {row.strategy.name}"
-    options += " --model.init_args.gradient_checkpointing true" if checkpointed and not on else ""
+    options += " --model.gradient_checkpointing true" if checkpointed and not on else ""
     total = row.device.total + activations[checkpointed]
     return f"the first that fits into {memory:g} GiB, with {binary_size(total)}: {options}"
 

@@ -189,4 +189,4 @@ def _workers(arguments: argparse.Namespace) -> int:
 
 def _next(out: str) -> None:
     print(f"\nlook at it:  gesso shards inspect {out}")
-    print(f"train on it: gesso fit --config RECIPE --data.init_args.path {out}   (`gesso recipes` lists them)")
+    print(f"train on it: gesso fit --config RECIPE --data.path {out}   (`gesso recipes` lists them)")

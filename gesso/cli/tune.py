@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from lightning_modules.metrics.specs import Direction
 from slurm.request import add_options
-from tune.choices import Scheduler, Search
+from tune.choices import REDUCTION, Scheduler, Search
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -41,7 +41,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--scheduler", choices=get_args(Scheduler), default="none", help="which trials go on (default: all)"
     )
     how.add_argument("--grace-kimg", type=float, metavar="K", help="asha, median: every trial trains so long")
-    how.add_argument("--reduction", type=float, default=4.0, metavar="R", help="asha: one in R goes on (default: 4)")
+    how.add_argument(
+        "--reduction",
+        type=float,
+        default=REDUCTION,
+        metavar="R",
+        help=f"asha: one in R goes on (default: {REDUCTION:g})",
+    )
     how.add_argument("--perturb-kimg", type=float, metavar="K", help="pbt, pb2: interval of copies and changes")
     how.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
     where = parser.add_argument_group("where")

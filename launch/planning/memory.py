@@ -291,6 +291,6 @@ def images_per_micro_batch(global_batch_size: int, *, ranks: int, micro_batches:
     if global_batch_size % (ranks * micro_batches):
         raise ValueError(
             f"a global batch of {global_batch_size} images cannot be cut into {ranks} ranks x {micro_batches} "
-            f"micro-batches: set --data.init_args.global_batch_size to a multiple of {ranks * micro_batches}"
+            f"micro-batches: set --data.global_batch_size to a multiple of {ranks * micro_batches}"
         )
     return global_batch_size // (ranks * micro_batches)

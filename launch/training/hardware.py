@@ -52,12 +52,12 @@ def out_of_memory(trainer: Any, module: Any, batch_size: int) -> OutOfMemory:
     offload = bool(stage) and strategy.offload
     levers = []
     if module.micro_batches < batch_size:
-        levers.append(f"--model.init_args.micro_batches={module.micro_batches * 2} (now {module.micro_batches})")
+        levers.append(f"--model.micro_batches={module.micro_batches * 2} (now {module.micro_batches})")
     if module.hparams.get("gradient_checkpointing") is False:
-        levers.append("--model.init_args.gradient_checkpointing=true")
+        levers.append("--model.gradient_checkpointing=true")
     levers += [f"--trainer.strategy=zero{number}" for number in (2, 3) if number > stage and trainer.world_size > 1]
     if not offload:
         levers.append(f"--trainer.strategy=zero{3 if trainer.world_size > 1 else 2}_offload")
-    levers.append("a smaller --data.init_args.global_batch_size")
+    levers.append("a smaller --data.global_batch_size")
     where = f"rank {trainer.global_rank} on {strategy.root_device}"
     return OutOfMemory(f"out of memory: {where}, {batch_size} images a step; in this order: {'; '.join(levers)}")

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -150,18 +151,18 @@ class ImageFamily(L.LightningModule):
             if wants is not None and has is not None and has != wants:
                 raise ValueError(
                     f"the data has {name} {has}, {type(self).__name__} was built for {wants}: "
-                    f"set --model.init_args.{name} {has}, or build shards that fit"
+                    f"set --model.{name} {has}, or build shards that fit"
                 )
         wants = self.hparams.get("num_classes", 0)
         if wants and wants != num_classes:
             raise ValueError(
                 f"the data has {num_classes or 'no'} classes, {type(self).__name__} was built for {wants}: "
-                f"set --model.init_args.num_classes {num_classes}"
+                f"set --model.num_classes {num_classes}"
             )
         if wants and unlabelled:
             raise ValueError(
                 f"{unlabelled:,} training images have no label, which a conditional {type(self).__name__} needs: "
-                "put them into class folders and build again, or set --model.init_args.num_classes 0"
+                "put them into class folders and build again, or set --model.num_classes 0"
             )
 
     # ---- one network's update ---------------------------------------------------------------------------------------
@@ -332,8 +333,11 @@ class ImageFamily(L.LightningModule):
         for name in self._network_names:
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
-            for name in set(self._network_names) - set(self.penalised()):
+            allowed = set(self._network_names) - set(self.penalised())
+            for name in allowed:
                 getattr(self, name).compile()
+            if not allowed:
+                rank_zero_warn("--model.compile true compiles nothing: a double backward runs through every network")
         return list(optimizers.values())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

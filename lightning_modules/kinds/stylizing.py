@@ -60,9 +60,7 @@ class StyleFamily(ImageFamily):
 
     def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
         if channels != 3:
-            raise ValueError(
-                f"the data has grey images, {type(self).__name__} needs RGB: set --data.init_args.channels 3"
-            )
+            raise ValueError(f"the data has grey images, {type(self).__name__} needs RGB: set --data.channels 3")
         super().check_data(channels=channels, resolution=resolution, num_classes=num_classes, unlabelled=unlabelled)
 
     def held_out_losses(self, batch: Batch) -> Losses:

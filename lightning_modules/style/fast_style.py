@@ -110,7 +110,7 @@ class FastStyle(StyleFamily):
 
     def take_styles(self, pictures: Sequence[Tensor]) -> None:
         if not pictures:
-            raise ValueError("FastStyle needs a style picture: set --model.init_args.styles '[FILE, ...]'")
+            raise ValueError("FastStyle needs a style picture: set --model.styles '[FILE, ...]'")
         self._pictures = [fit(picture, self.style_size) for picture in pictures]
 
     def optimization(self) -> dict[str, OptimizerOptions]:

@@ -146,7 +146,7 @@ def test_images_of_several_sizes_need_a_size(tmp_path: Path) -> None:
     for size, message in ((None, "of several sizes"), ((4, 6), "6 x 4 pixels")):
         object.__setattr__(manifest, "size", size)
         manifest.save()
-        with pytest.raises(ValueError, match=rf"{message}: set --data.init_args.size"):
+        with pytest.raises(ValueError, match=rf"{message}: set --data.size"):
             _ = data(manifest).size
 
 

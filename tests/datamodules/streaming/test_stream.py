@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.manifest import Manifest
 from datamodules.order import BalancedOrder, Order, SequentialOrder
-from datamodules.streaming.stream import Batch, ShardStream
+from datamodules.streaming.stream import ShardStream, StreamBatch
 from datamodules.streaming.transforms import Augment
 from datamodules.streaming.workers import WorkerKind
 from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
@@ -40,11 +40,11 @@ def stream(manifest: Manifest, batch_size: int, **options: Any) -> ShardStream:
     return ShardStream(manifest, split, batch_size=batch_size, seed=SEED, **options)
 
 
-def batches(manifest: Manifest, batch_size: int, number: int, **options: Any) -> list[Batch]:
+def batches(manifest: Manifest, batch_size: int, number: int, **options: Any) -> list[StreamBatch]:
     return list(islice(stream(manifest, batch_size, **options), number))
 
 
-def interleave(of_ranks: list[list[Batch]]) -> list[dict[str, Any]]:
+def interleave(of_ranks: list[list[StreamBatch]]) -> list[dict[str, Any]]:
     """Global batches out of each rank's part: rank r has every W-th row from row r on."""
     merged = []
     for parts in zip(*of_ranks, strict=True):

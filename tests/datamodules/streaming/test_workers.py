@@ -114,7 +114,7 @@ def test_a_process_that_dies_is_an_error() -> None:
 
     before = psutil.Process().children()
     received = results("process", make=die)
-    with pytest.raises(RuntimeError, match="died of SIGKILL; if memory was short, set --data.init_args.workers lower"):
+    with pytest.raises(RuntimeError, match="died of SIGKILL; if memory was short, set --data.workers lower"):
         list(islice(received, 5))
     assert psutil.Process().children() == before
 

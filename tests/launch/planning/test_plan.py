@@ -308,11 +308,11 @@ def test_checkpointing_and_autocast_save_memory() -> None:
 
 # ---- the command ----------------------------------------------------------------------------------------------------
 
-PLAN = ["plan", "--config", "mnist-dcgan", "--model.init_args.width", "8"]
+PLAN = ["plan", "--config", "mnist-dcgan", "--model.width", "8"]
 
 
 def test_a_plan_needs_neither_data_nor_gpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    here = ["--data.init_args.path", str(tmp_path / "nowhere")]
+    here = ["--data.path", str(tmp_path / "nowhere")]
     assert main([*PLAN, *here, "--devices", "2", "--nodes", "2", "--memory", "24"]) == 0
     out = capsys.readouterr().out
     assert "DCGAN on 4 ranks (2 x 2), 16 images at once on each: global batch 64" in out
@@ -353,7 +353,7 @@ def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
             [*PLAN, "--trainer.precision", "bf16-true"],
             "precision bf16-true: a plan knows 32-true, bf16-mixed, 16-mixed",
         ),
-        ([*PLAN, "--model.init_args.widht", "8"], "widht"),
+        ([*PLAN, "--model.widht", "8"], "widht"),
     ],
 )
 def test_a_mistake_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

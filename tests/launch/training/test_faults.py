@@ -104,7 +104,7 @@ def test_out_of_memory_names_the_levers_in_their_order() -> None:
     assert places == sorted(places)
     assert everything.startswith("out of memory: rank 0 on cpu, 64 images a step")
     last = message("zero3_offload", micro_batches=64, gradient_checkpointing=True)
-    assert last.partition("order: ")[2] == "a smaller --data.init_args.global_batch_size"
+    assert last.partition("order: ")[2] == "a smaller --data.global_batch_size"
 
 
 def test_what_is_out_of_memory() -> None:
@@ -128,6 +128,6 @@ def test_a_training_that_does_not_fit_says_so(
     argv = ["--config=mnist-dcgan", f"--data.path={shards}", f"--run.root={tmp_path}", "--run.wandb=disabled"]
     assert main(["fit", *argv, "--data.global_batch_size=16", "--model.width=8", *QUIET]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("gesso: out of memory: rank 0 on cpu, 16 images a step; in this order: --model.init_args.m")
+    assert error.startswith("gesso: out of memory: rank 0 on cpu, 16 images a step; in this order: --model.m")
     (run,) = tmp_path.iterdir()
     assert json.loads((run / "run.json").read_text())["state"] == "failed"

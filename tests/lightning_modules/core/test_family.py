@@ -246,6 +246,13 @@ def test_vae_losses_are_the_evidence_lower_bound() -> None:
     torch.testing.assert_close(losses["loss"], squared + 3 * kl)
 
 
+def test_compiling_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = DCGAN(resolution=32, channels=1, latent_dim=8, width=8, compile=True)
+    monkeypatch.setattr(module, "penalised", lambda: ("generator", "discriminator"))
+    with pytest.warns(UserWarning, match="--model.compile true compiles nothing"):
+        module.configure_optimizers()
+
+
 def test_batches_are_cut_evenly_or_not_at_all() -> None:
     batch = {"image": torch.arange(6), "label": torch.arange(6), "caption": list("abcdef"), "position": 6}
     parts = split_batch(batch, 3)
@@ -259,7 +266,7 @@ def test_batches_are_cut_evenly_or_not_at_all() -> None:
 def test_data_that_does_not_fit_is_named() -> None:
     module = DCGAN(**SMALL, num_classes=10)
     module.check_data(channels=1, resolution=32, num_classes=10)
-    with pytest.raises(ValueError, match=r"channels 3, DCGAN was built for 1.*--model.init_args.channels 3"):
+    with pytest.raises(ValueError, match=r"channels 3, DCGAN was built for 1.*--model.channels 3"):
         module.check_data(channels=3, resolution=32, num_classes=10)
     with pytest.raises(ValueError, match="resolution 64, DCGAN was built for 32"):
         module.check_data(channels=1, resolution=64, num_classes=10)
