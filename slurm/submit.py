@@ -171,12 +171,12 @@ def prepare(request: Request) -> list[Prepared]:
 
 def _prepare(request: Request, training: Training, number: int) -> Prepared:
     from launch.callbacks.lookup import run_folder
-    from launch.training.rehearsal import check, provide, rehearse
+    from launch.training.dry_build import check, dry_build, provide
 
     job = request.job
     named = {"run.name": job.name} if job.name else {}
     shape = {"trainer.devices": job.tasks_per_node, "trainer.num_nodes": job.nodes}
-    cli = rehearse(training.changed({**named, **shape}))
+    cli = dry_build(training.changed({**named, **shape}))
     path = Path(os.path.abspath(run_folder(cli.trainer).path))
     check(cli)
     if not request.trust_paths:

@@ -45,12 +45,12 @@ def check_values(training: Training, space: Space) -> None:
     Raises:
         ValueError: it refuses.
     """
-    from launch.training.rehearsal import check, rehearse
+    from launch.training.dry_build import check, dry_build
 
     for corner in (0, -1):
         drawn = space.active({dimension.name: dimension.probes()[corner] for dimension in space})
         try:
-            check(rehearse(training.changed(drawn)))
+            check(dry_build(training.changed(drawn)))
         except ValueError as error:
             values = ", ".join(f"{name} {value}" for name, value in drawn.items())
             raise ValueError(f"space: with {values}: {error}") from error

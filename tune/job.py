@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 
-from launch.training.rehearsal import rehearse
+from launch.training.dry_build import dry_build
 from launch.training.training import Training
 from slurm import queue
 from slurm.request import job, with_habits
@@ -28,7 +28,7 @@ def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
         raise FileNotFoundError("sbatch not found: this machine belongs to no SLURM cluster; go to a login node")
     options = with_habits(arguments)
     if not options["trust_paths"]:
-        check_places({**places_of(rehearse(Training(sweep.recipe))), "sweep's folder": str(sweep.path)})
+        check_places({**places_of(dry_build(Training(sweep.recipe))), "sweep's folder": str(sweep.path)})
     asked = job(
         options,
         name=sweep.path.name,

@@ -83,12 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(arguments: argparse.Namespace) -> Any:
     from gesso.cli.fit import parse
-    from launch.training.rehearsal import rehearse
+    from launch.training.dry_build import dry_build
 
     shape = {"trainer.devices": arguments.devices, "trainer.num_nodes": arguments.nodes}
     given = parse(arguments.overrides)
     training = replace(given, recipe=[*arguments.config, *given.recipes])
-    return rehearse(training.changed({name: number for name, number in shape.items() if number}))
+    return dry_build(training.changed({name: number for name, number in shape.items() if number}))
 
 
 def _precision(asked: Any) -> str:

@@ -120,8 +120,8 @@ def prepare(arguments: argparse.Namespace) -> Any:
     from launch.callbacks.evaluation import Evaluation
     from launch.callbacks.lookup import find
     from launch.runs.folder import RunFolder
+    from launch.training.dry_build import check, dry_build, provide
     from launch.training.lightning_cli import save_config
-    from launch.training.rehearsal import check, provide, rehearse
     from tune.checks import check_space, check_sweep, check_values, find_objectives
     from tune.space import find_space, read_space
     from tune.sweep import Sweep, new_sweep_path
@@ -134,7 +134,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     given = parse(arguments.overrides or ())
     training = replace(given, recipe=[*arguments.config, *given.recipes])
     check_space(training, space)
-    cli = rehearse(training)
+    cli = dry_build(training)
     check(cli)
     check_values(training, space)
     provide(cli)

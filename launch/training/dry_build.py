@@ -15,7 +15,7 @@ from launch.training.provisions import provide_styles, provide_weights
 from launch.training.training import Training
 
 
-def rehearse(training: Training) -> GessoCLI:
+def dry_build(training: Training) -> GessoCLI:
     """Builds a training on a CPU, wherever it will run; nothing of it stays behind.
 
     Raises:
