@@ -11,10 +11,11 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.evaluation import Evaluation
-from launch.callbacks.lookup import find, run_folder
+from launch.callbacks.lookup import family_of, find, run_folder
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
 from launch.runs.folder import RunFolder, at_images
+from lightning_modules.core.family import Batch
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
 
@@ -57,11 +58,11 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         self._saved_at = -1
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Before Lightning restores: it reads and writes checkpoints through this.
         trainer.strategy.checkpoint_io = self.io
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             for left in run_folder(trainer).checkpoints.glob("*.partial"):
                 files.discard(left)
@@ -89,7 +90,7 @@ class Checkpoints(Checkpoint):
             )
         self.direction = specs.better(self.monitor, self.mode, option="checkpoints.mode", known=names)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         run = run_folder(trainer)
         info = run.info()
         checkpoint["run"] = {
@@ -102,16 +103,18 @@ class Checkpoints(Checkpoint):
             "config": run.config.read_text() if run.config.is_file() else None,
         }
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
         self.io.check()
-        if clock_of(trainer).due(self.every, pl_module) or trainer.should_stop:
+        if clock_of(trainer).due(self.every, family_of(pl_module)) or trainer.should_stop:
             self.save(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Somebody else may have stopped training, at a validation.
         self.save_and_wait(trainer)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         if value is None or not math.isfinite(value) or trainer.sanity_checking or trainer.state.fn != "fit":
             return
@@ -126,7 +129,7 @@ class Checkpoints(Checkpoint):
             best: the value of ``monitor``, when it is better than ever before.
         """
         run = run_folder(trainer)
-        module: Any = trainer.lightning_module
+        module = family_of(trainer.lightning_module)
         path = run.checkpoints / at_images(module.images_seen)
         if trainer.is_global_zero:
             run.check_owner()

@@ -8,9 +8,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from launch.callbacks.lookup import find, run_folder
+from launch.callbacks.lookup import family_of, find, run_folder
 from launch.runs.tracking import record
-from lightning_modules.core.family import ImageFamily
+from launch.training.lightning_internals import data_of
+from lightning_modules.core.family import Batch, ImageFamily
 
 
 class Every:
@@ -49,30 +50,36 @@ class Clock(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        pl_module.total_kimg = self.total_images / 1000
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        family_of(pl_module).total_kimg = self.total_images / 1000
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick = time.perf_counter()
-        self._logged = (self.seconds, pl_module.images_seen)
-        self._stop_at_the_end(trainer, pl_module)
+        self._logged = (self.seconds, family_of(pl_module).images_seen)
+        self._stop_at_the_end(trainer, family_of(pl_module))
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.images_before = pl_module.images_seen
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.images_before = family_of(pl_module).images_seen
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
         now = time.perf_counter()
         self.seconds, self._tick = self.seconds + now - self._tick, now
-        if trainer.datamodule is not None:
-            trainer.datamodule.consumed(batch["position"])
-        if self.due(self.log_every, pl_module):
-            self._log(trainer, pl_module)
-        self._stop_at_the_end(trainer, pl_module)
+        module = family_of(pl_module)
+        data = data_of(trainer)
+        if data is not None:  # a plain loader, in somebody's own script
+            data.consumed(batch["position"])
+        if self.due(self.log_every, module):
+            self._log(trainer, module)
+        self._stop_at_the_end(trainer, module)
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Evaluation is not training: its time counts neither in images/s nor in the run's seconds.
         self._tick = time.perf_counter()
-        record(trainer, {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
+        record(trainer, {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
 
     def due(self, interval: Every, module: ImageFamily) -> bool:
         """Whether ``interval`` came round in the step that has just ended."""
@@ -93,7 +100,7 @@ class Clock(L.Callback):
         self.write(trainer, module)
 
     @rank_zero_only
-    def write(self, trainer: L.Trainer, module: ImageFamily, **fields: Any) -> None:
+    def write(self, trainer: L.Trainer, module: ImageFamily, **fields: object) -> None:
         """Brings run.json up to date."""
         run_folder(trainer).update(
             images_seen=module.images_seen,

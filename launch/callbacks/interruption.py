@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.lookup import find
-from launch.training.lightning_internals import silence_signals
+from launch.training.lightning_internals import data_of, silence_signals
 from launch.training.signals import Interrupted, act_on_ctrl_c, agreed, listening
+from lightning_modules.core.family import Batch
 
 
 class Interruption(Checkpoint):
@@ -24,30 +24,32 @@ class Interruption(Checkpoint):
     def __init__(self) -> None:
         self._listening = contextlib.ExitStack()
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             # The command line listens already; a Trainer in somebody's own script does so from here on.
             self._listening.enter_context(listening())
             silence_signals(trainer)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         act_on_ctrl_c(True)
         if number := agreed(trainer):
             raise Interrupted(number)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
         if (number := agreed(trainer)) and not trainer.should_stop:
             self._leave(trainer, number)
 
     def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         # A pass ends with a batch of which not every rank has a part: nothing can be agreed on there.
-        whole = batch["position"] % trainer.datamodule.global_batch_size == 0
+        whole = batch["position"] % data_of(trainer).global_batch_size == 0
         if trainer.state.fn == "fit" and whole and agreed(trainer):
             raise StopIteration
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and (number := agreed(trainer)):
             self._leave(trainer, number)
 
@@ -57,9 +59,9 @@ class Interruption(Checkpoint):
             checkpoints.save_and_wait(trainer)
         raise Interrupted(number)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
 
-    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         act_on_ctrl_c(False)
         self._listening.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import lightning as L
 
 from launch.runs.folder import RunFolder
 from launch.training.lightning_internals import callbacks_of
+from lightning_modules.core.family import ImageFamily
 
 C = TypeVar("C", bound=L.Callback)
 
@@ -16,6 +17,11 @@ C = TypeVar("C", bound=L.Callback)
 def run_folder(trainer: L.Trainer) -> RunFolder:
     """The run that this trainer trains."""
     return RunFolder(Path(trainer.default_root_dir))
+
+
+def family_of(module: L.LightningModule | None) -> ImageFamily:
+    """The family that is trained, out of what Lightning hands to callbacks: gesso trains nothing else."""
+    return cast(ImageFamily, module)
 
 
 def find(trainer: L.Trainer, kind: type[C]) -> C | None:

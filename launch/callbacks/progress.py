@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from launch.callbacks.clock import clock_of
+from launch.callbacks.lookup import family_of
 from launch.report.page import duration
-from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.family import Batch, ImageFamily
 
 #: Seconds between two plain lines in a log file.
 LINE_SECONDS = 30.0
@@ -26,7 +26,7 @@ class Progress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._bar: RichProgress | None = None
-        self._task: Any = None
+        self._task = TaskID(0)
         self._last_line = 0.0
         self._evaluated = 0
 
@@ -39,7 +39,7 @@ class Progress(ProgressBar):
 
     _enabled = True
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         console = Console(stderr=True)
         if not self._enabled or not console.is_terminal:
             return
@@ -54,18 +54,20 @@ class Progress(ProgressBar):
         self._task = self._bar.add_task(
             "",
             total=clock_of(trainer).total_images / 1000,
-            completed=pl_module.images_seen / 1000,
             what="train",
             facts="",
         )
+        self._bar.update(self._task, completed=family_of(pl_module).images_seen / 1000)
         self._bar.start()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
         if self._bar is not None:
             facts = self._facts(trainer)
-            self._bar.update(self._task, completed=pl_module.images_seen / 1000, what="train", facts=facts)
+            self._bar.update(self._task, completed=family_of(pl_module).images_seen / 1000, what="train", facts=facts)
         elif self._enabled and time.monotonic() - self._last_line > LINE_SECONDS:
-            self._line(trainer, pl_module)
+            self._line(trainer, family_of(pl_module))
 
     def evaluated(self, images: int, total: int) -> None:
         """Shows how far an evaluation of ``total`` images has come."""
@@ -74,9 +76,9 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.update(self._task, what=f"evaluate {min(self._evaluated, total):,}/{total:,}")
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._enabled and self._bar is None and trainer.state.fn == "fit":
-            self._line(trainer, pl_module)
+            self._line(trainer, family_of(pl_module))
 
     def _line(self, trainer: L.Trainer, module: ImageFamily) -> None:
         clock = clock_of(trainer)
@@ -96,10 +98,10 @@ class Progress(ProgressBar):
         facts += [f"FID ({name[4:]}) {value:.2f}" for name, value in metrics if name.startswith("fid/")]
         return "  ".join(facts)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
 
-    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

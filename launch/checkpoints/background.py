@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,9 @@ class BackgroundIO(CheckpointIO):
         self._last: Future[None] | None = None
         self._error: BaseException | None = None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object = None
+    ) -> None:
         self.wait()
         tree = layout.to_host(checkpoint)
         self.then(lambda: layout.write(Path(path), tree))
@@ -67,10 +70,12 @@ class BackgroundIO(CheckpointIO):
         if error is not None:
             raise error
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return layout.read(Path(path))
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         layout.remove(Path(path))
 
     def teardown(self) -> None:

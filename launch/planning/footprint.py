@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -174,7 +174,13 @@ class Memory(TorchDispatchMode):
         self._known = [tensor.untyped_storage() for tensor in known]
         self._seen = {storage._cdata for storage in self._known}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -195,7 +201,7 @@ class Memory(TorchDispatchMode):
 
 
 @contextmanager
-def _ready(module: Any, update: Callable[..., None]) -> Iterator[None]:
+def _ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
     """Inside, the module stands as in training, on one rank, and calls ``update`` instead of its own."""
     module.trainer = L.Trainer(
         accelerator="cpu",
@@ -207,11 +213,12 @@ def _ready(module: Any, update: Callable[..., None]) -> Iterator[None]:
     )
     compiled, module.compile_networks = module.compile_networks, False
     module.configure_optimizers()
-    module.update = update
+    inside: Any = module
+    inside.update = update
     try:
         yield
     finally:
-        del module.update
+        del inside.update
         module.compile_networks, module.steps_done, module.trainer = compiled, 0, None
 
 

@@ -40,10 +40,10 @@ def image(picture: Picture, name: str, *, hidden: bool = False) -> Html:
     return f'<img src="{picture.uri}" alt="{escape(name)}" {size}{" hidden" if hidden else ""}>'
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: object) -> dict[str, Any]:
     """A value of somebody's JSON if it is an object, else {}."""
     return value if isinstance(value, dict) else {}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,9 +29,9 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def record(trainer: Any, metrics: Mapping[str, float]) -> None:
+def record(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
     """Logs metrics against the images seen, and shows them to callbacks that monitor one (EarlyStopping, Tune)."""
-    images_seen = trainer.lightning_module.images_seen
+    images_seen: int = trainer.lightning_module.images_seen  # type: ignore[assignment] # an ImageFamily
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
     for logger in trainer.loggers:
         logger.log_metrics(dict(metrics), step=images_seen)
@@ -64,7 +65,7 @@ class MetricsCSV(Logger):
                 writer.writerow(["images_seen", "seconds", "name", "value"])
             writer.writerows([step, now, name, repr(float(value))] for name, value in metrics.items())
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """The run folder holds them in config.yaml."""
 
 
@@ -155,7 +156,7 @@ def finish_wandb(*, failed: bool) -> None:
             wandb.teardown()
 
 
-def record_pictures(trainer: Any, pictures: Mapping[str, Path]) -> None:
+def record_pictures(trainer: L.Trainer, pictures: Mapping[str, Path]) -> None:
     """Sends PNG files to W&B under their names."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

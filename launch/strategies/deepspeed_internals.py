@@ -6,7 +6,7 @@ The tests of this room say in a sentence what a new version has moved.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -17,13 +17,30 @@ from torch.optim import Optimizer
 from launch.strategies.fragments import Fragment
 
 
-def sharded_optimizer(engine: Any) -> Optimizer:
+class Engine(Protocol):
+    """What is used of ``deepspeed.DeepSpeedEngine``; its ``optimizer`` is ZeRO's, of stages 1 and 2 or of stage 3."""
+
+    optimizer: Any
+    device: torch.device
+
+    def zero_optimization_stage(self) -> int: ...
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None: ...
+
+    def backward(self, loss: Tensor) -> object: ...
+
+    def step(self) -> None: ...
+
+    def destroy(self) -> None: ...
+
+
+def sharded_optimizer(engine: Engine) -> Optimizer:
     """The optimizer that steps this rank's slices, inside ZeRO's own."""
     inner: Optimizer = engine.optimizer.optimizer
     return inner
 
 
-def prepare_backward(engine: Any, scale: float | None) -> None:
+def prepare_backward(engine: Engine, scale: float | None) -> None:
     """Does what the engine's own forward, which is not used here, does before a backward.
 
     Args:
@@ -35,12 +52,12 @@ def prepare_backward(engine: Any, scale: float | None) -> None:
     engine.optimizer.clear_backward_seen_flag()
 
 
-def overflowed(engine: Any) -> bool:
+def overflowed(engine: Engine) -> bool:
     """Whether the last gradient norm, which all ranks know, was not finite; then the step has changed nothing."""
     return bool(engine.optimizer.overflow)
 
 
-def release_weights(engine: Any) -> None:
+def release_weights(engine: Engine) -> None:
     """Takes a network's gathered weights back to the ranks' slices (stage 3)."""
     engine.optimizer.parameter_offload.partition_all_parameters()
 
@@ -57,13 +74,13 @@ def weight_slice(parameter: Parameter) -> Tensor:
     return flat
 
 
-def fragments(engine: Any) -> list[Fragment]:
+def fragments(engine: Engine) -> list[Fragment]:
     """What this rank holds of an engine's parameters (ZeRO stages 1 to 3)."""
     stage = engine.zero_optimization_stage()
     return list(_of_partitioned_parameters(engine) if stage == 3 else _of_flat_groups(engine))
 
 
-def _of_flat_groups(engine: Any) -> Iterator[Fragment]:
+def _of_flat_groups(engine: Engine) -> Iterator[Fragment]:
     # Stages 1 and 2 lay a group's parameters end to end and cut the whole into equal slices, one a rank.
     zero = engine.optimizer
     for group, flat in enumerate(zero.single_partition_of_fp32_groups):
@@ -76,7 +93,7 @@ def _of_flat_groups(engine: Any) -> Iterator[Fragment]:
             position += parameter.numel()
 
 
-def _of_partitioned_parameters(engine: Any) -> Iterator[Fragment]:
+def _of_partitioned_parameters(engine: Engine) -> Iterator[Fragment]:
     # Stage 3 cuts every parameter by itself, and lays this rank's slices end to end.
     zero = engine.optimizer
     for parameters, flat in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from launch.strategies.deepspeed_internals import (
+    Engine,
     fragments,
     release_weights,
     sharded_optimizer,
@@ -33,7 +34,7 @@ class Shards:
         names: name of each of them in the module.
     """
 
-    def __init__(self, engine: Any, groups: list[list[Parameter]], names: list[str]) -> None:
+    def __init__(self, engine: Engine, groups: list[list[Parameter]], names: list[str]) -> None:
         self.engine = engine
         self.groups = groups
         self.parameters = dict(zip(names, (p for group in groups for p in group), strict=True))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Literal, TypeVar
 
+import lightning as L
 import torch
 
 from launch.runs.tracking import say
 from launch.strategies.zero import MultiNetworkZeRO
+from lightning_modules.core.family import ImageFamily
+
+T = TypeVar("T")
 
 
 class OutOfMemory(RuntimeError):
@@ -20,7 +24,7 @@ def best_device(name: str = "auto") -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def affordable_precision(precision: Any, accelerator: Any) -> Any:
+def affordable_precision(precision: T, accelerator: object) -> T | Literal["32-true"]:
     """``precision``, but fp32 for bf16 on a CPU that has no instructions for it: 30 times slower was seen there."""
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and best_device().type == "cpu")
     if precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -29,7 +33,7 @@ def affordable_precision(precision: Any, accelerator: Any) -> Any:
     return precision
 
 
-def usable_strategy(strategy: Any, devices: Any, nodes: int) -> Any:
+def usable_strategy(strategy: T, devices: object, nodes: int) -> T | Literal["ddp"]:
     """``strategy``, but ``ddp`` for several ranks of a notebook: Lightning would fork them, with threads at work."""
     several = nodes > 1 or (devices == "auto" and torch.cuda.device_count() > 1) or devices not in ("auto", 1, "1")
     return "ddp" if strategy == "auto" and several and hasattr(sys, "ps1") else strategy
@@ -41,7 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or on_host
 
 
-def out_of_memory(trainer: Any, module: Any, batch_size: int) -> OutOfMemory:
+def out_of_memory(trainer: L.Trainer, module: ImageFamily, batch_size: int) -> OutOfMemory:
     """The error for a training that did not fit, with the levers in the order in which to pull them.
 
     Args:
@@ -49,7 +53,7 @@ def out_of_memory(trainer: Any, module: Any, batch_size: int) -> OutOfMemory:
     """
     strategy = trainer.strategy
     stage = strategy.stage if isinstance(strategy, MultiNetworkZeRO) else 0
-    offload = bool(stage) and strategy.offload
+    offload = isinstance(strategy, MultiNetworkZeRO) and strategy.offload
     levers = []
     if module.micro_batches < batch_size:
         levers.append(f"--model.micro_batches={module.micro_batches * 2} (now {module.micro_batches})")

@@ -9,11 +9,19 @@ from typing import Any
 
 import lightning as L
 
+from datamodules.shards import ShardData
+
 
 def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
     """The trainer's callbacks, in the order in which they are called; the list itself."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return callbacks
+
+
+def data_of(trainer: L.Trainer) -> ShardData:
+    """The data module that the trainer trains on."""
+    data: ShardData = trainer.datamodule  # type: ignore[attr-defined]
+    return data
 
 
 def silence_signals(trainer: L.Trainer) -> None:

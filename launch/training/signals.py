@@ -12,8 +12,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    import lightning as L
 
 #: Exit code of a job that has saved and wants to go on; EX_TEMPFAIL of sysexits.h.
 COME_AGAIN = 75
@@ -82,7 +85,7 @@ def _note(number: int, frame: FrameType | None) -> None:
     _received = number
 
 
-def agreed(trainer: Any) -> int:
+def agreed(trainer: L.Trainer) -> int:
     """The signal that any rank has received, 0 for none; every rank must ask at the same place."""
     if trainer.world_size == 1:
         return _received
