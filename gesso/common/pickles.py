@@ -22,14 +22,14 @@ _ALLOWED = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         try:
             return _ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
 
-def load_arrays(data: bytes) -> Any:
+def load_arrays(data: bytes) -> Any:  # type: ignore[explicit-any] # a tree of any shape
     """The arrays of a pickle, in the tuples, lists and dictionaries in which they lie.
 
     Raises:
