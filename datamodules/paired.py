@@ -1,20 +1,85 @@
-"""Two streams side by side: photographs, and the pictures whose styles they are to take."""
+"""Two streams side by side: photographs and pictures of styles, or images of two domains without pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any
-
-from torch import Tensor
+from typing import Any, ClassVar
 
 from datamodules.shards import ShardData, to_float_images
 
 
-class ContentStyleData(ShardData):
-    """Content images as of ``ShardData``, each with a picture of another shard set: ``style``, like ``image``.
+class TwoStreamData(ShardData):
+    """Images as of ``ShardData``, each with one of a second shard set, paired by two independent orders.
 
     Both orders are functions of one position, so that the state is still one integer.
+    """
+
+    #: The batch's key of the second stream, and the option that names its shard set.
+    SECOND: ClassVar[str]
+    SECOND_OPTION: ClassVar[str]
+
+    #: Options of both streams.
+    _options: dict[str, Any]
+
+    @cached_property
+    def second(self) -> ShardData:
+        """The second stream."""
+        # Its own seed: sets of one size would else be paired in the same way in every epoch.
+        options = {**self._options, "seed": self.seed + 1, "size": self.size, "channels": self._second_channels()}
+        return ShardData(getattr(self, self.SECOND_OPTION), self.global_batch_size, **options)
+
+    def _second_channels(self) -> int:
+        return self.channels
+
+    @classmethod
+    def path_options(cls) -> dict[str, str]:
+        """See ``ShardData``."""
+        return {**super().path_options(), cls.SECOND_OPTION: cls.SECOND}
+
+    def streams(self) -> dict[str, ShardData]:
+        """See ``ShardData``."""
+        return {**super().streams(), self.SECOND: self.second}
+
+    def train_dataloader(self) -> Any:
+        self.second.trainer, self.second.position = self.trainer, self.position
+        return Pairs(super().train_dataloader(), self.second.train_dataloader(), self.SECOND)
+
+    def val_dataloader(self) -> Any:
+        return self._held_out_pairs(super().val_dataloader())
+
+    def test_dataloader(self) -> Any:
+        return self._held_out_pairs(super().test_dataloader())
+
+    def _held_out_pairs(self, first: Any) -> Any:
+        """Each image with the same held-out one of the second stream every time."""
+        self.second.trainer = self.trainer
+        return Pairs(first, self.second.held_out_dataloader(), self.SECOND)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Both become float32 NCHW in [-1, 1], on the device."""
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        return {**batch, self.SECOND: to_float_images(batch[self.SECOND])}
+
+    def held_out_batch(self, count: int) -> dict[str, Any]:
+        """See ``ShardData``; with as many images of the second stream, or all it has."""
+        return {**super().held_out_batch(count), self.SECOND: self.second.held_out_batch(count)["image"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), f"{self.SECOND}_fingerprint": self.second.manifest.fingerprints["train"]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        fit = self.trainer is None or self.trainer.state.fn == "fit"
+        if fit and state_dict[f"{self.SECOND}_fingerprint"] != self.second.manifest.fingerprints["train"]:
+            raise ValueError(
+                f"{getattr(self, self.SECOND_OPTION)}: not the set that the checkpoint was trained on; "
+                f"set --data.{self.SECOND_OPTION} to that one"
+            )
+
+
+class ContentStyleData(TwoStreamData):
+    """Content images as of ``ShardData``, each with a picture of another shard set: ``style``, like ``image``.
 
     Args:
         path: folder of the content's shard set.
@@ -23,62 +88,43 @@ class ContentStyleData(ShardData):
         options: those of ``ShardData``, for both.
     """
 
+    SECOND, SECOND_OPTION = "style", "style_path"
+
     def __init__(self, path: str, style_path: str, global_batch_size: int = 8, **options: Any) -> None:
         super().__init__(path, global_batch_size, **options)
         self.style_path = style_path
         self._options = options
 
-    @cached_property
-    def style(self) -> ShardData:
-        """The styles' stream."""
-        # Its own seed: sets of one size would else be paired in the same way in every epoch.
-        options = {**self._options, "seed": self.seed + 1, "size": self.size, "channels": 3}
-        return ShardData(self.style_path, self.global_batch_size, **options)
+    def _second_channels(self) -> int:
+        return 3
 
-    def train_dataloader(self) -> Any:
-        self.style.trainer, self.style.position = self.trainer, self.position
-        return Pairs(super().train_dataloader(), self.style.train_dataloader())
 
-    def val_dataloader(self) -> Any:
-        return self._held_out_pairs(super().val_dataloader())
+class UnpairedData(TwoStreamData):
+    """Images of two domains, drawn independently: ``image`` of domain A, ``image_b`` of domain B.
 
-    def test_dataloader(self) -> Any:
-        return self._held_out_pairs(super().test_dataloader())
+    Args:
+        path: folder of domain A's shard set.
+        path_b: folder of domain B's shard set.
+        global_batch_size: images of each domain in one step over all ranks.
+        options: those of ``ShardData``, for both.
+    """
 
-    def _held_out_pairs(self, content: Any) -> Any:
-        """Each photograph with the same held-out style every time."""
-        self.style.trainer = self.trainer
-        return Pairs(content, self.style.held_out_dataloader())
+    SECOND, SECOND_OPTION = "image_b", "path_b"
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Both become float32 NCHW in [-1, 1], on the device."""
-        batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        return {**batch, "style": to_float_images(batch["style"])}
-
-    def held_out_images(self, count: int) -> dict[str, Tensor]:
-        """See ``ShardData``; with styles."""
-        return {**super().held_out_images(count), "style": self.style.held_out_images(count)["image"]}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "style_fingerprint": self.style.manifest.fingerprints["train"]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        fit = self.trainer is None or self.trainer.state.fn == "fit"
-        if fit and state_dict["style_fingerprint"] != self.style.manifest.fingerprints["train"]:
-            raise ValueError(
-                f"{self.style_path}: not the style pictures that the checkpoint was trained on; "
-                "set --data.style_path to those"
-            )
+    def __init__(self, path: str, path_b: str, global_batch_size: int = 8, **options: Any) -> None:
+        super().__init__(path, global_batch_size, **options)
+        self.path_b = path_b
+        self._options = options
 
 
 class Pairs:
-    """Batches of content, each with the style pictures of a batch of the same size."""
+    """Batches of one stream, each with as many images of the other, under the key ``second``."""
 
-    def __init__(self, content: Iterable[Any], style: Iterable[Any]) -> None:
-        self.content = content
-        self.style = style
+    def __init__(self, first: Iterable[Any], other: Iterable[Any], second: str) -> None:
+        self.first = first
+        self.other = other
+        self.second = second
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for content, style in zip(self.content, self.style, strict=False):
-            yield {**content, "style": style["image"][: len(content["image"])]}
+        for batch, other in zip(self.first, self.other, strict=False):
+            yield {**batch, self.second: other["image"][: len(batch["image"])]}

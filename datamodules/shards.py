@@ -126,6 +126,21 @@ class ShardData(L.LightningDataModule):
             raise ValueError(f"{self.path}: its images are {what}: set --data.size to a side in pixels")
         return size[0]
 
+    # ---- where it comes from ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def path_options(cls) -> dict[str, str]:
+        """Option that names a shard set -> the batch's key for its images."""
+        return {"path": "image"}
+
+    def paths(self) -> dict[str, str]:
+        """Option -> the folder that is read."""
+        return {option: getattr(self, option) for option in self.path_options()}
+
+    def streams(self) -> dict[str, ShardData]:
+        """The batch's keys for images -> the stream that fills each; the first one is ``image``."""
+        return {"image": self}
+
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[StreamBatch]:
@@ -187,10 +202,18 @@ class ShardData(L.LightningDataModule):
     def reference_batches(
         self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
     ) -> Iterator[Tensor]:
-        """``limit`` images of a split, evenly spaced (None: all), once, centred, in the order of the shards.
+        """The images of ``split_batches``: uint8 [at most batch_size, C, size, size] in [0, 255]."""
+        batches = self.split_batches(split, rank=rank, world_size=world_size, batch_size=batch_size, limit=limit)
+        return (batch["image"] for batch in batches)
+
+    def split_batches(
+        self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
+    ) -> Iterator[dict[str, Any]]:
+        """``limit`` samples of a split, evenly spaced (None: all), once, centred, in the order of the shards.
 
         Yields:
-            this rank's images, uint8 [at most batch_size, C, size, size] in [0, 255].
+            this rank's batches: ``image`` uint8 [at most batch_size, C, size, size] in [0, 255], ``label``, ``index``,
+            ``position`` and, where the set has them, ``caption``.
         """
         samples = self.manifest.split(split).samples
         limit = min(limit or samples, samples)
@@ -209,17 +232,22 @@ class ShardData(L.LightningDataModule):
             allow_pipe=self.allow_pipe,
         )
         for batch in stream:
-            yield batch["image"].permute(0, 3, 1, 2)
+            yield {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
 
     @property
     def held_out_split(self) -> str:
         """``val``, or the last split that there is."""
         return "val" if "val" in self.manifest.splits else next(reversed(self.manifest.splits))
 
-    def held_out_images(self, count: int) -> dict[str, Tensor]:
-        """The same few images of the validation split (or the last there is) each time: ``image``, uint8 NCHW."""
-        batches = self.reference_batches(self.held_out_split, rank=0, world_size=1, batch_size=count, limit=count)
-        return {"image": torch.cat(list(batches))}
+    def held_out_batch(self, count: int) -> dict[str, Any]:
+        """The same few samples of the validation split (or the last there is) each time.
+
+        Holds what a training batch does, with images uint8 NCHW.
+        """
+        batches = self.split_batches(self.held_out_split, rank=0, world_size=1, batch_size=count, limit=count)
+        # Of ``count`` samples: one batch.
+        (batch,) = batches
+        return batch
 
     # ---- streams ----------------------------------------------------------------------------------------------------
 

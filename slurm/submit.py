@@ -190,13 +190,10 @@ def _prepare(request: Request, training: Training, number: int) -> Prepared:
 
 def places_of(cli: GessoCLI) -> dict[str, str]:
     """What a training reads, and where that lies."""
-    from lightning_modules.kinds.stylizing import StyleFamily
-
     data: Any = cli.datamodule
-    places = {"data set": data.path, "set of styles": getattr(data, "style_path", data.path)}
-    if isinstance(cli.model, StyleFamily):
-        places |= {f"style {file}": file for file in cli.model.style_files()}
-    return places
+    paths: dict[str, str] = data.paths()
+    places = {"data set" if option == "path" else f"data set ({option})": path for option, path in paths.items()}
+    return places | {f"picture {file}": file for files in cli.model.pictures().values() for file in files}
 
 
 def check_places(places: Mapping[str, str]) -> None:

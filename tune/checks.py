@@ -88,10 +88,10 @@ def measured(cli: GessoCLI) -> dict[str, Direction | None]:
 
     from launch.callbacks.evaluation import Evaluation
     from launch.callbacks.lookup import find
-    from launch.evaluation.samples import held_out
+    from launch.evaluation.references import held_out
 
     evaluation = find(cli.trainer, Evaluation)
-    names = evaluation.names() if evaluation else {}
+    names = evaluation.names(cli.model) if evaluation else {}
     data: Any = cli.datamodule
     model: Any = cli.model
     # What a family measures on held-out images, it says by measuring: two of them are enough.

@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightning_modules.metrics import specs
+
+if TYPE_CHECKING:
+    import torch
+
+    from datamodules.shards import ShardData
+    from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -21,7 +28,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT_OR_SHARDS")
     parser.add_argument("--data", metavar="SHARDS", help="shard set to compare with (default: the run's own)")
-    parser.add_argument("--style-data", metavar="SHARDS", help="shard set of the styles (default: the run's own)")
+    parser.add_argument(
+        "--style-data",
+        "--data-b",
+        dest="second_data",
+        metavar="SHARDS",
+        help="shard set of the styles, or of domain B (default: the run's own)",
+    )
+    parser.add_argument("--direction", metavar="A-TO-B", help="of a translating run: which way (default: its first)")
     parser.add_argument("--reference", default="train", metavar="SPLIT", help="its split (default train)")
     parser.add_argument("--reference-samples", type=int, metavar="N", help="only so many of its images (default all)")
     parser.add_argument("--split", default="test", help="split of a shard set given as source (default test)")
@@ -42,12 +56,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--num-samples", type=int, metavar="N", help="default 50,000, or the whole split; for styles 100"
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="of a style run: how far it flickers in this video")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="of a style run: contents x styles, to look at")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="held-out pictures and what the run makes of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")
     parser.add_argument("--device", default="auto")
     parser.set_defaults(run=run)
+
+
+def _measured(result: dict[str, Any]) -> set[str]:
+    """The metrics, as they are asked for, whose numbers a result holds."""
+    return {known[0].name for name in result if (known := specs.quantity(name))}
 
 
 def _listed(kind: specs.Kind) -> str:
@@ -66,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(json.dumps(result, indent=1))
     run = Path(result["path"]).parent.parent
     if not real and (run / "run.json").is_file():
-        what = [arguments.extractor, *sorted(arguments.metrics), result["samples"], f"seed{arguments.seed}"]
+        named = sorted(name for name in arguments.metrics or _measured(result))
+        what = [arguments.extractor, *named, result["samples"], f"seed{arguments.seed}"]
         what += ["raw"] if arguments.raw else []
         file = run / "evaluations" / f"{'-'.join([at_images(result['images_seen']), *map(str, what)])}.json"
         file.parent.mkdir(exist_ok=True)
@@ -75,137 +95,97 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from launch.evaluation.references import held_out
+    from launch.evaluation.sources import data_of
+    from launch.evaluation.temporal import temporal_consistency
     from launch.inference.loading import load_family
-    from lightning_modules.kinds.stylizing import StyleFamily
+    from launch.inference.pictures import image_grid, save_png
+    from launch.training.provisions import provide_pictures
 
     device = _device(arguments)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=device)
-    if isinstance(module, StyleFamily):
-        return _stylized(arguments, module, origin)
-    return _generated(arguments, module, origin, device)
-
-
-def _choose(arguments: argparse.Namespace, kind: specs.Kind, what: str) -> None:
-    chosen = specs.choose(kind, arguments.metrics, "evaluate", what=what, option="--metrics")
-    arguments.metrics = [spec.name for spec in chosen]
-
-
-def _generated(arguments: argparse.Namespace, module: Any, origin: dict[str, Any], device: Any) -> dict[str, Any]:
-    from launch.evaluation import samples as evaluation
-    from lightning_modules.kinds.generative import generator
-
-    _choose(arguments, "generation", f"a {type(module).__name__}")
-    number = arguments.num_samples or 50_000
-    data = _data(arguments, arguments.data or _data_of(Path(origin["path"]))["path"], module.hparams)
-    metrics = _metrics(arguments, data, number, device)
-    with _bar(number) as advance:
-        scores = evaluation.score(
-            generator(module),
-            metrics,
-            num_samples=number,
-            batch_size=arguments.batch_size,
-            seed=arguments.seed,
-            progress=advance,
-        )
-    return {**scores, **origin, **_beside(arguments, data, number)}
-
-
-def _stylized(arguments: argparse.Namespace, module: Any, origin: dict[str, Any]) -> dict[str, Any]:
-    from datamodules.paired import ContentStyleData
-    from datamodules.shards import ShardData
-    from launch.evaluation import styles as style_evaluation
-    from launch.inference.pictures import image_grid, save_png
-    from launch.training.provisions import provide_styles
-
-    _choose(arguments, "stylization", f"a {type(module).__name__}")
-    number = arguments.num_samples or 100
-    given = {"path": arguments.data, "style_path": arguments.style_data}
-    own = {} if all(given.values()) else _data_of(Path(origin["path"]))
-    paths = {name: given[name] or own[name] for name in given if given[name] or name in own}
-    kind = ContentStyleData if "style_path" in paths else ShardData
-    data = kind(**paths, size=module.hparams.get("resolution"), channels=3)
-    provide_styles(module)
-    metrics = style_evaluation.build_metrics(module, arguments.metrics, arguments.extractor)
-    with _bar(number) as advance:
-        scores = style_evaluation.score(module, metrics, data, num_samples=number, progress=advance)
-    if arguments.video:
-        scores |= style_evaluation.temporal_consistency(module, data, arguments.video)
     if arguments.sheet:
-        preview = style_evaluation.contact_sheet(module, data)
+        module.require("sheet")
+    if arguments.video:
+        module.require("stylize")
+    options = _options(arguments, 50_000 if "generate" in module.abilities() else 100)
+    evaluator = module.evaluator(options)
+    if evaluator is None:
+        raise ValueError(f"{arguments.source}: nothing can be measured of {module.described()}")
+    given = {"path": arguments.data, "second": arguments.second_data}
+    data = data_of(Path(origin["path"]), module, given)
+    provide_pictures(module)
+    scores = _score(evaluator, data, device)
+    if arguments.video:
+        family: Any = module
+        _, style = family.styles_of(held_out(data, 1, device))[0]
+        scores |= temporal_consistency(family, style, device, arguments.video)
+    if arguments.sheet:
+        preview = module.sheet(held_out(data, 8, device))
         print(save_png(image_grid(*preview), arguments.sheet), file=sys.stderr)
-    names = [data.manifest.name, *([data.style.manifest.name] if isinstance(data, ContentStyleData) else [])]
-    return {**scores, **origin, "samples": number, "extractor": arguments.extractor, "data": names, "size": data.size}
+    return {**scores, **origin, **_beside(arguments, evaluator, data)}
 
 
 def _real(arguments: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
-    _choose(arguments, "generation", "images")
-    data = _data(arguments, arguments.data or arguments.source, {})
-    source = _data(arguments, arguments.source, {"resolution": data.size, "channels": data.channels})
-    number = min(arguments.num_samples or 10**12, source.manifest.split(arguments.split).samples)
-    device = _device(arguments)
-    metrics = _metrics(arguments, data, number, device)
-    first = 0
-    with _bar(number) as advance:
-        for batch in source.reference_batches(
-            arguments.split, rank=0, world_size=1, batch_size=arguments.batch_size, limit=number
-        ):
-            metrics.update(batch.to(device), torch.arange(first, first + len(batch), device=device))
-            first += len(batch)
-            advance(len(batch))
-    return {
-        **metrics.compute(),
-        "path": arguments.source,
-        "split": arguments.split,
-        **_beside(arguments, data, number),
-    }
-
-
-def _metrics(arguments: argparse.Namespace, data: Any, number: int, device: Any) -> Any:
-    from launch.evaluation import samples as evaluation
-    from lightning_modules.metrics.generation import GenerationMetrics
-
-    network = evaluation.extractor(arguments.extractor, device)
-    statistics = evaluation.reference(
-        data, arguments.reference, network, limit=arguments.reference_samples, progress=True
-    )
-    return GenerationMetrics(network, statistics, arguments.metrics, num_samples=number).to(device)
-
-
-def _data(arguments: argparse.Namespace, path: str, hparams: Any) -> Any:
     from datamodules.shards import ShardData
+    from launch.evaluation import driver
+    from lightning_modules.metrics.evaluator import GenerationEvaluator, Pictures
 
-    return ShardData(
-        path,
-        global_batch_size=arguments.batch_size,
-        size=hparams.get("resolution"),
-        channels=hparams.get("channels"),
+    data = ShardData(arguments.data or arguments.source)
+    source = ShardData(arguments.source, size=data.size, channels=data.channels)
+    device = _device(arguments)
+    number = min(arguments.num_samples or 10**12, source.manifest.split(arguments.split).samples)
+    pictures = Pictures("image", arguments.split)
+    options = replace(_options(arguments, number), num_samples=number)
+    evaluator = GenerationEvaluator(lambda index, batch: (batch or {})["image"], options, "images", pictures)
+    driver.prepare(evaluator, data, device, progress=True)
+    scores = _score(evaluator, source, device, prepared=True)
+    return {**scores, "path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
+
+
+def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
+    from lightning_modules.metrics.evaluator import EvaluationOptions
+
+    return EvaluationOptions(
+        metrics=tuple(arguments.metrics) if arguments.metrics else None,
+        extractor=arguments.extractor,
+        num_samples=arguments.num_samples or number,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        reference_split=arguments.reference,
+        reference_samples=arguments.reference_samples,
+        direction=arguments.direction,
+        occasion="evaluate",
+        option="--metrics",
     )
 
 
-def _data_of(checkpoint: Path) -> dict[str, Any]:
-    """Options of the data that the checkpoint's run was trained on."""
-    import yaml
+def _score(evaluator: Evaluator, data: ShardData, device: torch.device, *, prepared: bool = False) -> dict[str, float]:
+    from launch.evaluation import driver
 
-    config = checkpoint.parent.parent / "config.yaml"
-    if not config.is_file():
-        raise ValueError(f"{checkpoint}: its run's config.yaml is not beside it; name the shard set with --data")
-    return yaml.safe_load(config.read_text())["data"]["init_args"]
+    if not prepared:
+        driver.prepare(evaluator, data, device, progress=True)
+    with _bar(evaluator.num_samples) as advance:
+        return driver.score(evaluator, data, device, progress=advance)
 
 
-def _beside(arguments: argparse.Namespace, data: Any, number: int) -> dict[str, Any]:
+def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData) -> dict[str, Any]:
     """What makes a number comparable: stands beside it wherever it goes."""
-    return {
-        "samples": number,
-        "extractor": arguments.extractor,
-        "reference": {
-            "name": data.manifest.name,
-            "split": arguments.reference,
-            "images": arguments.reference_samples or data.manifest.split(arguments.reference).samples,
-            "size": data.size,
-        },
-    }
+    from launch.evaluation.driver import stream_of
+
+    beside: dict[str, Any] = {"samples": evaluator.num_samples, "extractor": arguments.extractor}
+    for pictures in evaluator.references:
+        stream = stream_of(data, pictures)
+        split = pictures.split or stream.held_out_split
+        beside["reference"] = {
+            "name": stream.manifest.name,
+            "split": split,
+            "images": pictures.limit or stream.manifest.split(split).samples,
+            "size": stream.size,
+        }
+    if evaluator.source is not None:
+        beside |= {"data": [stream.manifest.name for stream in data.streams().values()], "size": data.size}
+    return beside
 
 
 def _device(arguments: argparse.Namespace) -> Any:

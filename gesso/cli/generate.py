@@ -32,24 +32,21 @@ def run(arguments: argparse.Namespace) -> int:
     from launch.inference.loading import load_family
     from launch.inference.pictures import image_grid, save_png
     from launch.training.hardware import best_device
-    from lightning_modules.kinds.generative import generator
-    from lightning_modules.kinds.latent import LatentFamily
 
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
     if arguments.interpolate:
-        if not isinstance(module, LatentFamily):
-            raise ValueError(f"a {type(module).__name__} has no latents to interpolate between")
+        module.require("interpolate")
         with torch.no_grad():
             path = module.interpolate(pairs=8, steps=arguments.num, seed=arguments.seed)
         return _wrote(save_png(image_grid(path.images, path.columns), Path(arguments.interpolate)), origin)
-    family = generator(module)
+    module.require("generate")
     labels = _label(module, arguments.label)
     made = []
     folder = Path(arguments.folder) if arguments.folder else None
     batches = torch.arange(arguments.num).split(arguments.batch_size)
     for index in track(batches, "generate", transient=True):
         with torch.no_grad():
-            images = family.generate(
+            images = module.generate(
                 index, seed=arguments.seed, labels=None if labels is None else labels.expand(len(index))
             )
         if folder is None:
@@ -69,7 +66,7 @@ def _label(module, label: int | None):  # type: ignore[no-untyped-def]
         return None
     import torch
 
-    classes = getattr(module, "num_classes", 0)
+    classes = module.batch_spec().num_classes
     if not 0 <= label < classes:
         raise ValueError(f"--label {label}: the model has {classes or 'no'} classes")
     return torch.tensor([label])

@@ -109,7 +109,7 @@ def _reduce_bucket(strategy: Any) -> int:
 def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bool, dict[str, int]]:
     """Bytes by network, without and with gradient checkpointing."""
     from launch.planning import footprint
-    from launch.training.provisions import provide_styles, provide_weights
+    from launch.training.provisions import provide_pictures, provide_weights
 
     found = {}
     for on in (False, True):
@@ -118,7 +118,7 @@ def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bo
             continue
         family = family or module
         provide_weights(family)
-        provide_styles(family)
+        provide_pictures(family)
         found[on] = footprint.activations(family, images, autocast=autocast)
     return found
 

@@ -15,7 +15,7 @@ from launch.callbacks.lookup import family_of, find, run_folder
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
 from launch.runs.folder import RunFolder, at_images
-from lightning_modules.core.family import Batch
+from lightning_modules.core.family import Batch, ImageFamily
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
 
@@ -66,12 +66,12 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             for left in run_folder(trainer).checkpoints.glob("*.partial"):
                 files.discard(left)
-        self.find_monitor(trainer)
+        self.find_monitor(trainer, family_of(pl_module))
         # Rank 0's word: the others may see the folder through another node's eyes.
         best = trainer.strategy.broadcast(run_folder(trainer).info().get("best") or {})
         self.best = best.get("value") if best.get("metric") == self.monitor else None
 
-    def find_monitor(self, trainer: L.Trainer) -> None:
+    def find_monitor(self, trainer: L.Trainer, module: ImageFamily) -> None:
         """Makes ``monitor`` a metric's full name, and ``mode`` the way in which it gets better.
 
         Raises:
@@ -80,7 +80,7 @@ class Checkpoints(Checkpoint):
         evaluation = find(trainer, Evaluation)
         if self.monitor is None or evaluation is None:
             return
-        names = evaluation.names()
+        names = evaluation.names(module)
         short = {name.partition("/")[0]: name for name in reversed(names)}
         self.monitor = short.get(self.monitor, self.monitor)
         if not self.monitor.startswith("val/") and self.monitor not in names:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from torch import Tensor
 
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.ema import averaged
 from launch.callbacks.lookup import run_folder
-from launch.evaluation.samples import held_out
+from launch.evaluation.references import held_out
 from launch.inference.pictures import image_grid, save_png
 from launch.runs.folder import at_images
 from launch.runs.tracking import record_pictures
@@ -28,7 +27,7 @@ class Previews(L.Callback):
     def __init__(self, every_kimg: float = 50.0, seed: int = 0) -> None:
         self.every = Every(every_kimg)
         self.seed = seed
-        self._batch: dict[str, Tensor] = {}
+        self._batch: dict[str, Any] = {}
         self._written_at = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

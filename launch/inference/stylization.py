@@ -127,11 +127,9 @@ def trained(run: str, device: torch.device) -> Stylizer:
         ValueError: the run's family does not stylise.
     """
     from launch.inference.loading import load_family
-    from lightning_modules.kinds.stylizing import StyleFamily
 
     module = load_family(run, device=device)[0]
-    if not isinstance(module, StyleFamily):
-        raise ValueError(f"{run}: a {type(module).__name__} puts no picture into another's style")
+    module.require("stylize")
     return module
 
 

@@ -124,31 +124,18 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
         peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
 
     with _ready(own, update), fake:
-        batch = synthetic_batch(module, count)
+        batch = example_batch(module, count)
         while not set(own._network_names) <= peaks.keys() and own.steps_done < MOST_STEPS:
             own.step(batch)
             own.steps_done += 1
     return peaks
 
 
-def synthetic_batch(module: ImageFamily, count: int) -> dict[str, Any]:
-    """A batch of noise in the shapes that the family's own options tell.
-
-    Raises:
-        ValueError: they don't tell the images' ``resolution``.
-    """
-    options: Any = module.hparams
-    if "resolution" not in options:
-        raise ValueError(f"{type(module).__name__} has no option resolution: no batch can be made up for it")
-    images = torch.rand(count, options.get("channels", 3), options["resolution"], options["resolution"]) * 2 - 1
-    images = images.contiguous(memory_format=module.memory_format)
-    return {
-        "image": images,
-        "style": images,
-        "label": torch.arange(count) % max(options.get("num_classes", 0), 1),
-        "index": torch.arange(count),
-        "position": count,
-    }
+def example_batch(module: ImageFamily, count: int) -> dict[str, Any]:
+    """The family's own example of a batch, its images in the networks' memory format."""
+    batch = module.example_batch(count)
+    images = {key: batch[key].contiguous(memory_format=module.memory_format) for key in module.batch_spec().images}
+    return {**batch, **images}
 
 
 def with_checkpointing(module: ImageFamily, on: bool) -> ImageFamily | None:

@@ -11,7 +11,7 @@ from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import find
 from launch.training.lightning_cli import GessoCLI, check_data
-from launch.training.provisions import provide_styles, provide_weights
+from launch.training.provisions import provide_pictures, provide_weights
 from launch.training.training import Training
 
 
@@ -30,14 +30,14 @@ def check(cli: GessoCLI) -> None:
     """Finds, now, what would go wrong later: data that does not fit, a metric that nobody measures."""
     check_data(cli)
     if checkpoints := find(cli.trainer, Checkpoints):
-        checkpoints.find_monitor(cli.trainer)
+        checkpoints.find_monitor(cli.trainer, cli.model)
 
 
 def provide(cli: GessoCLI) -> None:
     """Fetches here what family and evaluation need: compute nodes seldom reach the internet."""
     model: Any = cli.model
     provide_weights(model)
-    provide_styles(model)
+    provide_pictures(model)
     evaluation = find(cli.trainer, Evaluation)
-    for name in evaluation.published_weights() if evaluation else ():
+    for name in evaluation.published_weights(model) if evaluation else ():
         fetch(name)

@@ -29,7 +29,7 @@ from launch.strategies.supervision import RankLost
 from launch.training.hardware import is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
 from launch.training.outcome import Run, State, last_metrics
-from launch.training.provisions import provide_styles, provide_weights
+from launch.training.provisions import provide_pictures, provide_weights
 from launch.training.signals import Interrupted, deaf_to_ctrl_c
 from lightning_modules.core.saved import check_checkpoint
 
@@ -49,7 +49,7 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
     """
     check_data(cli)
     provide_weights(cli.model)
-    provide_styles(cli.model)
+    provide_pictures(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
 

@@ -218,10 +218,10 @@ def check_data(cli: GessoCLI) -> None:
 def save_config(cli: GessoCLI, run: RunFolder) -> None:
     """Writes the resolved config, with which the run is resumed from any folder."""
     config = cli.config.clone()
-    for name in {"path", "style_path"} & set(vars(config.data.init_args)):
-        config.data.init_args[name] = os.path.abspath(config.data.init_args[name])
-    if "styles" in config.model.init_args:
-        config.model.init_args.styles = [os.path.abspath(file) for file in config.model.init_args.styles]
+    for name, path in cli.datamodule.paths().items():
+        config.data.init_args[name] = os.path.abspath(path)
+    for name, files in cli.model.pictures().items():
+        config.model.init_args[name] = [os.path.abspath(file) for file in files]
     with writing_whole(run.config) as partial:
         cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
 

@@ -1,4 +1,4 @@
-"""What families need beside data: published weights, and pictures of fixed styles."""
+"""What families need beside data: published weights, and pictures such as those of fixed styles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from datamodules.assets.fetching import fetch
 from launch.inference.pictures import read_picture
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.kinds.stylizing import StyleFamily
 
 
 def provide_weights(module: ImageFamily) -> None:
@@ -16,11 +15,11 @@ def provide_weights(module: ImageFamily) -> None:
         module.take_weights(name, fetch(name))
 
 
-def provide_styles(module: ImageFamily) -> None:
-    """Reads the pictures in whose styles the family is trained; using it afterwards needs none.
+def provide_pictures(module: ImageFamily) -> None:
+    """Reads the pictures that a family is trained with; using it afterwards needs none.
 
     Raises:
         FileNotFoundError, ValueError: one is missing, or no picture.
     """
-    if isinstance(module, StyleFamily):
-        module.take_styles([read_picture(Path(file)) for file in module.style_files()])
+    for option, files in module.pictures().items():
+        module.take_pictures(option, [read_picture(Path(file)) for file in files])

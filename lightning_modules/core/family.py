@@ -20,9 +20,8 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
@@ -30,25 +29,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gesso.common.randomness import mix_seed
+from lightning_modules.core.abilities import Abilities, Batch, Preview
 from lightning_modules.core.noise import NoiseRows, seed_everything
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.saved import check_checkpoint, named_state, numbered_state, parameter_names
 from lightning_modules.core.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
 
-#: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
-Batch = Mapping[str, Any]
 #: What a loss function returns: ``loss`` is what is minimised, all other entries are only logged.
 Losses = Mapping[str, Tensor]
 
 
-class Preview(NamedTuple):
-    """A grid for people: ``images`` NCHW in [-1, 1], filled row by row into ``columns`` columns."""
-
-    images: Tensor
-    columns: int
-
-
-class ImageFamily(L.LightningModule):
+class ImageFamily(Abilities):
     """Base of every model family.
 
     Args:
@@ -146,14 +137,14 @@ class ImageFamily(L.LightningModule):
 
     def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
         """Raises a ValueError when images of this kind (``unlabelled``: how many lack a label) don't fit."""
-        for name, has in (("channels", channels), ("resolution", resolution)):
-            wants = self.hparams.get(name)
+        spec = self.batch_spec()
+        for name, has, wants in (("channels", channels, spec.channels), ("resolution", resolution, spec.resolution)):
             if wants is not None and has is not None and has != wants:
                 raise ValueError(
                     f"the data has {name} {has}, {type(self).__name__} was built for {wants}: "
                     f"set --model.{name} {has}, or build shards that fit"
                 )
-        wants = self.hparams.get("num_classes", 0)
+        wants = spec.num_classes
         if wants and wants != num_classes:
             raise ValueError(
                 f"the data has {num_classes or 'no'} classes, {type(self).__name__} was built for {wants}: "

@@ -7,7 +7,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_modules.core.family import Batch, ImageFamily, Preview
+from lightning_modules.core.abilities import Batch, Preview
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, GenerationEvaluator
 
 
 class GenerativeFamily(ImageFamily):
@@ -15,18 +17,16 @@ class GenerativeFamily(ImageFamily):
 
     @abstractmethod
     def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
-        """Samples number ``index`` (int64 [N]) of the infinite sequence ``seed``: NCHW in [-1, 1].
-
-        Each sample depends on (seed, index) alone, so that any number of ranks makes the same set.
-        """
+        """See ``Abilities.generate``."""
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """See ``ImageFamily.previews``: 64 samples."""
         return {"samples": Preview(self.generate(torch.arange(64), seed=seed), columns=8)}
 
-
-def generator(module: ImageFamily) -> GenerativeFamily:
-    """``module``, if it makes samples; a ValueError if not."""
-    if isinstance(module, GenerativeFamily):
-        return module
-    raise ValueError(f"a {type(module).__name__} makes no samples: it can neither generate nor be scored by them")
+    def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
+        """Compares samples with real images: FID and the others."""
+        if options.metrics == ():
+            return None
+        return GenerationEvaluator(
+            lambda index, batch: self.generate(index, seed=options.seed), options, self.described()
+        )

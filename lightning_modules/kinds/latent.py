@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gesso.common.randomness import mix_seed
-from lightning_modules.core.family import Batch, Preview
+from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.kinds.generative import GenerativeFamily
 
 

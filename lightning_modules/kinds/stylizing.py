@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_modules.core.family import Batch, ImageFamily, Losses, Preview
+from gesso.common.pixels import to_uint8
+from lightning_modules.core.abilities import Batch, BatchSpec, Preview
+from lightning_modules.core.family import ImageFamily, Losses
 from lightning_modules.kinds.stylizer import Style, Stylizer
+from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures, TableEvaluator
+from lightning_modules.metrics.style import StyleMetrics
+from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.sizes import square
 
@@ -37,12 +43,10 @@ class StyleFamily(ImageFamily):
         """Names of the styles that the network was trained for; empty: it takes any picture's."""
         return ()
 
-    def style_files(self) -> tuple[str, ...]:
-        """Files of the pictures in whose styles the network is trained; empty: the batches bring styles."""
-        return ()
-
-    def take_styles(self, pictures: Sequence[Tensor]) -> None:
-        """Hands over the ``style_files``, [1, 3, H, W] in [-1, 1] each, before training or validation."""
+    def batch_spec(self) -> BatchSpec:
+        """See ``Abilities``: RGB, with styles beside, unless the network is trained for styles of its own."""
+        images = ("image",) if self.pictures() else ("image", "style")
+        return replace(super().batch_spec(), images=images, channels=3)
 
     def published_weights(self) -> tuple[str, ...]:
         return ("vgg19_normalized",)
@@ -76,9 +80,73 @@ class StyleFamily(ImageFamily):
         styles = self.styles_of(held_out)[:6]
         return {"samples": sheet(self, list(contents.split(1)), styles, contents.shape[2])}
 
+    def sheet(self, held_out: Batch) -> Preview:
+        """Held-out photographs (left) in held-out or the network's own styles (on top), eight of each."""
+        contents = held_out["image"][:8]
+        return sheet(self, list(contents.split(1)), self.styles_of(held_out)[:8], contents.shape[2])
+
+    def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
+        """Compares stylised photographs with their contents and styles: LPIPS and the others."""
+        return None if options.metrics == () else StylizationEvaluator(self, options)
+
     def styles_of(self, batch: Batch) -> list[tuple[Tensor, Style]]:
         """Pictures [1, 3, H, W] that stand for styles, and these: the batch's own, or those that it was trained for."""
         return [(picture, Style([picture])) for picture in batch["style"].split(1)]
+
+
+class StylizationEvaluator(TableEvaluator):
+    """Held-out photographs, each in the next of up to 64 held-out styles, or of the network's own.
+
+    Args:
+        family: what stylises.
+        options: how to measure.
+    """
+
+    source = Pictures("image")
+    examples = 64
+
+    def __init__(self, family: StyleFamily, options: EvaluationOptions) -> None:
+        super().__init__("stylization", options, family.described())
+        self.family = family
+        # Each picture has a style of its own.
+        self.batch_size = 1
+        self._styles: list[tuple[Tensor, Style]] = []
+        self._available = 1
+        self._style: StyleMetrics | None = None
+
+    def load(self, files: Mapping[str, Path], device: torch.device) -> None:
+        """See ``Evaluator``."""
+        super().load(files, device)
+        if self.own:
+            lpips = LPIPS(files["vgg16_lpips"]).to(device) if "vgg16_lpips" in files else None
+            self._style = StyleMetrics(self.family.encoder, lpips, self.extractor, self.own).to(device)
+
+    def begin(self, examples: Batch, available: int) -> None:
+        """See ``Evaluator``."""
+        self._styles = self.family.styles_of(examples)
+        self._available = available
+
+    def update(self, index: Tensor, batch: Batch | None) -> None:
+        """See ``Evaluator``."""
+        assert batch is not None
+        for number, content in zip(index.tolist(), batch["image"].split(1), strict=True):
+            # A photograph that comes again meets another style.
+            picture, style = self._styles[(number + number // self._available) % len(self._styles)]
+            stylized = self.family.stylize(content, style)
+            if self._style is not None:
+                self._style.update(content, stylized, picture)
+            if self.foreign:
+                self.update_foreign(to_uint8(content), to_uint8(stylized), to_uint8(picture))
+
+    def compute(self) -> dict[str, float]:
+        """See ``Evaluator``."""
+        return {**(self._style.compute() if self._style is not None else {}), **super().compute()}
+
+    def reset(self) -> None:
+        """See ``Evaluator``."""
+        super().reset()
+        if self._style is not None:
+            self._style.reset()
 
 
 def sheet(stylizer: Stylizer, contents: Sequence[Tensor], styles: Sequence[tuple[Tensor, Style]], side: int) -> Preview:

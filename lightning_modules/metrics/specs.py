@@ -100,7 +100,7 @@ class MetricSpec:
 
     def needs(self, extractor: str) -> tuple[str, ...]:
         """Names of the published weights that it needs."""
-        return (*self.weights, *([_EXTRACTOR_WEIGHTS[extractor]] if self.network == CHOSEN else []))
+        return (*self.weights, *([extractor_weights(extractor)] if self.network == CHOSEN else []))
 
 
 def _single(name: str, title: str, direction: Direction, *limits: float | None) -> tuple[Quantity, ...]:
@@ -271,6 +271,11 @@ def full_names(specs: Sequence[MetricSpec], extractor: str) -> dict[str, Directi
 def quantity(name: str) -> tuple[MetricSpec, Quantity] | None:
     """The metric and the quantity that a full name such as ``kid/inception-tf`` is of; None: no metric's."""
     return _quantities().get(name.partition("/")[0])
+
+
+def extractor_weights(extractor: str) -> str:
+    """The published weights of an extractor."""
+    return _EXTRACTOR_WEIGHTS[extractor]
 
 
 def is_chosen(spec: MetricSpec) -> bool:

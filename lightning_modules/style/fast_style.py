@@ -105,10 +105,10 @@ class FastStyle(StyleFamily):
     def own_styles(self) -> tuple[str, ...]:
         return tuple(Path(file).stem for file in self.hparams["styles"])
 
-    def style_files(self) -> tuple[str, ...]:
-        return tuple(self.hparams["styles"])
+    def pictures(self) -> dict[str, tuple[str, ...]]:
+        return {"styles": tuple(self.hparams["styles"])}
 
-    def take_styles(self, pictures: Sequence[Tensor]) -> None:
+    def take_pictures(self, option: str, pictures: Sequence[Tensor]) -> None:
         if not pictures:
             raise ValueError("FastStyle needs a style picture: set --model.styles '[FILE, ...]'")
         self._pictures = [fit(picture, self.style_size) for picture in pictures]
@@ -192,7 +192,7 @@ class FastStyle(StyleFamily):
         """
         if not self._targets:
             if not self._pictures:
-                raise RuntimeError("FastStyle has no style pictures yet: take_styles comes first")
+                raise RuntimeError("FastStyle has no style pictures yet: take_pictures comes first")
             with torch.autocast(self.device.type, enabled=False):
                 found = [self.encoder(picture.to(self.device), STYLE_LAYERS) for picture in self._pictures]
             self._targets = {name: self._targets_of([features[name] for features in found]) for name in STYLE_LAYERS}

@@ -200,7 +200,7 @@ def fast_style(rounds: int, side: int, batch: int) -> dict[str, Any]:
 def _fast_style(style: Tensor, side: int, **options: Any) -> FastStyle:
     family = FastStyle(styles=["painting"], style_size=side, **options)
     family.take_weights("vgg19_normalized", fetch("vgg19_normalized"))
-    family.take_styles([style])
+    family.take_pictures("styles", [style])
     return family
 
 

@@ -57,7 +57,7 @@ def test_rooms_that_need_an_extra_say_so(module: str, extra: str) -> None:
 
 def test_training_needs_no_extra() -> None:
     hidden = "; ".join(f"sys.modules[{name!r}] = None" for names in EXTRAS.values() for name in names)
-    rooms = "launch.training.fit, launch.evaluation.samples, datamodules.shards, slurm.submit, gesso.cli.main"
+    rooms = "launch.training.fit, launch.evaluation.driver, datamodules.shards, slurm.submit, gesso.cli.main"
     program = f"import sys; {hidden}; import {rooms}; assert 'wandb' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

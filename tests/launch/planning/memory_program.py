@@ -25,7 +25,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from launch.callbacks.ema import EMA
 from launch.callbacks.lookup import find
-from launch.planning.footprint import synthetic_batch
+from launch.planning.footprint import example_batch
 from launch.strategies import ddp, zero
 from lightning_modules.gan.dcgan import DCGAN
 from tests.launch.strategies.ranks import run_ranks
@@ -198,7 +198,7 @@ def run(job: dict[str, Any], out: Path) -> None:
     strategy: Any = StrategyRegistry.get(job["strategy"])
     if isinstance(strategy, zero.MultiNetworkZeRO):
         strategy.config = {"zero_optimization": job.get("zero", {})}
-    steps = Steps(synthetic_batch(module, job["batch"]), job["steps"])
+    steps = Steps(example_batch(module, job["batch"]), job["steps"])
     trainer = L.Trainer(
         accelerator=job.get("accelerator", "cpu"),
         devices=job["ranks"],

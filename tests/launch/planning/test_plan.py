@@ -250,7 +250,7 @@ def test_sizes_are_the_networks_own() -> None:
 def test_activations_are_what_the_allocator_saw(family: Any, options: dict[str, Any], checkpointing: bool) -> None:
     module = family(**options, gradient_checkpointing=checkpointing)
     planned = footprint.activations(module, 16, autocast=False)
-    batch = footprint.synthetic_batch(module, 16)
+    batch = footprint.example_batch(module, 16)
     losses = {
         "discriminator": "discriminator_losses",
         "generator": "generator_losses",

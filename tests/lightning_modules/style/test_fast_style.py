@@ -24,7 +24,7 @@ def family(count: int = 1, **options: object) -> FastStyle:
     torch.manual_seed(0)
     module = FastStyle(styles=[f"{n}.png" for n in range(count)], resolution=48, style_size=64, **options)  # type: ignore[arg-type]
     module.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
-    module.take_styles(list(paintings(64).split(1))[:count])
+    module.take_pictures("styles", list(paintings(64).split(1))[:count])
     return module
 
 

@@ -20,7 +20,8 @@ def family(name: str) -> StyleFamily:
     torch.manual_seed(0)
     module: StyleFamily = AdaIN(resolution=SIDE) if name == "adain" else FastStyle(styles=["a"], resolution=SIDE)
     module.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
-    module.take_styles([paintings(64)[:1]] if name == "fast_style" else [])
+    for option in module.pictures():
+        module.take_pictures(option, [paintings(64)[:1]])
     return module
 
 

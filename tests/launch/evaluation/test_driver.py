@@ -1,4 +1,4 @@
-"""Scores of style families: every held-out photograph on exactly one rank, whatever the number of ranks."""
+"""The driver of evaluations: every held-out picture on exactly one rank, whatever the number of ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from datamodules.shards import ShardData
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
-from launch.evaluation.styles import contents, most_of_a_rank
+from launch.evaluation.driver import own_pictures, steps_of_a_rank
 from tests.pictures import photographs
 
 
@@ -27,22 +27,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ShardData:
     return ShardData(str(folder / "shards"), workers=0)
 
 
-def of_rank(data: ShardData, count: int, rank: int, ranks: int) -> dict[int, torch.Tensor]:
-    return dict(contents(data, count, rank, ranks))
+def of_rank(data: ShardData, count: int, rank: int, ranks: int, size: int) -> list[dict[int, torch.Tensor]]:
+    """Batches of a rank: number -> picture."""
+    batches = own_pictures(data, None, count, rank, ranks, size)
+    return [dict(zip(numbers.tolist(), batch["image"], strict=True)) for numbers, batch in batches if batch]
 
 
+def together(batches: list[dict[int, torch.Tensor]]) -> dict[int, torch.Tensor]:
+    return {number: image for batch in batches for number, image in batch.items()}
+
+
+@pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("rounds", [0.5, 1, 2.3])
-def test_ranks_share_the_photographs(data: ShardData, rounds: float) -> None:
+def test_ranks_share_the_pictures(data: ShardData, rounds: float, size: int) -> None:
     samples = data.manifest.split(data.held_out_split).samples
     count = round(rounds * samples)
-    whole = of_rank(data, count, 0, 1)
+    whole = together(of_rank(data, count, 0, 1, size))
     assert list(whole) == list(range(count))
     assert all(torch.equal(whole[n], whole[n + samples]) for n in range(min(count - samples, samples // 2)))
     for ranks in (2, 3, 4):
-        shares = [of_rank(data, count, rank, ranks) for rank in range(ranks)]
-        assert sorted(number for share in shares for number in share) == list(range(count))
+        shares = [of_rank(data, count, rank, ranks, size) for rank in range(ranks)]
+        assert sorted(number for share in shares for number in together(share)) == list(range(count))
         for share in shares:
-            assert all(torch.equal(image, whole[number]) for number, image in share.items())
+            assert all(torch.equal(image, whole[number]) for number, image in together(share).items())
         lengths = [len(share) for share in shares]
-        assert most_of_a_rank(count, samples, ranks) == lengths[0]
+        assert steps_of_a_rank(count, samples, ranks, size) == lengths[0]
         assert all(a >= b for a, b in pairwise(lengths))

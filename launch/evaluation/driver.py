@@ -1,0 +1,148 @@
+"""Feeds an evaluator: its weights, its real pictures, then every sample or held-out picture once over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.assets.fetching import fetch
+from datamodules.shards import ShardData
+from launch.evaluation.references import held_out, on_device, reference
+from lightning_modules.metrics.evaluator import Evaluator, Pictures
+
+#: Numbers of the pictures, int64 [n], and their batch where the evaluator wants one.
+Step = tuple[Tensor, dict[str, Any] | None]
+
+
+def prepare(
+    evaluator: Evaluator,
+    data: ShardData,
+    device: torch.device,
+    *,
+    progress: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Builds an evaluator's networks, fetching their weights if need be, and hands it statistics of real pictures.
+
+    Args:
+        evaluator: what measures.
+        data: where the real pictures are.
+        device: for the networks.
+        progress: show a bar while features of real pictures are computed.
+
+    Raises:
+        ValueError: the data has no such pictures.
+    """
+    evaluator.load({name: fetch(name) for name in evaluator.weights}, device)
+    for pictures in evaluator.references:
+        assert evaluator.extractor is not None
+        statistics = reference(
+            stream_of(data, pictures),
+            pictures.split or stream_of(data, pictures).held_out_split,
+            evaluator.extractor,
+            limit=pictures.limit,
+            progress=progress,
+            rank=rank,
+            world_size=world_size,
+        )
+        evaluator.take_reference(pictures, statistics)
+
+
+@torch.no_grad()
+def score(
+    evaluator: Evaluator,
+    data: ShardData,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[int], None] = lambda pictures: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """What a prepared evaluator measures; the same for any number of ranks.
+
+    Args:
+        evaluator: after ``prepare``.
+        data: whose held-out pictures it may want.
+        device: of the family.
+        progress: called with the number of pictures made on all ranks since the last call.
+        interrupted: asked before every batch, equally often on every rank: whether to break off.
+
+    Returns:
+        The metrics by full name; none if it was interrupted.
+    """
+    evaluator.reset()
+    available = 0
+    if evaluator.source is not None:
+        stream = stream_of(data, evaluator.source)
+        available = stream.manifest.split(evaluator.source.split or stream.held_out_split).samples
+    examples = held_out(data, evaluator.examples, device) if evaluator.examples else {}
+    evaluator.begin(examples, available)
+    count, size = evaluator.num_samples, evaluator.batch_size
+    batches: Iterator[Step]
+    if evaluator.source is None:
+        steps = -(-count // (world_size * size))
+        batches = own_indices(count, rank, world_size, size)
+    else:
+        steps = steps_of_a_rank(count, available, world_size, size)
+        batches = own_pictures(stream, evaluator.source.split, count, rank, world_size, size)
+    for _ in range(steps):
+        if interrupted():
+            return {}
+        # Some ranks have a batch less in each round through the pictures.
+        if (found := next(batches, None)) is not None:
+            index, batch = found
+            evaluator.update(index, None if batch is None else on_device(batch, ["image"], device))
+            progress(len(index) * world_size)
+    return evaluator.compute()
+
+
+def stream_of(data: ShardData, pictures: Pictures) -> ShardData:
+    """The stream of these pictures; a ValueError where the data has none."""
+    streams = data.streams()
+    if pictures.key not in streams:
+        raise ValueError(
+            f"the evaluation wants pictures {pictures.key!r}, and {type(data).__name__} has {', '.join(streams)}"
+        )
+    return streams[pictures.key]
+
+
+def own_indices(count: int, rank: int, world_size: int, batch_size: int) -> Iterator[Step]:
+    """This rank's of the indices 0 to ``count`` - 1, in batches."""
+    own = torch.arange(rank, count, world_size)
+    for first in range(0, len(own), batch_size):
+        yield own[first : first + batch_size], None
+
+
+def own_pictures(
+    data: ShardData, split: str | None, count: int, rank: int, world_size: int, batch_size: int
+) -> Iterator[Step]:
+    """This rank's of ``count`` pictures of a split, from the beginning again where there are fewer, in batches.
+
+    Args:
+        split: None: the held-out one.
+
+    Yields:
+        the pictures' numbers, int64 [n], and their batch: ``image`` uint8 [n, C, H, W], ``label`` ...
+    """
+    split = split or data.held_out_split
+    first = 0
+    while first < count:
+        limit = min(data.manifest.split(split).samples, count - first)
+        number = first + rank
+        for batch in data.split_batches(split, rank=rank, world_size=world_size, batch_size=batch_size, limit=limit):
+            numbers = number + world_size * torch.arange(len(batch["image"]))
+            yield numbers, batch
+            number = int(numbers[-1]) + world_size
+        first += limit
+
+
+def steps_of_a_rank(count: int, pictures: int, world_size: int, batch_size: int) -> int:
+    """Batches that ``own_pictures`` has on the first rank, which gets most, for ``count`` of so many ``pictures``."""
+    rounds, rest = divmod(count, pictures)
+    per_step = world_size * batch_size
+    return rounds * -(-pictures // per_step) + -(-rest // per_step)
