@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from datamodules.decoding.images import BadImage, read_image
 from gesso.common.files import writing_whole
 from gesso.common.pixels import to_float, to_uint8
 
+#: What is taken for a picture: an image file, a PIL image, or a tensor [C, H, W] or [N, C, H, W] in [-1, 1] or uint8.
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor
 #: Grids of tiny images are enlarged to this width in pixels: digits of 28 x 28 are specks on today's screens.
 LEGIBLE_WIDTH = 600
 
@@ -35,6 +39,29 @@ def read_picture(file: Path, *, channels: int = 3) -> Tensor:
     except BadImage as error:
         raise ValueError(f"{file}: not a picture that can be read ({error})") from error
     return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
+
+
+def as_picture(picture: Picture) -> Tensor:
+    """A picture as a tensor [N, C, H, W] in [-1, 1]: an image file, a PIL image, or a tensor with or without N.
+
+    Raises:
+        FileNotFoundError, ValueError: no such picture.
+    """
+    if isinstance(picture, Tensor):
+        batch = picture[None] if picture.dim() == 3 else picture
+        if batch.dim() != 4 or batch.shape[1] not in (1, 3):
+            raise ValueError(
+                f"a picture is a tensor [C, H, W] or [N, C, H, W] with C 1 or 3, not {list(picture.shape)}"
+            )
+        return to_float(batch) if batch.dtype == torch.uint8 else batch.float()
+    if isinstance(picture, Image.Image):
+        return to_float(torch.from_numpy(np.array(picture.convert("RGB")))).permute(2, 0, 1)[None]
+    return read_picture(Path(picture))
+
+
+def pil_image(image: np.ndarray) -> Image.Image:
+    """uint8 [H, W, 1 or 3] as a PIL image."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 def image_grid(

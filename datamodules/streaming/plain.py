@@ -1,0 +1,68 @@
+"""A shard set's batches for a plain PyTorch loop, without a Trainer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from datamodules.order import SequentialOrder
+from datamodules.shards import ShardData, to_float_images
+from datamodules.streaming.stream import ShardStream
+from datamodules.streaming.transforms import Augment, Crop
+
+
+class Stream:
+    """Batches with float images, in an order that is a pure function of the seed; its state is one integer.
+
+    See ``gesso.stream`` for the arguments.
+
+    Raises:
+        FileNotFoundError, ValueError: no shard set, no such split, or a batch that cannot be dealt to the ranks.
+    """
+
+    def __init__(
+        self,
+        shards: str | os.PathLike[str],
+        batch_size: int,
+        *,
+        split: str = "train",
+        size: int | None = None,
+        channels: int | None = None,
+        crop: Crop = "center",
+        flip: bool = False,
+        seed: int = 0,
+        workers: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        data = ShardData(os.fspath(shards), batch_size, size=size, channels=channels, seed=seed)
+        #: What the shard set is: its name, classes and splits.
+        self.manifest = data.manifest
+        endless = split == "train"
+        samples = self.manifest.split(split).samples
+        self._stream = ShardStream(
+            self.manifest,
+            split,
+            order=data.training_order() if endless else SequentialOrder(samples),
+            batch_size=batch_size,
+            augment=Augment(data.size, crop, flip) if endless else Augment(data.size),
+            channels=data.channels,
+            rank=rank,
+            world_size=world_size,
+            stop=None if endless else samples,
+            workers=workers,
+            seed=seed,
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._stream:
+            yield {**batch, "image": to_float_images(batch["image"])}
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the stream: samples that all ranks together have received."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on from a place: the next iteration begins there, on any number of ranks."""
+        self._stream.load_state_dict(state_dict)

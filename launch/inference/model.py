@@ -1,0 +1,182 @@
+"""A trained family behind a few methods: pictures in, pictures out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from launch.inference.loading import load_family
+from launch.inference.pictures import Picture, as_picture, image_grid, save_png
+from launch.inference.stylization import Request, stylize_picture, stylizer
+from launch.training.hardware import best_device
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.kinds.stylizer import Stylizer
+
+
+class Model:
+    """A trained family, in eval mode.
+
+    Args:
+        module: the family.
+        path: where its weights come from.
+        images_seen: on how many images it was trained.
+        average: whether the weights are the moving average.
+
+    Example:
+        >>> model = Model.load("runs/mnist-dcgan-20261128")  # doctest: +SKIP
+        >>> model.generate(16, seed=0).shape  # doctest: +SKIP
+        torch.Size([16, 1, 32, 32])
+    """
+
+    def __init__(self, module: ImageFamily, *, path: str, images_seen: int, average: bool) -> None:
+        self.module = module
+        self.path = path
+        self.images_seen = images_seen
+        self.average = average
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str], *, average: bool = True, device: str = "auto") -> Model:
+        """See ``gesso.load``."""
+        module, origin = load_family(source, average=average, device=best_device(device))
+        return cls(module, **origin)
+
+    def __repr__(self) -> str:
+        weights = "averaged" if self.average else "raw"
+        return f"{type(self.module).__name__}({weights} weights at {self.images_seen / 1000:g} kimg, {self.path})"
+
+    @torch.no_grad()
+    def generate(
+        self, num: int, *, seed: int = 0, labels: int | Sequence[int] | Tensor | None = None, batch_size: int = 64
+    ) -> Tensor:
+        """Samples 0 to ``num`` - 1 of the infinite sequence ``seed``.
+
+        Args:
+            num: how many.
+            seed: which sequence; a sample depends on the seed and its own number alone.
+            labels: one class for all, or one for each; None: as the family chooses.
+            batch_size: samples made at a time.
+
+        Returns:
+            float32 [num, C, H, W] in [-1, 1], on the CPU.
+
+        Raises:
+            ValueError: the family makes no samples, or has no such class.
+        """
+        if num < 1 or batch_size < 1:
+            raise ValueError(f"num is {num} and batch_size {batch_size}: both must be 1 or more")
+        family = self.able_to_generate()
+        chosen = None if labels is None else self._labels(labels, num)
+        made = [
+            family.generate(index, seed=seed, labels=None if chosen is None else chosen[index]).float().cpu()
+            for index in torch.arange(num).split(batch_size)
+        ]
+        return torch.cat(made)
+
+    @torch.no_grad()
+    def stylize(
+        self,
+        content: Picture,
+        style: Picture | Sequence[Picture] = (),
+        *,
+        weights: Sequence[float] | None = None,
+        alpha: float = 1.0,
+        size: int | None = None,
+    ) -> Tensor:
+        """A picture in the style of others: [1, 3, H, W] in [-1, 1], on the CPU.
+
+        Args:
+            content: a file, a PIL image, or a tensor [3, H, W] or [1, 3, H, W] in [-1, 1].
+            style: one such picture or several; none for a run that was trained for styles of its own.
+            weights: how much of each style; None: equally much.
+            alpha: from 0 (the content) to 1.
+            size: longer side of the result in pixels; None: the content's own.
+
+        Raises:
+            ValueError: the family does not stylise.
+        """
+        self._able("stylize", "puts no picture into another's style")
+        method: Any = self.module
+        return _stylized(method, content, style, self.module.device, weights=weights, alpha=alpha, size=size)
+
+    @torch.no_grad()
+    def translate(self, images: Picture, direction: str | None = None) -> Tensor:
+        """Pictures of one domain as pictures of the other: [N, C, H, W] in [-1, 1], on the CPU.
+
+        Args:
+            images: a file, a PIL image, or a tensor [N, C, H, W] in [-1, 1].
+            direction: which way; None: the family's main one.
+
+        Raises:
+            ValueError: the family does not translate, or not this way.
+        """
+        family = self._able("translate", "translates no pictures")
+        chosen = direction or family.directions()[0]
+        return family.translate(as_picture(images).to(self.module.device), chosen).float().cpu()
+
+    def save_grid(self, path: str | os.PathLike[str], num: int = 64, *, seed: int = 0) -> Path:
+        """Writes ``num`` samples, side by side, into a PNG file."""
+        return save_png(image_grid(self.generate(num, seed=seed)), Path(path))
+
+    def able_to_generate(self) -> Any:
+        """The family; a ValueError where it makes no samples."""
+        return self._able("generate", "makes no samples")
+
+    def _able(self, method: str, lack: str) -> Any:
+        require = getattr(self.module, "require", None)
+        if require is not None:
+            require(method)
+        elif not hasattr(self.module, method):
+            raise ValueError(f"a {type(self.module).__name__} {lack}")
+        return self.module
+
+    def _labels(self, labels: int | Sequence[int] | Tensor, num: int) -> Tensor:
+        chosen = torch.as_tensor(labels).expand(num) if isinstance(labels, int) else torch.as_tensor(labels)
+        classes = int(self.module.hparams.get("num_classes") or 0)
+        if chosen.shape != (num,):
+            raise ValueError(f"labels has the shape {list(chosen.shape)}: give one class, or {num} of them")
+        if not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:
+            raise ValueError(
+                f"labels {int(chosen.min())} to {int(chosen.max())}: the model has {classes or 'no'} classes"
+            )
+        return chosen
+
+
+@torch.no_grad()
+def stylize_with(
+    method: Literal["adain", "gatys"],
+    content: Picture,
+    style: Picture | Sequence[Picture],
+    *,
+    weights: Sequence[float] | None,
+    alpha: float,
+    size: int | None,
+    steps: int,
+    seed: int,
+    device: str,
+) -> Tensor:
+    """See ``gesso.stylize``."""
+    where = best_device(device)
+    published = stylizer(method, where, steps=steps, seed=seed, progress=lambda done, total, loss: None)
+    return _stylized(published, content, style, where, weights=weights, alpha=alpha, size=size)
+
+
+def _stylized(
+    method: Stylizer,
+    content: Picture,
+    style: Picture | Sequence[Picture],
+    device: torch.device,
+    *,
+    weights: Sequence[float] | None,
+    alpha: float,
+    size: int | None,
+) -> Tensor:
+    single = isinstance(style, str | os.PathLike | Tensor | Image)
+    styles: Sequence[Picture] = (style,) if single else style  # type: ignore[assignment]
+    request = Request(styles=[as_picture(one) for one in styles], weights=weights, alpha=alpha, size=size)
+    return stylize_picture(as_picture(content).to(device), None, method, request).float().cpu()
