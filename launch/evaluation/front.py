@@ -11,15 +11,16 @@ import torch
 import yaml
 from torch import Tensor
 
+from datamodules.assets.fetching import fetch
 from datamodules.manifest import MANIFEST_NAME
 from datamodules.shards import ShardData
 from gesso.common.pixels import to_uint8
-from launch.evaluation.samples import extractor as build_network
-from launch.evaluation.samples import reference as reference_statistics
+from launch.evaluation.references import reference as reference_statistics
 from launch.inference.model import Model
 from launch.training.hardware import best_device
+from lightning_modules.metrics.features import build_extractor
 from lightning_modules.metrics.generation import GenerationMetrics
-from lightning_modules.metrics.specs import ExtractorName
+from lightning_modules.metrics.specs import ExtractorName, extractor_weights
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ def evaluate(
         raise ValueError("batches of images need a shard set to be compared with: give it as reference")
     if number < 2:
         raise ValueError(f"{number} images: metrics need 2 or more")
-    network = build_network(extractor, where)
+    network = build_extractor(extractor, fetch(extractor_weights(extractor))).to(where)
     data = ShardData(os.fspath(reference), batch_size, **size)
     statistics = reference_statistics(data, reference_split, network, limit=reference_samples)
     scores: Any = GenerationMetrics(network, statistics, list(metrics), num_samples=number).to(where)

@@ -95,3 +95,13 @@ def test_a_models_answers() -> None:
         model.generate(2, labels=[1, 2, 3])
     with pytest.raises(ValueError, match="VAE puts no picture into another's style"):
         Model(VAE(**small), path="x", images_seen=0, average=False).stylize(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))
+
+
+def test_images_of_any_kind_are_measured_alike(shards: Path) -> None:
+    split = gesso.stream(shards, batch_size=40, split="test", workers=0)
+    options: dict[str, Any] = {"metrics": ["fid"], "extractor": "mobilenet_v2", "device": "cpu"}
+    ours = gesso.evaluate([batch["image"] for batch in split], shards, **options)
+    assert ours.keys() == {"fid/mobilenet_v2"}
+    assert gesso.evaluate(shards, **options)["fid/mobilenet_v2"] == pytest.approx(ours["fid/mobilenet_v2"], rel=1e-3)
+    with pytest.raises(ValueError, match="give it as reference"):
+        gesso.evaluate([torch.zeros(4, 1, 32, 32)], **options)
