@@ -1,7 +1,8 @@
-"""What became of each attempt of a run's job, and whether the job is to start again.
+"""Records how each attempt of a run's job ended, and decides whether the job starts again.
 
-An attempt that was interrupted (preemption, time limit) always comes back. One that failed comes back too, since nodes
-break and memory is shared, but not for ever: after ``LIMIT`` failures in a row without a new checkpoint the run stops.
+A job that was interrupted (preemption, time limit) is always requeued. A job that failed is requeued as well, since the
+cause may be a broken node or memory used by others, but not for ever: after ``LIMIT`` failures in a row without a new
+checkpoint the run stops.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from launch.training.signals import COME_AGAIN
 
 #: Failures in a row without progress after which a run stops.
 LIMIT = 3
-#: What SLURM's warning does to ranks that do not listen yet.
-UNHEARD = 128 + signal.SIGUSR1
+#: Exit code of ranks that SLURM's warning signal ended before they had a handler for it.
+WARNED_TOO_EARLY = 128 + signal.SIGUSR1
 
 Decision = Literal["stop", "requeue", "pass"]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One time that a run's job has run.
+    """One start of a run's job.
 
     Args:
-        job: SLURM's number, with the array's task.
-        restart: how often SLURM had started that job again.
-        exit_code: of its ranks; ``COME_AGAIN`` if they have saved and left.
-        checkpoint: name of the last one when it ended, "" for none.
-        ended: Unix time.
-        decision: what followed.
-        reason: in words.
+        job: SLURM's job number, with the task's number in an array.
+        restart: how often SLURM had restarted that job before.
+        exit_code: of the ranks; ``COME_AGAIN`` if they saved and left.
+        checkpoint: name of the last checkpoint when the attempt ended, "" for none.
+        ended: Unix time of its end.
+        decision: what was decided then.
+        reason: the reason, for people.
     """
 
     job: str
@@ -51,41 +52,51 @@ class Attempt:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended for a reason of its own."""
-        return self.exit_code not in (0, COME_AGAIN, UNHEARD)
+        """Whether the attempt ended by an error, rather than by an interruption or at its end."""
+        return self.exit_code not in (0, COME_AGAIN, WARNED_TOO_EARLY)
 
 
 def settle(run: RunFolder, exit_code: int) -> Decision:
-    """Books how an attempt has ended, and decides what follows.
+    """Records how the current attempt ended, and decides what follows.
 
     Args:
         run: the run's folder.
-        exit_code: what srun has returned.
+        exit_code: the exit code of srun.
     """
     jobs = submitted(run)
     # The jobs of a chain are all queued at once; the next one goes on.
     chained = job_id() in jobs[:-1]
     info = run.info()
     if info.get("state") == "interrupted" and info.get("slurm_attempt") == slurm_attempt():
-        # srun may have ended the other ranks, since the first one left with an error code: theirs is what it returns.
+        # One rank left with an error code, so srun may have killed the others: then it returns the code of those.
         exit_code = COME_AGAIN
     last = run.last_checkpoint
     checkpoint = last.resolve().name if last else ""
     decision, reason = decide(attempts(run), exit_code, checkpoint, chained=chained)
-    if exit_code not in (0, COME_AGAIN, UNHEARD):
-        reason = f"{reason}: {last_words(run) or f'exit code {exit_code}'}"
-        # A rank that was killed has booked nothing.
+    if exit_code not in (0, COME_AGAIN, WARNED_TOO_EARLY):
+        reason = f"{reason}: {last_message(run) or f'exit code {exit_code}'}"
+        # A rank that was killed has recorded nothing.
         run.update(owner=this_process(), state="failed", error=reason)
-    book(run, Attempt(job_id(), restarts(), exit_code, checkpoint, time.time(), decision, reason))
+    record_attempt(run, Attempt(job_id(), restarts(), exit_code, checkpoint, time.time(), decision, reason))
     return decision
 
 
 def decide(before: Sequence[Attempt], exit_code: int, checkpoint: str, *, chained: bool) -> tuple[Decision, str]:
-    """What follows an attempt, and why, given those before it."""
+    """Decides what follows an attempt, given the earlier ones.
+
+    Args:
+        before: the earlier attempts, the oldest first.
+        exit_code: of this attempt.
+        checkpoint: name of the last checkpoint now, "" for none.
+        chained: whether the next job of a chain is already queued.
+
+    Returns:
+        The decision and its reason.
+    """
     if exit_code == 0:
         return "stop", "finished"
     onward: Decision = "pass" if chained else "requeue"
-    if exit_code in (COME_AGAIN, UNHEARD):
+    if exit_code in (COME_AGAIN, WARNED_TOO_EARLY):
         return onward, "interrupted"
     fruitless = 1
     for attempt in reversed(before):
@@ -98,14 +109,15 @@ def decide(before: Sequence[Attempt], exit_code: int, checkpoint: str, *, chaine
 
 
 def attempts(run: RunFolder) -> list[Attempt]:
-    """All that were booked, the oldest first."""
+    """The recorded attempts of a run, the oldest first."""
     file = _file(run)
     if not file.is_file():
         return []
     return [Attempt(**json.loads(line)) for line in file.read_text().splitlines() if line.endswith("}")]
 
 
-def book(run: RunFolder, attempt: Attempt) -> None:
+def record_attempt(run: RunFolder, attempt: Attempt) -> None:
+    """Appends an attempt to ``slurm/attempts.jsonl`` of the run."""
     file = _file(run)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
@@ -117,19 +129,19 @@ def _file(run: RunFolder) -> Path:
 
 
 def submitted(run: RunFolder) -> list[str]:
-    """Numbers of the jobs that were queued for a run, the oldest first."""
+    """The numbers of the jobs queued for a run, the oldest first."""
     file = run.path / "slurm" / "jobs.txt"
     return file.read_text().split() if file.is_file() else []
 
 
 def note_job(run: RunFolder, number: str) -> None:
-    """Adds to ``submitted``."""
+    """Appends a job's number to those that ``submitted`` returns."""
     with (run.path / "slurm" / "jobs.txt").open("a") as stream:
         stream.write(f"{number}\n")
 
 
-def last_words(run: RunFolder) -> str | None:
-    """What gesso said last in the ranks' logs, the first rank first."""
+def last_message(run: RunFolder) -> str | None:
+    """The last line of gesso in a rank's log, of the first rank that has one; None if none has."""
     logs = sorted((run.path / "logs").glob("rank*.log"), key=lambda log: int(re.sub(r"\D", "", log.stem)))
     for log in logs:
         with log.open("rb") as stream:
@@ -141,11 +153,11 @@ def last_words(run: RunFolder) -> str | None:
 
 
 def job_id() -> str:
-    """This job, as SLURM's commands call it."""
+    """The number of the current job, as SLURM's commands write it (``12`` or ``12_3``); "" outside of jobs."""
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def restarts() -> int:
-    """How often SLURM has started this job again."""
+    """How often SLURM has restarted the current job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))

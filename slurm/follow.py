@@ -1,4 +1,4 @@
-"""How the runs of a cluster stand: SLURM's word beside their own, and their logs."""
+"""The state of a cluster's runs, from SLURM's queue and their run folders; and their logs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import attempts, submitted
 
-#: Seconds between two looks at a log.
+#: Seconds between two reads of a growing log.
 INTERVAL = 0.5
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A run's row of the table.
+    """One run's row of the status table.
 
     Args:
-        run: its folder.
+        run: the run's folder.
         job: number of its current or last job.
-        state: SLURM's, while the job waits or runs; else the run's own; ``gone`` if neither knows how it has ended.
-        restarts: how often it has come back.
-        kimg: how far it is.
-        total_kimg: how far it is to go.
-        fid: the last one, of whichever extractor.
-        images_per_second: the last reading.
-        left: time to the job's limit.
-        reason: why it waits, or why it has ended.
+        state: SLURM's state while the job waits or runs, else that of run.json; ``gone`` if neither says how the job
+            ended.
+        restarts: how often training was restarted.
+        kimg: images seen so far, in thousands.
+        total_kimg: images of the whole training, in thousands.
+        fid: the last FID, by any extractor; None before the first.
+        images_per_second: the last measured speed.
+        left: time left until the job's limit.
+        reason: why the job waits, or why it ended.
     """
 
     run: RunFolder
@@ -47,14 +48,14 @@ class Standing:
 
 
 def runs_below(root: Path) -> list[RunFolder]:
-    """The runs under ``root`` that were ever queued, the newest last."""
+    """The runs under ``root`` that were queued at some time, the newest last."""
     return [
         RunFolder(file.parents[1]) for file in sorted(root.glob("*/slurm/jobs.txt"), key=lambda f: f.stat().st_mtime)
     ]
 
 
 def standings(runs: Sequence[RunFolder]) -> list[Standing]:
-    """How these runs stand, by one question to SLURM."""
+    """The table's rows for these runs, with one query to SLURM for all."""
     known = queue.jobs(number for run in runs for number in submitted(run))
     return [_standing(run, known) for run in runs]
 
@@ -63,7 +64,7 @@ def _standing(run: RunFolder, known: dict[str, queue.QueuedJob]) -> Standing:
     job = current_job(run, known)
     record = read_record(run.path)
     info: dict[str, Any] = record.info
-    # The run's own word is more exact, once SLURM has nothing to do with it any more.
+    # Once the job has left SLURM's queue, run.json is more exact.
     state = info.get("state", "unknown")
     if job and (job.alive or state in ("queued", "running")):
         state = job.state.lower()
@@ -91,13 +92,13 @@ def _fid(record: Record) -> float | None:
 
 
 def current_job(run: RunFolder, known: dict[str, queue.QueuedJob]) -> queue.QueuedJob | None:
-    """Of a run's jobs the first that is alive, else the last that SLURM remembers."""
+    """The first of a run's jobs that waits or runs, else the last one that SLURM still knows; None if it knows none."""
     found = [known[number] for number in submitted(run) if number in known]
     return next((job for job in found if job.alive), found[-1] if found else None)
 
 
 def show(table: Sequence[Standing]) -> None:
-    """Prints the table."""
+    """Prints the status table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -123,25 +124,30 @@ def show(table: Sequence[Standing]) -> None:
 
 
 def log_file(run: RunFolder, rank: int | None) -> Path:
-    """A rank's log, or, without a rank, the job's own.
+    """The log file of a rank; without a rank, that of the job's script.
 
     Raises:
-        FileNotFoundError: there is none yet.
+        FileNotFoundError: nothing was logged yet.
     """
     file = Path(run.info()["slurm"]["log"]) if rank is None else run.path / "logs" / f"rank{rank}.log"
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: nothing was logged yet; `gesso slurm status` tells whether the job runs")
+        raise FileNotFoundError(f"{file}: nothing was logged yet; `gesso slurm status` shows whether the job runs")
     return file
 
 
 def copy(file: Path, *, until: Callable[[], bool] | None = None) -> None:
-    """Prints a log; with ``until`` goes on as it grows, and ends when that is true and all was written."""
+    """Prints a log.
+
+    Args:
+        file: the log.
+        until: with it, new lines are printed as they come, until it returns True and all was printed.
+    """
     for piece in _pieces(file, until):
         print(piece, end="", flush=True)
 
 
-def occasionally(question: Callable[[], bool], seconds: float = 5.0) -> Callable[[], bool]:
-    """Asks at most every so often: SLURM's controller serves everybody."""
+def rate_limited(question: Callable[[], bool], seconds: float = 5.0) -> Callable[[], bool]:
+    """Wraps a query of SLURM so that it runs at most once in ``seconds``; between, it returns the last answer."""
     asked, answer = float("-inf"), False
 
     def ask() -> bool:

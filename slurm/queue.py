@@ -1,4 +1,4 @@
-"""SLURM's own commands, and what they say."""
+"""Calls SLURM's commands (sbatch, squeue, sacct) and reads their output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-#: A controller that does not answer within so many seconds is down.
+#: Seconds after which SLURM's controller is taken to be down.
 TIMEOUT = 60
 
 #: States in which a job waits or works.
@@ -28,14 +28,14 @@ ALIVE = {
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job as SLURM sees it.
+    """A job in SLURM's queue or accounting.
 
     Args:
-        id: its number, with the task of an array (``12_3``).
+        id: the job's number, in an array with the task's (``12_3``).
         state: ``RUNNING``, ``PENDING`` ...
-        reason: why it waits or has ended; "" for none.
-        left: time left of its limit, as SLURM writes it; "" where it means nothing.
-        nodes: where it runs.
+        reason: why it waits or ended; "" for none.
+        left: time left until its limit, as SLURM writes it; "" once the job has ended.
+        nodes: the nodes it runs on.
     """
 
     id: str
@@ -46,19 +46,24 @@ class QueuedJob:
 
     @property
     def alive(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether the job waits or runs."""
         return self.state in ALIVE
 
 
 def slurm(command: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """What one of SLURM's commands prints.
+    """Runs one of SLURM's commands.
 
     Args:
-        env: the environment, if not this process's.
+        command: ``sbatch``, ``squeue`` ...
+        arguments: its arguments.
+        env: environment of the command; None: that of this process.
+
+    Returns:
+        The command's output.
 
     Raises:
-        FileNotFoundError: there is no SLURM here.
-        RuntimeError: the command has failed; its own words, in one line.
+        FileNotFoundError: the command is not installed here.
+        RuntimeError: the command failed; its message in one line.
     """
     if shutil.which(command) is None:
         raise FileNotFoundError(f"{command} not found: this machine belongs to no SLURM cluster; go to a login node")
@@ -67,28 +72,32 @@ def slurm(command: str, *arguments: str, env: Mapping[str, str] | None = None) -
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{command} has not answered for {TIMEOUT} seconds: is SLURM's controller up?") from None
     if done.returncode:
-        raise RuntimeError(complaint(done.stderr or done.stdout) or f"{command} failed ({done.returncode})")
-    # `sbatch --test-only` has its say on stderr.
+        raise RuntimeError(error_text(done.stderr or done.stdout) or f"{command} failed ({done.returncode})")
+    # `sbatch --test-only` writes to stderr.
     return done.stdout or done.stderr
 
 
-def complaint(message: str) -> str:
-    """The complaint of one of SLURM's commands, without the command's name before every line."""
+def error_text(message: str) -> str:
+    """The error of one of SLURM's commands in one line, without the command's name before each of its lines."""
     lines = (line.split(": error: ", 1)[-1].split("error: ", 1)[-1].strip() for line in message.splitlines())
     return "; ".join(dict.fromkeys(line for line in lines if line))
 
 
 def submit(script: Path, *options: str, env: Mapping[str, str] | None = None) -> str:
-    """Queues a script: the job's number."""
+    """Queues a script with sbatch, and returns the job's number."""
     return slurm("sbatch", "--parsable", *options, str(script), env=env).strip().split(";")[0]
 
 
 def jobs(ids: Iterable[str]) -> dict[str, QueuedJob]:
-    """What SLURM knows of these jobs, from the queue and, where there is one, from accounting; by number."""
+    """The jobs with these numbers that SLURM knows, from its queue and from accounting where that is set up.
+
+    Returns:
+        job's number -> job.
+    """
     wanted = set(ids)
     if not wanted:
         return {}
-    # Of all jobs: `squeue -j` fails altogether when one of them is too old.
+    # The whole queue: `squeue -j` fails when one of the numbers is too old.
     found = _queue(wanted)
     missing = wanted - found.keys()
     return {**found, **(_accounting(missing) if missing else {})}
@@ -119,7 +128,7 @@ def _accounting(wanted: set[str]) -> dict[str, QueuedJob]:
             ",".join(sorted(wanted)),
         )
     except (FileNotFoundError, RuntimeError):
-        # "Slurm accounting storage is disabled": the run's own files must do.
+        # "Slurm accounting storage is disabled": the run folder alone says how the job ended.
         return {}
     found = {}
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""What one asks of a cluster: options that all commands share which queue a job, and a cluster's habits for them."""
+"""The options of all commands that queue a job, filled up with the site's defaults."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SBATCH = {
     "mem": "memory of a node, such as 200G",
     "dependency": "such as afterok:123",
 }
-#: What may stand in slurm.yaml: of every command, though one may have no use for some of them.
-HABITS = (
+#: Options that slurm.yaml may set. It serves all commands; each takes those it has.
+SITE_OPTIONS = (
     *("nodes", "gpus_per_node", "cpus_per_task", "env_setup", "sbatch", "signal_lead", "trust_paths"),
     *(name for name in SBATCH if name != "dependency"),
     *("tasks_per_node", "array_limit", "chain", "container", "mount", "env", "stage", "gpu_memory"),
@@ -29,11 +29,11 @@ HABITS = (
 
 
 def add_options(parser: Any, *, cores_of: str) -> None:
-    """Adds the options that all such commands have.
+    """Adds the options that all commands which queue a job share.
 
     Args:
-        parser: a parser, or a group of one.
-        cores_of: what ``--cpus-per-task`` counts the cores of.
+        parser: a parser, or one of its groups.
+        cores_of: for the help: what ``--cpus-per-task`` counts the cores of ("a rank").
     """
     parser.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: 1)")
     parser.add_argument("--gpus-per-node", metavar="G", help="4 or h100:4; left out: a CPU partition")
@@ -54,8 +54,8 @@ def add_options(parser: Any, *, cores_of: str) -> None:
     )
 
 
-def with_habits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was typed, and for what was not, the defaults of the user and of the project.
+def with_site_defaults(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options as typed; those that were not typed come from the user's and the project's slurm.yaml.
 
     Raises:
         ValueError: a file of defaults is not a mapping of known options.
@@ -63,16 +63,16 @@ def with_habits(arguments: argparse.Namespace) -> dict[str, Any]:
     from slurm import site
 
     options = vars(arguments)
-    habits = site.defaults(HABITS)
-    return {**options, **{n: value for n, value in habits.items() if n in options and options[n] in (None, [])}}
+    defaults = site.defaults(SITE_OPTIONS)
+    return {**options, **{n: value for n, value in defaults.items() if n in options and options[n] in (None, [])}}
 
 
 def job(options: dict[str, Any], **more: Any) -> Job:
-    """The job that these options ask for.
+    """Makes a job from options.
 
     Args:
-        options: as ``with_habits`` gives them.
-        more: what else a ``Job`` has.
+        options: as ``with_site_defaults`` returns them.
+        more: further fields of ``Job``.
     """
     from slurm.script import Job
 
@@ -90,16 +90,17 @@ def job(options: dict[str, Any], **more: Any) -> Job:
 
 
 def text(value: Any) -> str | None:
-    """A value as sbatch takes it; YAML makes numbers of some."""
+    """Converts a value to a string for sbatch, since YAML reads some as numbers; None stays None."""
     return None if value is None else str(value)
 
 
 def given(value: int | None, default: int) -> int:
+    """``value``, or ``default`` where it is None."""
     return default if value is None else value
 
 
 def many(value: Any) -> list[str]:
-    """A repeated option, or a site file's list, mapping or single value."""
+    """Converts an option to a list of strings: a repeated option, or a list, mapping or single value of slurm.yaml."""
     if isinstance(value, dict):
         return [f"{name}={item}" for name, item in value.items()]
     return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [str(value)]

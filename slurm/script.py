@@ -1,4 +1,4 @@
-"""One typed description of a job, and the sbatch script that it becomes."""
+"""The typed description of a job, and its sbatch script."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 
 from datamodules.streaming.staging import STAGED
 
-#: What a rank's process is called in the scripts.
+#: Name of the command in scripts, where it is found on the path.
 GESSO = "gesso"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training on a cluster, or an array of them: one task for each rank.
+    """One training on a cluster, or an array of trainings, with one task for each rank.
 
     Args:
-        name: of the job; "" for the recipe's.
-        runs: the prepared run folder; of an array one for each of its tasks.
-        folder: where the script and the job's own log lie.
-        gesso: the command line's executable as the compute nodes see it; in a container the one inside.
-        command: what was typed to submit it, for whoever reads the script.
+        name: the job's name; "" for the recipe's.
+        runs: the prepared run folder; for an array one for each task.
+        folder: folder of the script and of its log.
+        gesso: path of the ``gesso`` executable on the compute nodes, or in the container.
+        command: the command that submitted the job, as a comment in the script.
         nodes: number of nodes.
         tasks_per_node: ranks on each node; one for each GPU.
         gpus_per_node: ``4`` or ``h100:4``; None: a CPU partition.
-        cpus_per_task: cores of a rank.
-        time: limit, in SLURM's notation; None: the partition's.
+        cpus_per_task: cores of each rank.
+        time: time limit, in SLURM's notation; None: the partition's.
         partition, account, qos, constraint, mem, dependency: as for sbatch; None: the cluster's default.
-        array_limit: tasks of an array that run at once; None: no limit.
+        array_limit: how many tasks of an array run at once; None: no limit.
         container: an Apptainer image (``*.sif``), or one for pyxis (``docker://...``, ``*.sqsh``).
-        mounts: ``SOURCE:TARGET`` or a folder, visible in the container.
+        mounts: folders that the container sees: ``SOURCE:TARGET``, or one path for both.
         env_setup: shell lines that run first (``module load ...``).
         env: environment variables of the training.
         extra: further sbatch options, verbatim.
-        stage: folder on each node's own disk for copies of shards, shell variables allowed (``$TMPDIR``); None: none.
+        stage: folder on each node's disk for copies of shards, may hold shell variables (``$TMPDIR``); None: no copies.
         signal_lead: seconds before the time limit at which the ranks save and leave.
     """
 
@@ -69,7 +69,7 @@ class Job:
         return len(self.runs) > 1
 
     def log(self, task: int | str) -> Path:
-        """The job's own log; of an array's task number ``task``."""
+        """The log of the job's script; in an array, of the script of task number ``task``."""
         return self.folder / (f"task{task}.log" if self.is_array else "job.log")
 
 
@@ -86,7 +86,7 @@ def render(job: Job) -> str:
         RENDEZVOUS,
         *_staging(job),
         _training(job),
-        _aftermath(job),
+        _decision(job),
     ]
     return "\n".join(parts)
 
@@ -102,7 +102,7 @@ def directives(job: Job) -> list[str]:
         "qos": job.qos,
         "constraint": job.constraint,
         "nodes": job.nodes,
-        # Always said: --ntasks alone lets SLURM put ranks on nodes as it likes, and they could not find each other.
+        # Always given: with --ntasks alone SLURM may spread ranks unevenly over nodes, and they do not find each other.
         "ntasks-per-node": job.tasks_per_node,
         "gpus-per-node": job.gpus_per_node,
         "cpus-per-task": job.cpus_per_task,
@@ -110,7 +110,7 @@ def directives(job: Job) -> list[str]:
         "time": job.time,
         "array": array if job.is_array else None,
         "dependency": job.dependency,
-        # Without "B:": the ranks get it, not this script.
+        # Without "B:": the ranks get the signal, not this script.
         "signal": f"USR1@{job.signal_lead}",
         "open-mode": "append",
         "output": job.log("%a"),
@@ -126,10 +126,10 @@ def _run(job: Job) -> list[str]:
     return [f"runs=(\n{folders}\n)", "run=${runs[$SLURM_ARRAY_TASK_ID]}"]
 
 
-#: Shell lines that say where the nodes meet, and that signals are theirs.
+#: Shell lines: the address at which the ranks meet; and signals are left to the ranks.
 RENDEZVOUS = """\
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# A job's own, also where two of them share a node.
+# Differs between jobs, since two of them may share a node.
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
 export MASTER_ADDR MASTER_PORT
 
@@ -157,7 +157,7 @@ def _training(job: Job) -> str:
 
 
 def _inside(job: Job, *, alone: bool = False) -> str:
-    """The gesso command, in the job's container if it has one; ``alone``: outside of srun."""
+    """The gesso command, in the job's container if there is one; ``alone``: not as an argument of srun."""
     if job.container is None:
         return shlex.quote(job.gesso)
     image = shlex.quote(job.container)
@@ -169,7 +169,7 @@ def _inside(job: Job, *, alone: bool = False) -> str:
     return f"srun --nodes=1 --ntasks=1 {pyxis} {job.gesso}" if alone else f"{pyxis} {job.gesso}"
 
 
-def _aftermath(job: Job) -> str:
+def _decision(job: Job) -> str:
     return f"""\
 # Cancelled, or already requeued by SLURM itself, maybe running elsewhere: nothing is left to decide.
 now=$(scontrol --oneliner show job "$SLURM_JOB_ID")

@@ -1,4 +1,4 @@
-"""A cluster's habits: options of `gesso slurm submit` that nobody wants to type each time."""
+"""Site defaults: options of `gesso slurm submit` from a file, for those that stay the same on a cluster."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ NAME = "slurm.yaml"
 
 
 def files() -> list[Path]:
-    """Where defaults are looked for; what comes later wins."""
+    """The files that may hold defaults; later ones override earlier ones."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return [home / "gesso" / NAME, Path(NAME)]
 
 
 def defaults(options: Iterable[str]) -> dict[str, Any]:
-    """The defaults of the user and of the project in the working directory, by option (``gpus_per_node``).
+    """The defaults of the user, overridden by those of the project in the working directory.
+
+    Args:
+        options: names of the options that may be set (``gpus_per_node``).
+
+    Returns:
+        option -> value.
 
     Raises:
         ValueError: a file is not a mapping of known options.

@@ -1,4 +1,4 @@
-"""One node's part of `gesso slurm submit --stage`: which shards its ranks will read, and their copies."""
+"""Copies the shards that one node's ranks will read to the node's disk (`gesso slurm submit --stage`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from launch.runs.folder import RunFolder
 
 
 def stage_node(run: RunFolder) -> None:
-    """Copies what this node's ranks will read until the run's end to the folder in ``GESSO_STAGED``."""
+    """Copies the shards that this node's ranks read until the run's end to the folder named by ``GESSO_STAGED``."""
     config: dict[str, Any] = yaml.safe_load(run.config.read_text())
     tasks, nodes = int(config["trainer"]["devices"]), int(config["trainer"]["num_nodes"])
     root = os.environ.pop(STAGED)

@@ -1,4 +1,4 @@
-"""From a training command to a queued job: everything that can be known to go wrong is found before it waits."""
+"""Turns a training command into a queued job, after all checks that need no GPU."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|unlimited|infinite", re.IGNORECASE)
 GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)")
-#: Folders that each machine has to itself.
+#: Folders that are usually local to each machine.
 LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line, site defaults included.
+    """A request for a job: the options of the command line, with site defaults.
 
     Args:
         job: the job, without its runs.
-        training: what is to be trained.
-        array: option of the recipe -> the values it takes.
-        chain: jobs that go on one after the other.
-        gpu_memory: GiB of one GPU; None: unknown, and not checked.
-        trust_paths: folders that look local are seen by the compute nodes.
+        training: the training.
+        array: option of the recipe -> its values, one task for each combination.
+        chain: number of jobs, each of which continues the one before.
+        gpu_memory: memory of one GPU in GiB; None: unknown, and not checked.
+        trust_paths: whether to trust that the compute nodes see folders that look local.
     """
 
     job: Job
@@ -54,22 +54,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training that was found to be sound, and where its run will lie."""
+    """A training that passed all checks, and its run folder."""
 
     cli: GessoCLI
     run: RunFolder
 
 
 def submit(request: Request, *, dry_run: bool = False) -> str:
-    """Checks, writes and queues a request.
+    """Checks a request, writes its run folders and queues it.
 
     Returns:
-        What to tell the person: job and run, or, for a dry run, the script.
+        Text for the user: job and runs, or, for a dry run, the script.
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: one line; nothing was queued, and nothing was written.
     """
-    # What reading a recipe leaves in the environment must not travel with the job.
+    # Kept from before the recipe is read, which may change the environment: the job gets this one.
     environment = dict(os.environ)
     check_request(request)
     if not dry_run and shutil.which("sbatch") is None:
@@ -90,7 +90,11 @@ def submit(request: Request, *, dry_run: bool = False) -> str:
 
 
 def check_request(request: Request) -> None:
-    """Raises a ValueError, in one line, for numbers and times that no cluster understands."""
+    """Checks the numbers and times of a request.
+
+    Raises:
+        ValueError: one is out of range or malformed; one line.
+    """
     job = request.job
     for name in ("nodes", "tasks_per_node", "cpus_per_task", "array_limit", "signal_lead"):
         value = getattr(job, name)
@@ -101,7 +105,7 @@ def check_request(request: Request) -> None:
     if job.time is not None and not TIME.fullmatch(job.time):
         raise ValueError(f"--time {job.time}: write minutes, HH:MM:SS or DAYS-HH:MM:SS, such as 1-12:00:00")
     limit = seconds(job.time) if job.time else None
-    # SLURM may warn a minute early; a job that is warned before it trains would come back for ever.
+    # SLURM may send the warning a minute early; a job that gets it before it trains would be requeued for ever.
     if limit is not None and limit < 2 * (job.signal_lead + 60):
         raise ValueError(
             f"--time {job.time}: the ranks save and leave {job.signal_lead} to {job.signal_lead + 60} seconds before "
@@ -112,7 +116,7 @@ def check_request(request: Request) -> None:
 
 
 def seconds(time: str) -> int | None:
-    """A limit in SLURM's notation; None for no limit."""
+    """Converts a time limit in SLURM's notation to seconds; None for no limit."""
     days, dash, rest = time.rpartition("-")
     if not rest[0].isdecimal():
         return None
@@ -124,7 +128,11 @@ def seconds(time: str) -> int | None:
 
 
 def ranks_per_node(gpus_per_node: str | None, tasks_per_node: int | None) -> int:
-    """One rank for each GPU; on a CPU partition as many as asked for."""
+    """The number of ranks on each node: one for each GPU; on a CPU partition ``tasks_per_node``, by default 1.
+
+    Raises:
+        ValueError: both are given and differ.
+    """
     found = GPUS.fullmatch(gpus_per_node or "")
     gpus = int(found[1]) if found else None
     if gpus and tasks_per_node is not None and tasks_per_node != gpus:
@@ -135,10 +143,16 @@ def ranks_per_node(gpus_per_node: str | None, tasks_per_node: int | None) -> int
 
 
 def array(options: Sequence[str]) -> dict[str, list[str]]:
-    """``["seed_everything=0-3", "model.beta=1,4"]``: each option's values.
+    """Reads the options of ``--array``.
+
+    Args:
+        options: such as ``["seed_everything=0-3", "model.beta=1,4"]``.
+
+    Returns:
+        option of the recipe -> its values.
 
     Raises:
-        ValueError: not of this form.
+        ValueError: one is not of this form.
     """
     found = {}
     for option in options:
@@ -156,9 +170,13 @@ def array(options: Sequence[str]) -> dict[str, list[str]]:
 
 
 def prepare(request: Request) -> list[Prepared]:
-    """Builds each training of a request as a compute node will, but for the GPUs; checks data, weights and memory."""
+    """Builds each training of a request as a compute node will, but on the CPU; checks data, weights and memory.
+
+    Raises:
+        ValueError, FileNotFoundError: a check failed; one line.
+    """
     combinations = itertools.product(*([(name, v) for v in values] for name, values in request.array.items()))
-    # A login node may itself be inside of a job, whose ranks Lightning would look for.
+    # This process may itself be in a job (an interactive one), whose ranks Lightning would look for.
     for name in [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]:
         del os.environ[name]
     trainings = []
@@ -197,7 +215,14 @@ def places_of(cli: GessoCLI) -> dict[str, str]:
 
 
 def check_places(places: Mapping[str, str]) -> None:
-    """Raises a ValueError for folders that compute nodes cannot see."""
+    """Checks that the compute nodes see these places.
+
+    Args:
+        places: what it is -> its path.
+
+    Raises:
+        ValueError: one lies in a folder that is usually local to a machine.
+    """
     local = [*LOCAL, *filter(None, [os.environ.get("TMPDIR")])]
     for what, place in places.items():
         path = os.path.realpath(place)
@@ -210,7 +235,16 @@ def check_places(places: Mapping[str, str]) -> None:
 
 
 def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
-    """Raises a ValueError when a rank will not fit into a GPU of ``gib`` GiB, or its batch cannot be dealt."""
+    """Checks that a rank fits into the memory of a GPU, and that the batch can be split over ranks and micro-batches.
+
+    Args:
+        cli: the training.
+        job: its job.
+        gib: memory of one GPU in GiB; None: not checked.
+
+    Raises:
+        ValueError: one of them does not hold; one line.
+    """
     from launch.planning.footprint import rank_needs
     from launch.planning.memory import GIB, images_per_micro_batch
 
@@ -232,7 +266,7 @@ def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
 
 
 def job_of(request: Request, trainings: Sequence[Prepared]) -> Job:
-    """The job of these trainings: an array of them keeps its script beside its runs."""
+    """Completes a request's job with its name and folders; an array's script lies beside the runs."""
     runs = [training.run.path for training in trainings]
     name = str(trainings[0].cli.config_init.run.name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -241,10 +275,14 @@ def job_of(request: Request, trainings: Sequence[Prepared]) -> Job:
 
 
 def check_job(text: str, environment: Mapping[str, str]) -> None:
-    """Asks SLURM whether it could ever run a job's script.
+    """Asks SLURM whether it accepts a job's script.
+
+    Args:
+        text: the script.
+        environment: that sbatch gets.
 
     Raises:
-        ValueError: it could not; its own words.
+        ValueError: it does not; with SLURM's message.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write(text)
@@ -256,7 +294,11 @@ def check_job(text: str, environment: Mapping[str, str]) -> None:
 
 
 def write_and_queue(request: Request, job: Job, trainings: Sequence[Prepared], environment: Mapping[str, str]) -> str:
-    """Writes run folders and script, and queues them; leaves nothing behind when SLURM refuses."""
+    """Writes run folders and script, and queues the script; deletes all of them when SLURM refuses.
+
+    Returns:
+        Text for the user.
+    """
     from launch.training.lightning_cli import save_config
 
     script = job.folder / "job.sh"
@@ -284,7 +326,7 @@ def write_and_queue(request: Request, job: Job, trainings: Sequence[Prepared], e
     for task, training in enumerate(trainings):
         for number in numbers:
             note_job(training.run, f"{number}_{task}" if job.is_array else number)
-    return _told(job, numbers)
+    return _message(job, numbers)
 
 
 def _queue_chain(script: Path, length: int, environment: Mapping[str, str]) -> list[str]:
@@ -300,7 +342,7 @@ def _queue_chain(script: Path, length: int, environment: Mapping[str, str]) -> l
     return numbers
 
 
-def _told(job: Job, numbers: Sequence[str]) -> str:
+def _message(job: Job, numbers: Sequence[str]) -> str:
     what = f"job {numbers[0]}" if len(numbers) == 1 else f"jobs {' -> '.join(numbers)}"
     runs = "\n".join(f"  {_short(run)}" for run in job.runs)
     return (
@@ -311,11 +353,11 @@ def _told(job: Job, numbers: Sequence[str]) -> str:
 
 
 def _short(path: Path) -> str:
-    """As a person in this folder would write it."""
+    """The path relative to the working directory, if it lies below that."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
 
 def executable() -> str:
-    """The ``gesso`` of this environment."""
+    """The path of this Python environment's ``gesso`` executable."""
     return str(Path(sys.prefix) / "bin" / GESSO)

@@ -11,7 +11,7 @@ import shutil
 from launch.training.dry_build import dry_build
 from launch.training.training import Training
 from slurm import queue
-from slurm.request import job, with_habits
+from slurm.request import job, with_site_defaults
 from slurm.script import RENDEZVOUS, Job, directives
 from slurm.submit import check_job, check_places, executable, places_of
 from tune.nodes import AGAIN, TOKEN
@@ -26,7 +26,7 @@ def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
     """
     if shutil.which("sbatch") is None:
         raise FileNotFoundError("sbatch not found: this machine belongs to no SLURM cluster; go to a login node")
-    options = with_habits(arguments)
+    options = with_site_defaults(arguments)
     if not options["trust_paths"]:
         check_places({**places_of(dry_build(Training(sweep.recipe))), "sweep's folder": str(sweep.path)})
     asked = job(

@@ -9,35 +9,35 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slurm.request import add_options, given, job, many, text, with_habits
+from slurm.request import add_options, given, job, many, text, with_site_defaults
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("slurm", help="queue trainings on a SLURM cluster, follow, cancel and resume them")
+    parser = subparsers.add_parser("slurm", help="queue, follow, cancel and resume trainings on a SLURM cluster")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_submit(verbs)
 
     status = verbs.add_parser("status", help="a table of the runs that were queued")
-    status.add_argument("runs", nargs="*", metavar="RUN", help="these alone")
+    status.add_argument("runs", nargs="*", metavar="RUN", help="only these runs (default: all under --root)")
     status.add_argument("--root", default="runs", help="folder of the run folders (default: runs)")
     status.set_defaults(run=_status)
 
-    logs = verbs.add_parser("logs", help="what a run has printed")
+    logs = verbs.add_parser("logs", help="print a run's log")
     logs.add_argument("folder", metavar="RUN")
-    logs.add_argument("--rank", type=int, metavar="R", help="this rank's (default: the first rank's)")
-    logs.add_argument("--job", action="store_true", help="the job script's own")
-    logs.add_argument("--follow", "-f", action="store_true", help="go on until the run ends")
+    logs.add_argument("--rank", type=int, metavar="R", help="log of this rank (default: the first)")
+    logs.add_argument("--job", action="store_true", help="log of the job's script")
+    logs.add_argument("--follow", "-f", action="store_true", help="print new lines until the run ends")
     logs.set_defaults(run=_logs)
 
-    cancel = verbs.add_parser("cancel", help="stop a run; it saves first")
+    cancel = verbs.add_parser("cancel", help="stop a run, which saves a checkpoint first")
     cancel.add_argument("folder", metavar="RUN")
     cancel.set_defaults(run=_cancel)
 
-    resume = verbs.add_parser("resume", help="queue a run that has stopped again")
+    resume = verbs.add_parser("resume", help="queue a stopped run again")
     resume.add_argument("folder", metavar="RUN")
     resume.set_defaults(run=_resume)
 
-    # What a job's script asks at its beginning and at its end; not for people.
+    # Called by a job's script at its beginning and its end; not for users.
     stage = verbs.add_parser("stage")
     stage.add_argument("folder", metavar="RUN")
     stage.set_defaults(run=_stage)
@@ -50,31 +50,31 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _add_submit(verbs: argparse._SubParsersAction) -> None:
     submit = verbs.add_parser(
         "submit",
-        help="check a training, and queue it",
+        help="check a training and queue it",
         usage="gesso slurm submit [options] -- fit --config RECIPE [overrides]",
         description="Checks the training command and the request, writes the run folder with the job's script, and "
-        "queues it. One task for each GPU. Options that stay the same go into ~/.config/gesso/slurm.yaml or slurm.yaml "
-        "(`partition: gpu`).",
+        "queues it, with one task for each GPU. Options that stay the same can be kept in ~/.config/gesso/slurm.yaml "
+        "or slurm.yaml (`partition: gpu`).",
     )
     add_options(submit, cores_of="a rank")
     submit.add_argument(
         "--tasks-per-node", type=int, metavar="R", help="ranks on each node of a CPU partition (default: 1)"
     )
-    submit.add_argument("--name", help="of job and run folder (default: the recipe's)")
+    submit.add_argument("--name", help="name of job and run folder (default: the recipe's)")
     submit.add_argument(
         "--array",
         action="append",
         metavar="OPTION=V,V",
-        help="a run for each value: seed_everything=0-7; may be repeated",
+        help="one run for each value: seed_everything=0-7; repeat it for combinations",
     )
-    submit.add_argument("--array-limit", type=int, metavar="K", help="runs of an array at once")
-    submit.add_argument("--chain", type=int, metavar="K", help="K jobs, each going on where the one before was stopped")
+    submit.add_argument("--array-limit", type=int, metavar="K", help="how many runs of an array run at once")
+    submit.add_argument("--chain", type=int, metavar="K", help="queue K jobs, each of which continues the one before")
     submit.add_argument("--container", metavar="IMAGE", help="Apptainer's *.sif, or an image for pyxis")
-    submit.add_argument("--mount", action="append", metavar="SOURCE[:TARGET]", help="folder seen in the container")
+    submit.add_argument("--mount", action="append", metavar="SOURCE[:TARGET]", help="folder that the container sees")
     submit.add_argument("--env", action="append", metavar="NAME=VALUE", help="environment variable of the training")
     submit.add_argument("--stage", metavar="FOLDER", help="copy shards to each node's own disk first: '$TMPDIR'")
-    submit.add_argument("--gpu-memory", type=float, metavar="GIB", help="of one GPU: refuse what will not fit")
-    submit.add_argument("--dry-run", action="store_true", help="print the script, and queue nothing")
+    submit.add_argument("--gpu-memory", type=float, metavar="GIB", help="memory of one GPU: refuse what does not fit")
+    submit.add_argument("--dry-run", action="store_true", help="print the script and queue nothing")
     submit.add_argument("training", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     submit.set_defaults(run=_submit)
 
@@ -82,7 +82,7 @@ def _add_submit(verbs: argparse._SubParsersAction) -> None:
 def _submit(arguments: argparse.Namespace) -> int:
     from slurm.submit import submit
 
-    print(submit(_request(with_habits(arguments)), dry_run=arguments.dry_run))
+    print(submit(_request(with_site_defaults(arguments)), dry_run=arguments.dry_run))
     return 0
 
 
@@ -93,7 +93,7 @@ def _request(options: dict[str, Any]) -> Any:
 
     training = [word for word in options["training"] if word != "--"] if options["training"] else []
     if not training or training[0] != "fit":
-        raise ValueError("say what to train: gesso slurm submit [options] -- fit --config RECIPE [overrides]")
+        raise ValueError("no training given: gesso slurm submit [options] -- fit --config RECIPE [overrides]")
     variables = [variable.partition("=") for variable in many(options["env"])]
     if wrong := [name for name, equals, _ in variables if not equals or not name.isidentifier()]:
         raise ValueError(f"--env {wrong[0]}: write NAME=VALUE")
@@ -148,7 +148,7 @@ def _logs(arguments: argparse.Namespace) -> int:
             if not _alive(run):
                 raise
             time.sleep(follow.INTERVAL)
-    follow.copy(file, until=follow.occasionally(lambda: not _alive(run)))
+    follow.copy(file, until=follow.rate_limited(lambda: not _alive(run)))
     return 0
 
 
@@ -162,26 +162,26 @@ def _cancel(arguments: argparse.Namespace) -> int:
     queue.slurm("scancel", *alive)
     if run.info().get("state") == "queued":
         run.update(state="cancelled")
-    print(f"cancelled {', '.join(alive)}; go on with: gesso slurm resume {shlex.quote(str(run.path))}")
+    print(f"cancelled {', '.join(alive)}; resume with: gesso slurm resume {shlex.quote(str(run.path))}")
     return 0
 
 
 def _resume(arguments: argparse.Namespace) -> int:
     from launch.runs.folder import this_process
     from slurm import queue
-    from slurm.attempts import Attempt, book, note_job
+    from slurm.attempts import Attempt, note_job, record_attempt
 
     run = _run(arguments.folder)
     info = run.info()
     if info.get("state") == "finished":
-        raise ValueError(f"{run.path} has finished; to train it for longer: gesso fit --resume RUN --run.kimg KIMG")
+        raise ValueError(f"{run.path} has finished; to train for longer: gesso fit --resume RUN --run.kimg KIMG")
     if alive := _alive(run):
         raise ValueError(f"{run.path}: job {alive[0]} waits or runs already")
     script, task = Path(info["slurm"]["script"]), info["slurm"]["task"]
     number = queue.submit(script, *([] if task is None else [f"--array={task}"]))
     job = number if task is None else f"{number}_{task}"
-    # Failures before this one no longer count.
-    book(run, Attempt(job, 0, 0, "", time.time(), "requeue", "resumed by hand"))
+    # Earlier failures no longer count.
+    record_attempt(run, Attempt(job, 0, 0, "", time.time(), "requeue", "resumed by hand"))
     note_job(run, job)
     run.update(state="queued", error=None, owner=this_process())
     print(f"queued job {job}")
@@ -212,7 +212,7 @@ def _run(path: str) -> Any:
 
 
 def _alive(run: Any) -> list[str]:
-    """Numbers of a run's jobs that wait or run."""
+    """The numbers of a run's jobs that wait or run."""
     from slurm import queue
     from slurm.attempts import submitted
 

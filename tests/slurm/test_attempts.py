@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.runs.folder import RunFolder, Superseded
-from slurm.attempts import LIMIT, Attempt, attempts, book, decide, note_job, settle
+from slurm.attempts import LIMIT, Attempt, attempts, decide, note_job, record_attempt, settle
 
 
 def attempt(exit_code: int, checkpoint: str = "") -> Attempt:
@@ -100,7 +100,7 @@ def test_the_last_job_of_a_chain_requeues_itself(run: RunFolder, monkeypatch: py
 
 
 def test_a_torn_line_is_no_attempt(run: RunFolder) -> None:
-    book(run, attempt(1))
+    record_attempt(run, attempt(1))
     with (run.path / "slurm" / "attempts.jsonl").open("a") as stream:
         stream.write('{"job": "12", "exi')
     assert len(attempts(run)) == 1

@@ -21,7 +21,7 @@ source /home/ada/gesso/.venv/bin/activate
 export NCCL_SOCKET_IFNAME=ib0
 export WANDB_MODE=offline
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# A job's own, also where two of them share a node.
+# Differs between jobs, since two of them may share a node.
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
 export MASTER_ADDR MASTER_PORT
 
