@@ -1,9 +1,9 @@
-"""Asynchronous successive halving that promotes (Li et al. 2018, arXiv:1810.05934).
+"""Asynchronous successive halving with promotion (Li et al. 2018, arXiv:1810.05934).
 
-Ray Tune's ``ASHAScheduler`` stops: a trial that is not among the best when it comes to a rung ends, and the first ones,
-which have no rivals yet, train to the end. Here such a trial waits, and goes on when it turns out to be one of the best
-after all. Of 500 orders of 16 trials with 32 intervals each (η = 4), this spends a ninth of all images in the median
-and a fifth at most, where stopping spends 29 % and three quarters.
+Ray Tune's ``ASHAScheduler`` stops trials: one that is not among the best when it reaches a rung ends, and the first
+trials, which have no rivals yet, train to the end. Here such a trial is paused, and continues if it turns out to be one
+of the best. Over 500 orders of 16 trials with 32 intervals each (η = 4), promotion spends a ninth of all images in the
+median and a fifth at most, where stopping spends 29 % and three quarters.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ with needing("tune"):
 
 
 class Asha(FIFOScheduler):
-    """Trains every trial to the first rung, and of those that come to a rung the best 1/η to the next.
+    """Trains every trial to the first rung, and the best 1/η of those that reach a rung to the next one.
 
-    When all others wait, the best of the highest rung goes on until one trial has come to the end.
+    When all others are paused, the best trial of the highest rung continues until one trial has reached the end.
 
     Args:
         sweep: with ``grace_kimg`` (r, the first rung), ``reduction`` (η) and ``kimg`` (R, the end).
-        search: gives the trials, and is told which of them train.
+        search: the source of trials, which counts those that train.
     """
 
     def __init__(self, sweep: Sweep, search: Search) -> None:
@@ -41,9 +41,9 @@ class Asha(FIFOScheduler):
         while not sweep.at_end(level):
             self.levels.append(level)
             level *= sweep.reduction
-        #: For each rung, the trials that came to it: when, and what they had then, where less is better.
+        #: For each rung, the trials that reached it: kimg, and the objective there, signed so that less is better.
         self.rungs: list[dict[str, tuple[float, float]]] = [{} for _ in self.levels]
-        #: The rung at which a trial stands with its last report; None between two.
+        #: The rung that a trial's last report reached; None between two rungs.
         self.standing: dict[str, int | None] = {}
         self.someone_finished = False
         for trial in search.trials.read():
@@ -52,7 +52,7 @@ class Asha(FIFOScheduler):
                     self._record(trial.id, report)
 
     def _record(self, identity: str, report: Report) -> None:
-        """Notes what a trial has come to."""
+        """Records a trial's report."""
         self.standing[identity] = None
         if self.sweep.at_end(report.kimg):
             self.someone_finished = True
@@ -63,7 +63,7 @@ class Asha(FIFOScheduler):
                 self.standing[identity] = reached - 1
 
     def _promotable(self, rung: int) -> list[str]:
-        """The best 1/η of those that came to a rung."""
+        """The best 1/η of the trials that reached a rung."""
         came = self.rungs[rung]
         return sorted(came, key=lambda identity: came[identity][1])[: int(len(came) / self.sweep.reduction)]
 
@@ -91,18 +91,18 @@ class Asha(FIFOScheduler):
         return self._conclude(tune_controller, halted)
 
     def _between(self, halted: Collection[str]) -> list[str]:
-        """Those that no rung has halted, but the end of the process that led the sweep."""
+        """Paused trials that no rung paused: the sweep's process ended while they trained."""
         return [identity for identity in halted if self.standing[identity] is None]
 
     def _promoted(self, halted: Collection[str]) -> Iterator[str]:
-        """Those that may go on, of the highest rung first."""
+        """Paused trials that may continue, those of the highest rung first."""
         for rung in reversed(range(len(self.rungs))):
             for identity in self._promotable(rung):
                 if identity in halted and self.standing[identity] == rung:
                     yield identity
 
     def _conclude(self, tune_controller: Any, halted: Mapping[str, Trial]) -> Trial | None:
-        """All that is left has been halted: one trial may finish; the others end."""
+        """Only paused trials are left: lets the best one finish if none has; else ends them all."""
         if not self.someone_finished and halted:
             highest = max(rung for identity in halted if (rung := self.standing[identity]) is not None)
             there = [identity for identity in halted if self.standing[identity] == highest]

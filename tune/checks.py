@@ -1,4 +1,4 @@
-"""What would go wrong in a trial, found before one starts; one line each."""
+"""Checks of a sweep before its first trial starts; each error is one line."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from launch.training.lightning_cli import GessoCLI
     from launch.training.training import Training
 
-#: Options that the sweep itself decides.
+#: Options that the sweep itself sets.
 OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "evaluation.every_kimg")
-#: Metrics that a run logs whatever its family.
+#: A metric that every run logs.
 SPEED = "images_per_second"
 
 
 def check_space(training: Training, space: Space) -> None:
-    """Tries values of every dimension on the recipe's own types.
+    """Checks values of every dimension against the types of the recipe's options.
 
     Raises:
-        ValueError: an option that the recipe does not have, or values that it does not take.
+        ValueError: the recipe has no such option, or the option does not take these values.
     """
     training.parse()
     for dimension in space:
@@ -40,10 +40,10 @@ def check_space(training: Training, space: Space) -> None:
 
 
 def check_values(training: Training, space: Space) -> None:
-    """Builds the family at the space's corners: a constructor knows more than types.
+    """Builds the training at two corners of the space, since constructors check more than types.
 
     Raises:
-        ValueError: it refuses.
+        ValueError: one cannot be built.
     """
     from launch.training.dry_build import check, dry_build
 
@@ -101,7 +101,11 @@ def measured(cli: GessoCLI) -> dict[str, Direction | None]:
 
 
 def check_sweep(sweep: Sweep, space: Space) -> None:
-    """Raises a ValueError for a search, a scheduler and lengths that do not go together."""
+    """Checks that search, scheduler, lengths and placement of a sweep fit together.
+
+    Raises:
+        ValueError: they do not; one line that names the option.
+    """
     if sweep.num_samples < 1:
         raise ValueError(f"--num-samples {sweep.num_samples}: must be 1 or more")
     several = len(sweep.objectives) > 1
@@ -155,11 +159,14 @@ def _check_scheduler(sweep: Sweep, space: Space) -> None:
 
 
 def check_room(placement: Placement, nodes: Sequence[dict[str, float]]) -> None:
-    """Raises a ValueError when a trial would wait for ever.
+    """Checks that the cluster has room for one trial, which would wait for ever otherwise.
 
     Args:
-        placement: what a trial needs.
-        nodes: what each node has, by Ray's names.
+        placement: the resources of a trial.
+        nodes: the resources of each node, by Ray's names.
+
+    Raises:
+        ValueError: it has not.
     """
     bundle = placement.bundles()[0]
     places = sum(min(int(node.get(kind, 0) / amount) for kind, amount in bundle.items()) for node in nodes)

@@ -1,4 +1,4 @@
-"""Names that a sweep's options take; the command line knows them before it loads Ray."""
+"""Values of a sweep's options, apart from the rest so that the command line need not import Ray for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 Search = Literal["random", "tpe"]
 Scheduler = Literal["none", "asha", "median", "pbt", "pb2"]
-#: Schedulers that move trials' states about.
+#: Schedulers that copy states between trials.
 POPULATION = ("pbt", "pb2")
-#: ASHA: of the trials that reach a rung, one in so many goes on.
+#: ASHA's default η: one in this many of the trials that reach a rung continues.
 REDUCTION = 4.0

@@ -1,6 +1,7 @@
-"""Where configurations come from: a grid, chance, or Optuna's TPE.
+"""Draws configurations from a grid, at random, or with Optuna's TPE.
 
-Each is a function of the sweep and of the trials before: nothing has to be saved for a sweep to go on as it would have.
+A configuration is a function of the sweep and its earlier trials, so a stopped sweep continues exactly with no further
+state.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from tune.trials import Drawn, Trials
 
 
 def count(sweep: Sweep) -> int:
-    """How many trials a sweep has: ``num_samples``, or as many passes over its grid."""
+    """The number of a sweep's trials: ``num_samples``, times the size of its grid if it has one."""
     return sweep.num_samples * math.prod(len(dimension.values) for dimension in _grid(sweep))
 
 
 def draw(sweep: Sweep, past: Sequence[Drawn]) -> dict[str, Any]:
-    """A configuration for the trial after these."""
+    """Draws the configuration of the trial that follows ``past``."""
     seed = np.random.SeedSequence([sweep.seed, len(past)])
     return _tpe(sweep, past, seed) if sweep.search == "tpe" else _chance(sweep, len(past), seed)
 
@@ -75,7 +76,7 @@ def _tpe(sweep: Sweep, past: Sequence[Drawn], seed: np.random.SeedSequence) -> d
 
 
 def _known(sweep: Sweep, trial: Drawn) -> tuple[str, list[float] | None, dict[int, float]]:
-    """What Optuna is told of a trial: its state, its values, and those on the way where there is one objective."""
+    """A trial for Optuna: its state, its values and, with one objective, its intermediate values."""
     reports = Trials(sweep).journal(trial.id).read()
     if trial.end == "failed":
         return "FAIL", None, {}

@@ -1,4 +1,4 @@
-"""Runs a sweep on Ray: one that starts here and stops with the sweep, or a cluster that is up already."""
+"""Runs a sweep on Ray: on a local Ray that ends with the sweep, or on a running cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-# Ray reads these when it is imported. A sweep's own files say all that its loggers would; a trial that was stopped has
+# Ray reads these when it is imported. Its loggers are off, as a sweep writes files of its own; and a stopped trial gets
 # time to write its report.
 os.environ.update(
     {
@@ -30,7 +30,7 @@ os.environ.update(
 
 from gesso.common.extras import needing
 from tune.checks import check_room
-from tune.handed import needed
+from tune.kept import needed
 from tune.nodes import PATIENCE
 from tune.schedule import scheduler
 from tune.search import Search
@@ -46,16 +46,16 @@ with needing("tune"):
 
 @contextlib.contextmanager
 def cluster(placement: Placement, address: str | None = None, *, nodes: int = 1) -> Iterator[None]:
-    """A Ray cluster: the one at ``address``, or one of this machine alone that is stopped afterwards.
+    """Context manager: connects to the Ray cluster at ``address``, or runs one on this machine.
 
     Args:
-        placement: what a trial needs.
-        address: of a cluster that is up.
-        nodes: how many it has when it is complete.
+        placement: the resources of a trial.
+        address: of a running cluster; None: start one.
+        nodes: number of nodes to wait for.
 
     Raises:
-        TimeoutError: they have not come.
-        ValueError: it has no room for a trial.
+        TimeoutError: not all nodes have joined in time.
+        ValueError: the cluster has no room for a trial.
     """
     names = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "RAY_CHDIR_TO_TRIAL_DIR", "WANDB_MODE", "WANDB_API_KEY", "GESSO_CACHE")
     variables = {name: os.environ[name] for name in names if name in os.environ}
@@ -77,7 +77,7 @@ def cluster(placement: Placement, address: str | None = None, *, nodes: int = 1)
 
 
 def _alive(count: int) -> list[dict[str, Any]]:
-    """Ray's nodes, when all have come."""
+    """Waits until ``count`` nodes have joined Ray, and returns the nodes."""
     deadline = time.monotonic() + PATIENCE
     while len(alive := [node for node in ray.nodes() if node["Alive"]]) < count:
         if time.monotonic() > deadline:
@@ -87,17 +87,17 @@ def _alive(count: int) -> list[dict[str, Any]]:
 
 
 def run(sweep: Sweep) -> list[Row]:
-    """Runs a sweep, or goes on with one that was stopped, inside of ``cluster``; ends when it does or a signal comes.
+    """Runs a sweep, or continues a stopped one, inside of ``cluster``, until it is finished or a signal comes.
 
     Returns:
         All trials.
     """
-    # What Ray would say of trials that were interrupted, the table has said.
+    # The table shows interrupted trials already.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Of a sweep that was stopped; all that counts is in the list of trials and in their run folders.
+    # Ray's state of a stopped sweep is not used: the list of trials and their run folders hold everything.
     shutil.rmtree(sweep.ray, ignore_errors=True)
     with stopping_on_sigterm(), warnings.catch_warnings():
-        # PB2's Gaussian process has few trials to learn from, and says so at each fit.
+        # PB2's Gaussian process warns at each fit that it has few trials to learn from.
         warnings.filterwarnings("ignore", module="sklearn")
         tuner(sweep).fit()
     return read_rows(sweep)
@@ -107,8 +107,8 @@ def tuner(sweep: Sweep) -> tune.Tuner:
     """Ray's Tuner for the trials of a sweep that have not ended."""
     trainable: Any = partial(run_trial, folder=str(sweep.path))
     trainable.__name__ = "trial"
-    # Drawn ahead of need where nothing is learnt from the trials before: a worker that starts elsewhere, which takes
-    # longer than many a trial, must not lose its own to one that is ready.
+    # Trials are drawn ahead where they do not depend on earlier ones: a worker may take longer to start than a trial
+    # takes, and must not lose its trial to a worker that is ready.
     ahead = sweep.search == "random" and sweep.scheduler == "none"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "16" if ahead else "1"
     search = Search(sweep)
@@ -117,14 +117,14 @@ def tuner(sweep: Sweep) -> tune.Tuner:
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=scheduler(sweep, search),
-            # Imports take longer than many a trial. Processes that have trained together are not used again.
+            # Imports may take longer than a trial. Processes that were ranks of one trial are not used again.
             reuse_actors=sweep.placement.ranks == 1,
         ),
         run_config=tune.RunConfig(
             name=sweep.ray.name,
             storage_path=str(sweep.ray.parent),
             callbacks=[Watch(sweep)],
-            # PBT may copy from a trial that has reported again meanwhile.
+            # PBT may copy a state from before a trial's last report.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=max(1, needed(sweep))),
             verbose=0,
         ),
@@ -133,7 +133,7 @@ def tuner(sweep: Sweep) -> tune.Tuner:
 
 @contextlib.contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM does what Ray Tune does at SIGUSR1 and Ctrl-C: save, and stop."""
+    """Context manager: SIGTERM saves and stops the sweep, as Ray Tune does at SIGUSR1 and Ctrl-C."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGUSR1))
     try:
         yield

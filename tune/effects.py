@@ -1,4 +1,4 @@
-"""What each option of a sweep moved: every metric over every option, and how strictly one rises with the other."""
+"""The effect of each option of a sweep: every metric over every option, with their rank correlation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tune.space import Dimension, Space
 from tune.sweep import Objective
 from tune.watch import Row
 
-#: Fewer trials say nothing.
+#: Least number of trials for an effect.
 LEAST = 5
 
 
@@ -21,10 +21,10 @@ class Effect:
 
     Args:
         dimension: the option, a range of numbers.
-        metric: its name.
-        points: (trial's number, option's value, metric's value), all after as many images.
+        metric: the metric's name.
+        points: (trial's number, option's value, metric's value), all after the same number of images.
         rho: Spearman's rank correlation, in [-1, 1].
-        kimg: those images, in thousands.
+        kimg: that number of images, in thousands.
     """
 
     dimension: Dimension
@@ -35,9 +35,9 @@ class Effect:
 
 
 def effects(rows: Sequence[Row], space: Space, objectives: Sequence[Objective]) -> list[Effect]:
-    """All effects, metric by metric; [] where too little is known.
+    """All effects, metric by metric; [] with too few trials.
 
-    Trials are compared where all of them have been: many end early, and what trained longer is better for that alone.
+    Trials are compared at the length that all of them reached: many end early, and longer training alone is better.
     """
     measured = [row for row in rows if row.reports and row.state != "failed"]
     if len(measured) < LEAST:
@@ -59,7 +59,7 @@ def effects(rows: Sequence[Row], space: Space, objectives: Sequence[Objective]) 
 
 
 def _metrics(reports: Collection[Report], objectives: Sequence[Objective]) -> list[str]:
-    """The objectives, and what was measured on held-out images: losses as they are, not as the sweep weighs them."""
+    """Names of the objectives and of the held-out losses, without the weighted ones, since the sweep varies weights."""
     shared = set.intersection(*(set(report.metrics) for report in reports))
     aims = [objective.metric for objective in objectives if objective.metric in shared]
     held_out = [name for name in sorted(shared) if name.startswith("val/") and not name.endswith("_weighted")]

@@ -1,4 +1,4 @@
-"""Which option of a sweep mattered: fANOVA (Hutter, Hoos and Leyton-Brown 2014), by Optuna."""
+"""Importance of a sweep's options: fANOVA (Hutter, Hoos and Leyton-Brown 2014), by Optuna."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tune.space import Dimension, Space
 from tune.sweep import Objective
 from tune.watch import Row
 
-#: Fewer trials say nothing.
+#: Least number of trials for an importance.
 LEAST = 6
 
 
 def importances(rows: Sequence[Row], space: Space, objective: Objective) -> dict[str, float]:
-    """The share of a metric's variation over the trials that each option explains; {} where too little is known."""
+    """The share of a metric's variance over the trials that each option explains; {} with too few trials."""
     import optuna
 
     measured = [row for row in rows if math.isfinite(row.value(objective))]

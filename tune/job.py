@@ -1,4 +1,4 @@
-"""A sweep as one SLURM job of several nodes, which comes back when it was interrupted."""
+"""A sweep as one SLURM job of several nodes, which is requeued when it was interrupted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tune.sweep import Sweep
 
 
 def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
-    """Queues a sweep that was written; what to tell the person.
+    """Queues a sweep whose folder was written.
+
+    Returns:
+        Text for the user.
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError: one line; nothing was queued.
@@ -55,7 +58,7 @@ def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
 
 
 def render(job: Job) -> str:
-    """The sbatch script of a sweep: one task on each node."""
+    """The sbatch script of a sweep, with one task on each node."""
     sweep = shlex.quote(str(job.runs[0]))
     cores = f"--cpus-per-task={job.cpus_per_task} " if job.cpus_per_task else ""
     return "\n".join(

@@ -1,4 +1,4 @@
-"""What a trial has reported, in a file of its run folder: written before Ray Tune is told, and so never lost."""
+"""A trial's reports in a file of its run folder, written before Ray Tune gets them, so that none is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from gesso.common.files import write_whole
 
 JOURNAL = "reports.jsonl"
-#: Time that all schedulers count in.
+#: The unit of time of all schedulers.
 TIME = "kimg"
 
 
@@ -20,10 +20,10 @@ class Report:
     """One evaluation of a trial.
 
     Args:
-        images_seen: by its networks.
-        metrics: everything that was logged by then, each with its last value.
-        config: what was drawn and has been trained with since the report before.
-        parent: the trial whose networks these were until then; None for its own.
+        images_seen: at the evaluation.
+        metrics: last value of everything logged so far.
+        config: the drawn options with which it trained since the report before.
+        parent: the trial from which the networks were copied before; None: its own.
     """
 
     images_seen: int
@@ -37,7 +37,7 @@ class Report:
 
     @property
     def result(self) -> dict[str, Any]:
-        """As Ray Tune takes it."""
+        """The report in Ray Tune's format."""
         return {**self.metrics, TIME: self.kimg, "images_seen": self.images_seen}
 
 
@@ -58,5 +58,5 @@ class Journal:
         self.keep([*self.read(), report])
 
     def keep(self, reports: Sequence[Report]) -> None:
-        """Leaves these reports alone."""
+        """Replaces the journal's content by these reports."""
         write_whole(self.file, "".join(json.dumps(asdict(report)) + "\n" for report in reports))

@@ -1,7 +1,7 @@
 """A sweep inside of one SLURM job: Ray on every node, the sweep on the first.
 
-``ray symmetric-run`` does the same, but tells nodes apart by their addresses, and so cannot serve where two of them
-share a machine. Here each task of the job's one step knows its part by its number.
+``ray symmetric-run`` does the same, but identifies nodes by their addresses, and so fails where two of them share a
+machine. Here each task of the job identifies itself by its number.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ from pathlib import Path
 from launch.training.signals import COME_AGAIN
 from slurm.submit import executable
 
-#: In a sweep's ``slurm`` folder: asks the job's script to queue it again.
+#: A file in a sweep's ``slurm`` folder that makes the job's script requeue the job.
 AGAIN = "again"
-#: The secret of a sweep's Ray, in its folder.
+#: File of the access token for a sweep's Ray, in the sweep's folder.
 TOKEN = "ray.token"
-#: Seconds that Ray's head, and then the other nodes, may take to come.
+#: Seconds to wait for Ray's head, and then for the other nodes.
 PATIENCE = 300.0
 
 
 def serve(sweep: Path) -> int:
-    """What each node's task does: the first one runs the sweep, the others lend it what they have.
+    """Runs one node's task: the first node runs the sweep, the others join its Ray.
+
+    Args:
+        sweep: the sweep's folder.
 
     Returns:
-        The exit code; ``COME_AGAIN`` when the sweep was interrupted, and can go on.
+        The exit code; ``COME_AGAIN`` when the sweep was interrupted and can continue.
     """
-    # Before Ray is imported: who shares the machine, or the network, must not speak to this Ray.
+    # Set before Ray is imported: other users of the machine or the network get no access to this Ray.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = (sweep / TOKEN).read_text()
     address = f"{socket.gethostbyname(os.environ['MASTER_ADDR'])}:{os.environ['MASTER_PORT']}"
@@ -43,11 +46,11 @@ def serve(sweep: Path) -> int:
 
 
 def _lead(path: Path, address: str) -> int:
-    """Ray's head, and the sweep in a process of its own.
+    """Starts Ray's head, and the sweep in a process of its own; returns the exit code.
 
-    SLURM's signals reach every process of a job's step, Ray's own among them: there is nobody left to stop trials with.
-    What they have reported is on disk, and a sweep goes on from there as if it had been killed. But a process that
-    waits for an answer of a Ray that is gone hears of a signal a minute later; this one waits for signals alone.
+    SLURM's signals reach every process of a job's step, also those of Ray, so trials cannot be stopped in order. Their
+    reports are on disk, and a sweep continues from there as after a kill. A process that waits for an answer of a dead
+    Ray would handle a signal only a minute later; therefore this one only waits for signals.
     """
     from tune.sweep import open_sweep  # which imports Ray
 
@@ -55,8 +58,8 @@ def _lead(path: Path, address: str) -> int:
 
     def leave(number: int, frame: object) -> None:
         for process in reversed(begun):
-            _kill(process)  # the sweep first: it would take the end of Ray for that of its trials
-        print(f"interrupted by {signal.Signals(number).name}; the sweep goes on where it was", flush=True)
+            _kill(process)  # the sweep first: it would take the end of Ray for the end of its trials
+        print(f"interrupted by {signal.Signals(number).name}; the sweep will continue where it was", flush=True)
         # srun returns another code, once it has killed the other nodes' tasks.
         (path / "slurm" / AGAIN).touch()
         os._exit(COME_AGAIN)
@@ -83,18 +86,18 @@ def _lend(address: str) -> int:
     with _ray([f"--address={address}"], gpus=True) as started:
         while started.poll() is None and _answers(address):
             time.sleep(1)
-        # It would try for half a minute to say goodbye to a head that is gone.
+        # Else it would try for half a minute to reach the head, which is gone.
         _kill(started)
     return 0
 
 
 @contextlib.contextmanager
 def _ray(options: Sequence[str], *, gpus: bool) -> Iterator[subprocess.Popen]:
-    """Ray on this node, with the cores that SLURM gave; it ends with this."""
+    """Context manager: runs Ray on this node with the cores that SLURM gave, and stops it at the end."""
     cores = os.environ.get("SLURM_CPUS_ON_NODE") or str(len(os.sched_getaffinity(0)))
     command = [
         *(str(Path(sys.prefix) / "bin" / "ray"), "start", *options, "--block", f"--num-cpus={cores}"),
-        # Ports as they are free: nodes, and other people's jobs, may share a machine.
+        # Any free ports, since nodes and other users' jobs may share a machine.
         *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
         *([] if gpus else ["--num-gpus=0"]),
     ]
@@ -109,7 +112,7 @@ def _ray(options: Sequence[str], *, gpus: bool) -> Iterator[subprocess.Popen]:
 
 
 def _kill(leader: subprocess.Popen) -> None:
-    """Kills a process that leads a session, and those in its group."""
+    """Kills the process group of a session's leader."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader.pid, signal.SIGKILL)
 

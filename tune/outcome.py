@@ -1,4 +1,4 @@
-"""What came of a sweep: its best trials, their recipes, and a few lines to read."""
+"""The result of a sweep: its best trials, their recipes, and a summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gesso.common.files import write_whole
 from tune.sweep import Sweep
 from tune.watch import Row, chosen_of
 
-#: Recipes of a Pareto front that are written.
+#: Most recipes that are written of a Pareto front.
 MOST = 8
 
 
@@ -21,8 +21,8 @@ class Outcome:
 
     Args:
         rows: all trials.
-        chosen: the best one, or those on the Pareto front.
-        recipes: a file for each of these, which `gesso fit --config` takes.
+        chosen: the best trial, or those on the Pareto front.
+        recipes: a recipe's file for each of ``chosen``, for `gesso fit --config`.
     """
 
     rows: Sequence[Row]
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
-    """Chooses the best of a sweep's trials, and writes their recipes."""
+    """Chooses the best of a sweep's trials and writes their recipes."""
     chosen = chosen_of(rows, sweep.objectives)[:MOST]
     for old in [*sweep.path.glob("pareto-*.yaml"), *sweep.path.glob("best.yaml")]:
         old.unlink()
@@ -47,7 +47,7 @@ def conclude(sweep: Sweep, rows: Sequence[Row]) -> Outcome:
 
 
 def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
-    """The sweep's recipe with a trial's values."""
+    """Writes the sweep's recipe with a trial's values to ``file``, and returns ``file``."""
     from launch.training.training import Training
 
     text = Training(sweep.recipe, sweep.space.active(row.config)).parse().text()
@@ -57,7 +57,7 @@ def write_recipe(sweep: Sweep, row: Row, file: Path) -> Path:
 
 
 def summary(sweep: Sweep, outcome: Outcome) -> str:
-    """A few lines for the terminal."""
+    """A summary for the terminal, in a few lines."""
     lines = []
     for row, recipe in zip(outcome.chosen, outcome.recipes, strict=True):
         lines.append(f"trial {row.number}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")

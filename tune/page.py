@@ -1,4 +1,4 @@
-"""A sweep's report: one HTML file that needs nothing else."""
+"""A sweep's report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tune.space import Space
 from tune.sweep import Sweep
 from tune.watch import Row, ranked, short
 
-#: Trials whose curves and grids are shown.
+#: Number of trials whose curves and grids are shown.
 SHOWN = 6
-#: Plots of a metric over an option.
+#: Most plots of a metric over an option.
 MOST_EFFECTS = 24
-#: Bytes that their grids may take.
+#: Most bytes that all grids may take.
 GRIDS = 4_000_000
 
 
@@ -35,7 +35,7 @@ def write_page(sweep: Sweep, outcome: Outcome) -> Path:
     """Writes ``report.html`` into a sweep's folder.
 
     Raises:
-        OSError: it cannot be written; an earlier one stays.
+        OSError: it cannot be written; an earlier report stays.
     """
     rows, space = outcome.rows, sweep.space
     best = ranked(rows, sweep.objectives[0])

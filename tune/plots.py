@@ -1,4 +1,4 @@
-"""Pictures of a sweep as inline SVG: parallel coordinates, the Pareto front, and which option mattered."""
+"""Plots of a sweep as inline SVG: parallel coordinates, the Pareto front, effects and importances of options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scale:
         return min(max((at - low) / (high - low), 0.0), 1.0)
 
     def marks(self) -> list[tuple[float, str]]:
-        """Positions to label."""
+        """Positions in [0, 1] and their labels."""
         if self.names is not None:
             return [((k + 0.5) / len(self.names), name) for k, name in enumerate(self.names)]
         found = log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, 4)
@@ -46,7 +46,7 @@ class Scale:
 
 
 def parallel_coordinates(rows: Sequence[Row], dimensions: Sequence[Dimension], objectives: Sequence[Objective]) -> Html:
-    """A line for each trial through what it was given and what came of it; the better the first metric, the darker."""
+    """A line for each trial through its options and metrics; the better the first metric, the darker."""
     measured = [row for row in rows if all(math.isfinite(row.value(objective)) for objective in objectives)]
     if len(measured) < 2:
         return ""
@@ -70,12 +70,12 @@ def parallel_coordinates(rows: Sequence[Row], dimensions: Sequence[Dimension], o
         best = rank == len(order) - 1
         colour, width = ("c1", 2.6) if best else ("c0", 1.4)
         style = f"stroke:var(--{colour});stroke-opacity:{0.15 + 0.6 * share:.2f};stroke-width:{width}"
-        title = f"<title>trial {row.number}: {escape(_told(values))}</title>"
+        title = f"<title>trial {row.number}: {escape(_listed(values))}</title>"
         parts.append(f'<polyline fill="none" style="{style}" points="{" ".join(points)}">{title}</polyline>')
     return f'<div class="chart"><svg viewBox="0 0 {WIDE} {TALL}" role="img">{"".join(parts)}</svg></div>'
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {short(value)}" for name, value in values.items())
 
 
@@ -112,8 +112,8 @@ def scatter(rows: Sequence[Row], front: Sequence[Row], objectives: Sequence[Obje
     ]
     on_front = {row.id for row in front}
     for row in measured:
-        told = {**row.config, **{objective.metric: row.value(objective) for objective in objectives}}
-        parts.append(_dot(place(row), "c1" if row.id in on_front else "c0", f"trial {row.number}: {_told(told)}"))
+        shown = {**row.config, **{objective.metric: row.value(objective) for objective in objectives}}
+        parts.append(_dot(place(row), "c1" if row.id in on_front else "c0", f"trial {row.number}: {_listed(shown)}"))
         if row.id in on_front:
             x, y = place(row)
             parts.append(f'<text x="{x + 7:.1f}" y="{y - 6:.1f}">{row.number}</text>')
@@ -152,9 +152,9 @@ def _place(across: float, up: float) -> tuple[float, float]:
     return LEFT + across * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
 
 
-def _dot(place: tuple[float, float], colour: str, told: str) -> Html:
+def _dot(place: tuple[float, float], colour: str, title: str) -> Html:
     x, y = place
-    mark = f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(told)}</title></circle>'
+    mark = f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(title)}</title></circle>'
     return f'<g class="{colour}">{mark}</g>'
 
 

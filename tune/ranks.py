@@ -1,4 +1,4 @@
-"""The processes of one trial: the first is Ray Tune's own, the others lie in the trial's other bundles."""
+"""The processes of one trial: the first is Ray Tune's worker, the others run in the trial's other resource bundles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with needing("tune"):
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-#: What would make Lightning take a trial for a rank of the training that surrounds the sweep.
+#: Environment variables that would make Lightning take a trial for a rank of the job that the sweep runs in.
 FOREIGN = (
     *("SLURM_", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"),
     *("MASTER_", "TORCHELASTIC_", "GESSO_RUN"),
@@ -29,12 +29,12 @@ FOREIGN = (
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Inside, this process has these variables, and none that speak of another training."""
+    """Context manager: sets these environment variables, and removes those that describe another training."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(FOREIGN) and name != "SLURM_CONF"]:
         del os.environ[name]
     os.environ.update(variables)
-    # Lightning has asked for it when it was imported, and so for this node's number among the nodes of SLURM's job.
+    # Lightning read its rank when it was imported: in a SLURM job this node's number, which is not the trial's rank.
     rank_zero_only.rank = int(variables.get("RANK", 0))  # type: ignore[attr-defined]
     try:
         yield
@@ -45,35 +45,35 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def printing_to(file: Path) -> Iterator[None]:
-    """Inside, what this process prints goes into a file."""
+    """Context manager: appends this process's output to a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 
 
 def limit_threads(cpus: float) -> None:
-    """Lets torch use as many cores as Ray has promised."""
+    """Limits torch to the number of cores that Ray assigned."""
     import torch
 
     torch.set_num_threads(max(1, int(cpus)))
 
 
 class Rank:
-    """A rank but the first, as an actor of Ray's."""
+    """A rank other than the first, as a Ray actor."""
 
     def train(self, training: Training, variables: Mapping[str, str], log: Path, cpus: float, states: int) -> None:
         with environment(variables), printing_to(log):
             from tune.reporting import Reporting
 
             limit_threads(cpus)
-            # Saving a state takes all ranks; what they would report, the first one does.
+            # All ranks take part in saving a state; only the first one reports.
             reporting = Reporting({}, (), states=states, tell=lambda report: None)
             replace(training, callbacks=[reporting]).fit()
 
 
 @contextlib.contextmanager
 def others(placement: Placement, training: Training, run: Path, *, states: int) -> Iterator[dict[str, str]]:
-    """Starts the other ranks of this trial, which end with it; gives the first rank's environment."""
+    """Context manager: starts the trial's other ranks and ends them; yields the first rank's environment variables."""
     if placement.ranks == 1:
         yield {}
         return
@@ -82,7 +82,7 @@ def others(placement: Placement, training: Training, run: Path, *, states: int) 
     rendezvous = {"MASTER_ADDR": ray.util.get_node_ip_address(), "MASTER_PORT": str(_free_port())}
 
     def variables(rank: int) -> dict[str, str]:
-        # To Lightning each rank is a node of its own: Ray shows it no more than its own GPU.
+        # Each rank is a node to Lightning, since Ray lets it see its own GPU alone.
         numbers = {"RANK": rank, "NODE_RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": placement.ranks}
         return {**rendezvous, **{name: str(number) for name, number in numbers.items()}}
 

@@ -1,4 +1,4 @@
-"""Tells Ray Tune how a trial's training stands, at every validation."""
+"""Reports a trial's metrics to Ray Tune at every validation."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lightning.pytorch.callbacks import Checkpoint
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.lookup import find, run_folder
 from launch.checkpoints import files
-from tune.handed import Handed
 from tune.journal import Journal, Report
+from tune.kept import KeptStates
 from tune.sweep import Objective
 
 
 class Reporting(Checkpoint):
-    """Writes each validation's metrics into the trial's journal, and hands them on.
+    """Callback: writes each validation's metrics into the trial's journal, and passes them to Ray Tune.
 
     (A ``Checkpoint`` callback, so that Lightning calls it after all others.)
 
     Args:
-        config: what was drawn for this trial.
-        objectives: metrics without which a report means nothing.
-        states: of how many reports the whole state of training is kept, for other trials.
-        tell: takes a report; returns when Tune has decided, or ends the thread.
-        parent: the trial whose networks these were.
+        config: the options drawn for this trial.
+        objectives: metrics that every report must have.
+        states: for how many reports the whole training state is kept; see ``KeptStates``.
+        tell: passes a report to Ray Tune; returns when the trial may continue, else ends the thread.
+        parent: the trial from which the networks were copied; None: none.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Reporting(Checkpoint):
         self.states = states
         self.tell = tell
         self.parent = parent
-        #: Ray Tune wants this trial's thread to end.
+        #: Whether Ray Tune ended the trial at its last report.
         self.stopped = False
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -65,22 +65,22 @@ class Reporting(Checkpoint):
         try:
             self.tell(report)
         except SystemExit:
-            # Whoever is stopped at the very end has finished.
+            # A trial that is stopped at its very end has finished.
             if not trainer.should_stop:
                 raise
             self.stopped = True
 
     def _save(self, trainer: L.Trainer, images_seen: int) -> None:
-        """The state after this validation: a checkpoint of the run may be older, and would be validated again."""
-        handed = Handed(run_folder(trainer).path)
+        """Saves the state after this validation; the run's checkpoint may be older, and would be validated again."""
+        kept = KeptStates(run_folder(trainer).path)
         checkpoints = find(trainer, Checkpoints)
         assert checkpoints is not None
         checkpoints.io.wait()
         if trainer.is_global_zero:
-            handed.keep(self.states - 1)
-            files.remove(handed.path(images_seen))
-            handed.folder.mkdir(exist_ok=True)
-        trainer.save_checkpoint(handed.path(images_seen), weights_only=False)
+            kept.keep(self.states - 1)
+            files.remove(kept.path(images_seen))
+            kept.folder.mkdir(exist_ok=True)
+        trainer.save_checkpoint(kept.path(images_seen), weights_only=False)
         checkpoints.io.wait()
 
     def _check(self, metrics: Mapping[str, float], images: int) -> None:

@@ -1,4 +1,4 @@
-"""Ray Tune's schedulers, which decide whether trials go on, with what a sweep knew when it was stopped."""
+"""Ray Tune's schedulers, which decide whether trials continue; after a stop they recall the sweep's earlier reports."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ FACTORS = tuple(math.exp((0.05 if k % 2 else 0.3) * NormalDist().inv_cdf((k + 0.
 
 
 def scheduler(sweep: Sweep, search: Search) -> TrialScheduler:
-    """The scheduler, on images seen.
+    """Makes a sweep's scheduler, which measures time in images seen.
 
     Args:
         sweep: the sweep.
-        search: where its trials come from.
+        search: the source of its trials.
     """
     if sweep.scheduler == "none":
         return FIFOScheduler()
@@ -50,7 +50,7 @@ def scheduler(sweep: Sweep, search: Search) -> TrialScheduler:
     aim: dict[str, Any] = {"time_attr": TIME, "metric": objective.metric, "mode": objective.mode}
     if sweep.scheduler == "median":
         return Median(sweep, grace_period=sweep.grace_kimg, min_samples_required=3, **aim)
-    # Ray draws from these when it copies and changes.
+    # Ray draws from these when it copies and changes weights.
     random.seed(sweep.seed)
     np.random.seed(sweep.seed)  # noqa: NPY002
     mutable = [dimension for dimension in sweep.space if dimension.mutate]
@@ -68,7 +68,7 @@ def scheduler(sweep: Sweep, search: Search) -> TrialScheduler:
 
 
 class Median(MedianStoppingRule):
-    """Stops trials whose best is worse than the median of the others' averages."""
+    """The median stopping rule: stops trials whose best value is worse than the median of the others' averages."""
 
     def __init__(self, sweep: Sweep, **options: Any) -> None:
         super().__init__(**options)
@@ -79,17 +79,17 @@ class Median(MedianStoppingRule):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)
-        # The last report comes again from the trial itself: whether it was decided upon, nobody knows.
+        # The trial itself repeats its last report, since it is unknown whether the scheduler had decided on it.
         self._recall(trial, self._trials.journal(trial.trial_id).read()[:-1])
 
     def _recall(self, trial: Trial, reports: Sequence[Report]) -> None:
         for report in reports:
-            # To this rule a completion is one more value, which asks for no decision.
+            # This rule takes a completion as one more value, without a decision.
             self.on_trial_complete(None, trial, report.result)  # type: ignore[arg-type]
 
 
 class _Timed:
-    """Makes a population scheduler go on counting its intervals where a trial was when the sweep was stopped."""
+    """Mixin: a population scheduler counts its intervals on from a trial's last report after a stop."""
 
     def __init__(self, sweep: Sweep, **options: Any) -> None:
         super().__init__(**options)
@@ -113,12 +113,12 @@ class Pb2(_Timed, PB2):
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict, dict]:
         config, operations = super()._get_new_config(trial, trial_to_clone)
-        # Its arithmetic is in single precision, and may leave the bounds by the last digit.
+        # PB2 computes in single precision, and may exceed the bounds in the last digit.
         return within(self._space, config), operations
 
 
 def within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that PBT has multiplied by its factors, back inside of the space."""
+    """Clips a configuration that PBT changed to the bounds of the space."""
     return {name: _within(space[name], value) for name, value in config.items()}
 
 

@@ -1,4 +1,4 @@
-"""Hands Ray Tune the trials of a sweep: those that were begun and have not ended, then new ones."""
+"""Ray Tune's source of trials: those that began and have not ended, then new ones."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ with needing("tune"):
     from ray.tune.experiment import Experiment, Trial
     from ray.tune.search.search_algorithm import SearchAlgorithm
 
-#: How often a trial whose process was lost begins again; one that fails by itself does not.
+#: How often a trial is restarted after its process was lost; one whose training failed is not.
 RETRIES = 3
 
 
 class _Trial(Trial):
-    """Begins again after its process was lost, and not where training failed by itself: it would only fail again."""
+    """A trial that is restarted after its process was lost, but not after its training failed: it would fail again."""
 
     run_folder: str
 
     def should_recover(self) -> bool:
-        # Ray Tune's own rule counts, and does not ask why.
+        # Ray Tune's rule only counts failures, whatever their cause.
         failed = RunFolder(Path(self.run_folder)).info().get("state") == "failed"
         return not failed and super().should_recover()
 
 
 class Search(SearchAlgorithm):
-    """Ray Tune's source of trials, which writes down each one before Ray has it, and how it ended.
+    """Source of trials for Ray Tune, which records each trial before Ray gets it, and how it ended.
 
     Args:
-        sweep: the sweep, which may have been stopped.
+        sweep: the sweep, new or stopped.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -58,11 +58,11 @@ class Search(SearchAlgorithm):
         return not self.sweep.concurrent or len(self._live) < self.sweep.concurrent
 
     def halt(self, identity: str) -> None:
-        """Notes that a trial does not train for now."""
+        """Records that a trial is paused."""
         self._live.discard(identity)
 
     def go_on(self, identity: str) -> None:
-        """Notes that a trial trains again."""
+        """Records that a trial trains again."""
         self._live.add(identity)
 
     def next_trial(self) -> Trial | None:
@@ -73,7 +73,7 @@ class Search(SearchAlgorithm):
             self.set_finished()
             return None
         reports = self.trials.journal(trial.id).read()
-        # Of a population's trial, what it had come to.
+        # In a population, options change while a trial trains: those of its last report.
         config = {**trial.config, **(reports[-1].config if self.sweep.population and reports else {})}
         made = _Trial(
             self._spec["run"],
@@ -88,7 +88,7 @@ class Search(SearchAlgorithm):
         )
         made.run_folder = str(self.sweep.trials / trial.id)
         if self.sweep.scheduler == "asha" and reports:
-            # Whether it waited or trained when the sweep was stopped, the scheduler knows. It may end without a start.
+            # The scheduler knows whether it was paused or trained when the sweep stopped. It may end without a start.
             made.status = Trial.PAUSED
             made.init_local_path()
         else:

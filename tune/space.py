@@ -1,4 +1,4 @@
-"""The space of a sweep: a YAML file that gives options of a recipe Ray Tune's distributions.
+"""The space of a sweep: a YAML file that maps options of a recipe to Ray Tune's distributions.
 
 ::
 
@@ -6,10 +6,10 @@
     model.loss: [hinge, non_saturating]             # the same as choice([...])
     model.r1_gamma:
       sample: loguniform(1e-2, 1e2)
-      when: {model.loss: [hinge]}                   # else the recipe's own value holds
+      when: {model.loss: [hinge]}                   # otherwise the recipe's value is used
     model.width:
       sample: choice([32, 64])
-      mutate: false                                 # PBT and PB2 leave it as it was drawn
+      mutate: false                                 # PBT and PB2 do not change it
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with needing("tune"):
 
 SPACES = Path(__file__).parent / "spaces"
 
-#: What a distribution may be called, with how it is written.
+#: Name of each distribution -> how it is written.
 DISTRIBUTIONS = {
     "uniform": "uniform(LOW, HIGH)",
     "quniform": "quniform(LOW, HIGH, STEP)",
@@ -51,16 +51,16 @@ DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Dimension:
-    """One option of the recipe, and what it is drawn from.
+    """One option of the recipe and its distribution.
 
     Args:
         name: the option, as on the command line without dashes: ``model.style_weight``.
         text: the distribution as it was written.
-        domain: Tune's object for it.
+        domain: Ray Tune's object for it.
         values: all values of a ``choice`` or ``grid``; () for a range.
-        bounds: lowest and highest value of a range; None for a ``choice``, and where there are none.
-        log: whether the range is drawn from on a logarithmic scale.
-        when: other options and the values that they must have for this one to matter.
+        bounds: lowest and highest value of a range; None for a ``choice`` and for unbounded distributions.
+        log: whether it is drawn on a logarithmic scale.
+        when: other options -> the values that they must have for this one to have an effect.
         mutate: whether PBT and PB2 may change it while a trial trains.
     """
 
@@ -78,7 +78,7 @@ class Dimension:
         return self.text.startswith("grid")
 
     def probes(self) -> tuple[Any, ...]:
-        """Values that show whether the recipe takes whatever may be drawn."""
+        """Test values, to check whether the recipe accepts all values that may be drawn."""
         if self.values:
             return self.values
         if self.bounds is None:
@@ -107,7 +107,7 @@ class Space:
         return {dimension.name: dimension.domain for dimension in self.dimensions}
 
     def active(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a drawn configuration matters: the overrides of a recipe, without options whose condition fails."""
+        """The overrides of a drawn configuration: without the options whose condition does not hold."""
         kept: dict[str, Any] = {}
         for dimension in self.dimensions:
             # A condition on an option that is itself without effect does not hold.
@@ -117,12 +117,12 @@ class Space:
 
 
 def spaces() -> dict[str, str]:
-    """Name of a ready space -> what it varies."""
+    """Name of each packaged space -> what it varies."""
     return described(SPACES)
 
 
 def find_space(name: str) -> Path:
-    """The file of a space, given by path or by a ready one's name.
+    """The file of a space, given by path or by the name of a packaged space.
 
     Raises:
         FileNotFoundError: neither.
@@ -134,7 +134,7 @@ def read_space(file: Path) -> Space:
     """Reads a space.
 
     Raises:
-        ValueError: not such a file; one line that names the option and how it is written.
+        ValueError: the file is malformed; one line that names the option and how it is written.
     """
     try:
         content = yaml.safe_load(file.read_text())
@@ -209,7 +209,7 @@ def _drawn(name: str, text: str, **more: Any) -> Dimension:
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
-    """``loguniform(1e-4, 1)`` -> its name and its arguments, which are literals: nothing is executed."""
+    """Splits ``loguniform(1e-4, 1)`` into name and arguments, which must be literals: nothing is executed."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.keywords:

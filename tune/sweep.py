@@ -1,17 +1,17 @@
-"""What a sweep is: a folder that says what was asked for, and holds everything that came of it.
+"""A sweep: a folder with its options and all of its results.
 
 ::
 
     sweeps/<name>/
-        sweep.json       what was asked for
+        sweep.json       the sweep's options
         config.yaml      the recipe that all trials share, resolved
         space.yaml       the space, as it was given
-        trials.json      what was drawn for each trial, and which have ended
+        trials.json      each trial's drawn options, and how it ended
         trials/001/ ...  a run folder for each trial, which `gesso fit --resume`, `generate` and `report` take
         results.json     each trial's configuration, state and reports
         best.yaml        the best trial's recipe; pareto-1.yaml ... where there are two objectives
         report.html
-        ray/             Ray Tune's own state, which nothing is read from
+        ray/             Ray Tune's own state, which gesso never reads
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tune.space import Space, read_space
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric, and whether less or more of it is better."""
+    """A metric to minimise or maximise."""
 
     metric: str
     mode: Direction
@@ -47,14 +47,17 @@ class Objective:
 
 @dataclass(frozen=True)
 class Placement:
-    """What one trial gets: ``ranks`` processes with so much each. GPUs may be shared (0.5) by trials of one rank."""
+    """Resources of one trial: ``ranks`` processes with ``cpus`` cores and ``gpus`` GPUs each.
+
+    Trials of one rank may share a GPU (0.5).
+    """
 
     ranks: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
 
     def bundles(self) -> list[dict[str, float]]:
-        """One for each rank, as Ray's placement groups have them."""
+        """The resources of each rank, in the form of Ray's placement groups."""
         return [{"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})} for _ in range(self.ranks)]
 
 
@@ -64,19 +67,19 @@ class Sweep:
 
     Args:
         path: its folder.
-        command: what was typed.
-        objectives: one, or two and more: then a Pareto front is looked for.
-        num_samples: trials; with ``grid`` in the space, passes over the grid.
-        search: where configurations come from.
-        scheduler: which trials go on.
+        command: the command that made it.
+        objectives: one metric; or several, for a Pareto front.
+        num_samples: number of trials; with ``grid`` in the space, of passes over the grid.
+        search: how configurations are drawn.
+        scheduler: which trials continue.
         kimg: length of a trial that is not ended early.
-        every_kimg: interval of its reports: the recipe's evaluations.
-        grace_kimg: what ASHA and the median rule let every trial train.
-        reduction: of the trials that reach a rung of ASHA's, one in so many goes on.
-        perturb_kimg: interval in which PBT and PB2 copy and change weights.
-        placement: what a trial gets.
-        concurrent: trials at once; None: as many as there is room for.
-        seed: of everything that is drawn.
+        every_kimg: interval of a trial's reports, which is that of the recipe's evaluations.
+        grace_kimg: length that ASHA and the median rule let every trial train.
+        reduction: ASHA's η: one in this many of the trials that reach a rung continues.
+        perturb_kimg: interval at which PBT and PB2 copy states and change weights.
+        placement: the resources of a trial.
+        concurrent: most trials at once; None: as many as there is room for.
+        seed: of all that is drawn.
     """
 
     path: Path
@@ -132,7 +135,7 @@ def new_sweep_path(root: str, name: str) -> Path:
 
 
 def open_sweep(path: str | os.PathLike[str]) -> Sweep:
-    """The sweep at ``path``.
+    """Opens the sweep at ``path``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -150,5 +153,5 @@ def open_sweep(path: str | os.PathLike[str]) -> Sweep:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: not readable ({type(error).__name__}: {error})") from error
     if sweep.scheduler not in get_args(Scheduler) or sweep.search not in get_args(Search):
-        raise ValueError(f"{file}: search {sweep.search}, scheduler {sweep.scheduler}: this version knows them not")
+        raise ValueError(f"{file}: search {sweep.search}, scheduler {sweep.scheduler}: not known to this version")
     return sweep

@@ -1,4 +1,4 @@
-"""One trial: a gesso training in a worker of Ray's, with a run folder like any other."""
+"""One trial: a gesso training in a Ray worker, with a run folder like any other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gesso.common.extras import needing
 from launch.checkpoints import files
 from launch.runs.folder import RunFolder
 from launch.training.training import Training
-from tune.handed import Handed, needed
 from tune.journal import Journal, Report
+from tune.kept import KeptStates, needed
 from tune.ranks import environment, limit_threads, others, printing_to
 from tune.reporting import Reporting
 from tune.sweep import Sweep, open_sweep
@@ -28,22 +28,26 @@ from tune.sweep import Sweep, open_sweep
 with needing("tune"):
     from ray import tune
 
-#: In Ray's checkpoint: whose it is, and up to which report it goes.
+#: File in Ray's checkpoint that names the trial and the report of a state.
 NOTE = "trial.json"
 
 
 def run_trial(config: Mapping[str, Any], folder: str) -> None:
-    """Trains one configuration, from where it was if it has begun before.
+    """Trains one configuration, or continues its training.
 
-    Every trial has a run folder, from which it goes on like any run; what Ray Tune may not have heard of what it
-    reported, it is told first. Where trials are halted or copied, Ray's checkpoint says whose state to go on from.
+    A trial continues from its run folder like any run, and first repeats those reports that Ray Tune may have missed.
+    Where trials are paused or copied, Ray's checkpoint names the trial whose state to continue from.
+
+    Args:
+        config: the drawn options.
+        folder: the sweep's folder.
     """
     sweep = open_sweep(folder)
     identity = tune.get_context().get_trial_id()
     run = RunFolder(sweep.trials / identity)
     info = run.info()
     if info.get("state") == "failed":
-        # The sweep was killed before it had booked this; the trial would fail again.
+        # The sweep was killed before it recorded this failure; the trial would fail again.
         raise RuntimeError(str(info.get("error")))
     note = _note()
     if not sweep.population:
@@ -64,7 +68,7 @@ def run_trial(config: Mapping[str, Any], folder: str) -> None:
 
 
 def training(sweep: Sweep, run: RunFolder, config: Mapping[str, Any], state: Path | None) -> Training:
-    """The trial's training: it begins, or goes on where its run folder, or the ``state``, is."""
+    """The trial's training: a new one, or one that continues from its run folder or from ``state``."""
     placement = sweep.placement
     overrides = {
         "trainer.devices": 1,
@@ -93,15 +97,15 @@ def train(sweep: Sweep, run: RunFolder, training: Training, reporting: Reporting
 
 @contextlib.contextmanager
 def taken_over(sweep: Sweep, identity: str, note: Mapping[str, Any] | None) -> Iterator[Path | None]:
-    """The state that a trial goes on from, which is there as long as this; None: it begins.
+    """Context manager: yields a temporary copy of the state that a trial continues from; None for a new start.
 
-    What the run folder knows of a future that was given up is deleted: checkpoints and reports.
+    Checkpoints and reports of the run folder from after that state are deleted.
 
     Args:
         sweep: the sweep.
-        identity: the trial's.
-        note: what Ray's checkpoint says: whose state, after how many images. None: its own last one that it reported,
-            of a sweep that was stopped.
+        identity: the trial's id.
+        note: content of Ray's checkpoint: trial and images seen of the state. None, after the sweep was stopped: the
+            trial's own last state that was reported.
     """
     run = RunFolder(sweep.trials / identity)
     donor, images = (note["trial"], note["images_seen"]) if note else (identity, _last_state(run))
@@ -117,19 +121,19 @@ def taken_over(sweep: Sweep, identity: str, note: Mapping[str, Any] | None) -> I
         if int(path.name) > images:
             files.remove(path)
     with tempfile.TemporaryDirectory(dir=run.path, prefix="taken-") as scratch:
-        state = Handed(sweep.trials / donor).take(images, Path(scratch) / "state")
+        state = KeptStates(sweep.trials / donor).take(images, Path(scratch) / "state")
         journal.keep([report for report in journal.read() if report.images_seen <= images])
         yield state
 
 
 def _last_state(run: RunFolder) -> int:
-    """After how many images the newest state is whose report was written down, too; 0: there is none."""
+    """Images seen of the newest state that also has a report; 0 if there is none."""
     reported = {report.images_seen for report in Journal(run.path).read()}
-    return max(reported.intersection(Handed(run.path).images_seen()), default=0)
+    return max(reported.intersection(KeptStates(run.path).images_seen()), default=0)
 
 
 def _note() -> dict[str, Any] | None:
-    """What Ray's checkpoint for this trial says."""
+    """The note in Ray's checkpoint of this trial; None without a checkpoint."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None
@@ -138,15 +142,14 @@ def _note() -> dict[str, Any] | None:
 
 
 def _tell_again(identity: str, reports: Sequence[Report], note: Mapping[str, Any] | None) -> None:
-    """Tells Ray Tune what came after its checkpoint; where it has none, the last report, as its schedulers know all
-    others already."""
+    """Repeats the reports after Ray Tune's checkpoint; without one the last, since its schedulers recall the others."""
     unknown = [report for report in reports if report.images_seen > note["images_seen"]] if note else reports[-1:]
     for report in unknown:
         _tell(identity, report)
 
 
 def _tell(identity: str, report: Report) -> None:
-    """Hands a report to Ray Tune; returns when the trial is to go on, else ends the thread."""
+    """Passes a report to Ray Tune; returns when the trial may continue, else ends the thread."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / NOTE).write_text(json.dumps({"trial": identity, "images_seen": report.images_seen}))
         tune.report(report.result, checkpoint=tune.Checkpoint.from_directory(folder))

@@ -1,7 +1,7 @@
-"""The trials of a sweep: what was drawn for each, and which have ended. Written before Ray Tune hears of them.
+"""The trials of a sweep: their drawn options and how they ended, written before Ray Tune gets them.
 
-Ray Tune's own state is written now and then, in files that may disagree when its process is killed. This list, and the
-journals in the trials' run folders, are all that a sweep goes on from.
+Ray Tune writes its own state now and then, in files that may contradict each other after a kill. A sweep therefore
+continues from this list and the journals in the trials' run folders alone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Drawn:
     """One trial.
 
     Args:
-        id: its number from 1 on, and the name of its run folder.
-        config: what was drawn for every dimension, also for those without effect.
-        end: how it has ended; None: it has not. ``stopped``: early, by the scheduler.
+        id: its number from 1 on, as the name of its run folder (``001``).
+        config: the drawn value of every dimension, also of those without effect.
+        end: how it ended (``stopped``: early, by the scheduler); None: it has not.
     """
 
     id: str
@@ -59,11 +59,11 @@ class Trials:
         return trial
 
     def end(self, identity: str, end: End) -> None:
-        """Notes that a trial will not go on."""
+        """Records how a trial ended."""
         self._write([replace(trial, end=end) if trial.id == identity else trial for trial in self.read()])
 
     def journal(self, identity: str) -> Journal:
-        """What a trial has reported."""
+        """The journal of a trial's reports."""
         return Journal(self.sweep.trials / identity)
 
     def _write(self, trials: list[Drawn]) -> None:

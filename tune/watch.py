@@ -1,4 +1,4 @@
-"""How a sweep stands: a file, and a live table in the terminal, kept current while Ray Tune works."""
+"""The state of a sweep's trials, as a file and a live table in the terminal that are updated while Ray Tune works."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Row:
     """One trial.
 
     Args:
-        number: in the order of their beginning, from 1.
-        id: the same, as the name of its run folder.
-        config: what was drawn and matters; in PBT what it was last trained with.
-        state: ``stopped``: ended early by the scheduler.
-        reports: all of them, the oldest first.
+        number: from 1, in the order in which trials began.
+        id: the number as the name of its run folder.
+        config: the drawn options that have an effect; in PBT those it was last trained with.
+        state: of the trial; ``stopped``: ended early by the scheduler.
+        reports: all reports, the oldest first.
         error: why it failed; "" if it did not.
     """
 
@@ -62,31 +62,31 @@ class Row:
         return self.reports[-1].metrics.get(objective.metric, math.nan) if self.reports else math.nan
 
     def figures(self, objectives: Sequence[Objective]) -> str:
-        """What came of it, in words."""
+        """The last values of the objectives, as text."""
         return ", ".join(f"{objective.metric} {self.value(objective):.4g}" for objective in objectives)
 
     @property
     def drawn(self) -> str:
-        """What was drawn, as on the command line."""
+        """The drawn options as text: ``name=value``."""
         return " ".join(f"{name}={short(value)}" for name, value in self.config.items())
 
 
 def short(value: Any) -> str:
-    """A value in four digits."""
+    """A value as text, floats with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def rows_of(sweep: Sweep, running: Collection[str]) -> list[Row]:
-    """How each trial stands, by number.
+    """The state of each trial, by number.
 
     Args:
         sweep: the sweep.
-        running: ids of those that Ray has started.
+        running: ids of the trials that Ray runs now.
     """
     rows, trials = [], Trials(sweep)
     for trial in trials.read():
         reports = trials.journal(trial.id).read()
-        # In a population what it has now is not what was drawn first.
+        # In a population the options change while a trial trains.
         config = reports[-1].config if reports else sweep.space.active(trial.config)
         state: State = trial.end or ("running" if trial.id in running else "waiting")
         error = _error(RunFolder(sweep.trials / trial.id)) if state == "failed" else ""
@@ -103,7 +103,7 @@ def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
 
 
 def read_rows(sweep: Sweep) -> list[Row]:
-    """The trials of a sweep as they stood when last written down; none before that."""
+    """The trials of a sweep as last written to results.json; [] before that."""
     file = sweep.path / RESULTS
     if not file.is_file():
         return []
@@ -114,7 +114,7 @@ def read_rows(sweep: Sweep) -> list[Row]:
 
 
 def ranked(rows: Sequence[Row], objective: Objective) -> list[Row]:
-    """Trials with a result, the best first; of those that trained longest before those that were ended early."""
+    """Trials with a result: those that trained longest first, and the best first among equally long ones."""
     measured = [row for row in rows if row.reports and row.state != "failed"]
     return sorted(measured, key=lambda row: (-row.kimg, objective.sign * row.value(objective)))
 
@@ -126,7 +126,7 @@ def best_of(rows: Sequence[Row], objective: Objective) -> Row | None:
 
 
 def front_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
-    """The Pareto front: trials than which no other is better in one metric and as good in all; by the first metric."""
+    """The Pareto front, sorted by the first metric: no other trial is as good in all metrics and better in one."""
 
     def losses(row: Row) -> list[float]:
         return [objective.sign * row.value(objective) for objective in objectives]
@@ -144,7 +144,7 @@ def front_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
 
 
 def chosen_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
-    """What a sweep recommends: the best trial, or those on the Pareto front of several objectives."""
+    """The best trial, or with several objectives those on the Pareto front."""
     if len(objectives) > 1:
         return front_of(rows, objectives)
     best = best_of(rows, objectives[0])
@@ -152,11 +152,11 @@ def chosen_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]
 
 
 class Watch(TrialProgressCallback):
-    """Keeps file and table current, in the place of Ray Tune's callback that prints.
+    """Callback: updates results.json and the table, in place of Ray Tune's own progress output.
 
     Args:
         sweep: the sweep.
-        interval: seconds between two looks at the trials.
+        interval: least seconds between two updates.
     """
 
     def __init__(self, sweep: Sweep, interval: float = 0.5) -> None:
@@ -168,7 +168,7 @@ class Watch(TrialProgressCallback):
         self._live: Live | None = None
 
     def setup(self, *arguments: Any, **info: Any) -> None:
-        # Of a sweep that was stopped, what had ended is not said again.
+        # Trials that ended before a stop are not printed again.
         self._told = {trial.id for trial in Trials(self.sweep).read() if trial.end}
         console = Console(stderr=True)
         if console.is_terminal:
@@ -193,12 +193,12 @@ class Watch(TrialProgressCallback):
             self._live.update(table(self.sweep, rows), refresh=True)
         else:
             self._tell(rows)
-        # Of long sweeps reading takes its time: a twentieth of all time at most, as Ray's own saving.
+        # Reading a long sweep takes time: at most a twentieth of all, as for Ray's own saving.
         ended = time.monotonic()
         self._next_look = ended + max(self.interval, 19 * (ended - began))
 
     def _tell(self, rows: Sequence[Row]) -> None:
-        """A line for each trial that has ended, where there is no terminal."""
+        """Prints a line for each trial that has ended, where there is no terminal."""
         for row in rows:
             if row.state in ("finished", "stopped", "failed") and row.id not in self._told:
                 self._told.add(row.id)
@@ -210,7 +210,7 @@ class Watch(TrialProgressCallback):
 
 
 def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
-    """The trials that run, and the best of the others."""
+    """The table of the running trials and the best of the others."""
     objectives = sweep.objectives
     best = {row.id for row in chosen_of(rows, objectives)}
     counts = Counter(row.state for row in rows)

@@ -30,42 +30,48 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--mode", action="append", default=[], choices=get_args(Direction), help="for each metric (default: its own)"
     )
     what.add_argument("--num-samples", type=int, default=16, metavar="N", help="trials (default: 16)")
-    what.add_argument("--resume", metavar="SWEEP", help="go on with a sweep that was stopped or killed")
-    what.add_argument("--report", metavar="SWEEP", help="write the report of a sweep as it stands")
-    what.add_argument("--list-spaces", action="store_true", help="the ready spaces")
+    what.add_argument("--resume", metavar="SWEEP", help="continue a sweep that was stopped or killed")
+    what.add_argument("--report", metavar="SWEEP", help="write the report of a sweep from its results so far")
+    what.add_argument("--list-spaces", action="store_true", help="list the packaged spaces")
     how = parser.add_argument_group("how")
     how.add_argument(
         "--search", choices=get_args(Search), default="random", help="random draws and grids, or Optuna's TPE"
     )
     how.add_argument(
-        "--scheduler", choices=get_args(Scheduler), default="none", help="which trials go on (default: all)"
+        "--scheduler", choices=get_args(Scheduler), default="none", help="which trials continue (default: all)"
     )
-    how.add_argument("--grace-kimg", type=float, metavar="K", help="asha, median: every trial trains so long")
+    how.add_argument("--grace-kimg", type=float, metavar="K", help="asha, median: length that every trial trains")
     how.add_argument(
         "--reduction",
         type=float,
         default=REDUCTION,
         metavar="R",
-        help=f"asha: one in R goes on (default: {REDUCTION:g})",
+        help=f"asha: one in R trials continues at each rung (default: {REDUCTION:g})",
     )
-    how.add_argument("--perturb-kimg", type=float, metavar="K", help="pbt, pb2: interval of copies and changes")
-    how.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    how.add_argument(
+        "--perturb-kimg", type=float, metavar="K", help="pbt, pb2: interval at which trials are copied and changed"
+    )
+    how.add_argument("--seed", type=int, default=0, help="seed of the drawn values (default: 0)")
     where = parser.add_argument_group("where")
     where.add_argument("--cpus-per-trial", type=float, metavar="C", help="cores of a rank (default: 1)")
-    where.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="G", help="0.5: two trials share one")
-    where.add_argument("--ranks-per-trial", type=int, metavar="R", help="processes of a trial (default: one a GPU)")
+    where.add_argument(
+        "--gpus-per-trial", type=float, default=0.0, metavar="G", help="GPUs of a trial; 0.5: two trials share one"
+    )
+    where.add_argument(
+        "--ranks-per-trial", type=int, metavar="R", help="processes of a trial (default: one for each GPU)"
+    )
     where.add_argument("--concurrent", type=int, metavar="K", help="trials at once (default: as many as fit)")
-    where.add_argument("--address", help="a Ray cluster that is up (default: one of this machine, for this sweep)")
+    where.add_argument("--address", help="address of a running Ray cluster (default: Ray is started on this machine)")
     where.add_argument("--root", default="sweeps", help="folder of the sweeps (default: sweeps)")
-    where.add_argument("--name", help="of the sweep (default: the recipe's)")
-    # A node's part of a sweep on SLURM; not for people.
+    where.add_argument("--name", help="name of the sweep (default: the recipe's)")
+    # Called by a sweep's SLURM job on each node; not for users.
     parser.add_argument("--node", metavar="SWEEP", help=argparse.SUPPRESS)
     _add_slurm(parser)
     parser.set_defaults(run=_tune, overrides=None)
 
 
 def _add_slurm(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("on SLURM", "The defaults of `gesso slurm submit` hold here, too.")
+    group = parser.add_argument_group("on SLURM", "The site defaults of `gesso slurm submit` apply here, too.")
     group.add_argument("--slurm", action="store_true", help="queue the sweep as one job, with Ray on its nodes")
     add_options(group, cores_of="each node")
 
@@ -94,7 +100,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         from tune.sweep import open_sweep
 
         if arguments.overrides or arguments.config:
-            raise ValueError("--resume goes on as it began: leave out the recipe and its options")
+            raise ValueError("--resume continues with the sweep's own recipe: leave out the recipe and its options")
         sweep = open_sweep(arguments.resume)
     else:
         sweep = prepare(arguments)
@@ -109,7 +115,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> Any:
-    """Checks what was asked for, and writes the sweep's folder.
+    """Checks a sweep and writes its folder.
 
     Raises:
         ValueError, FileNotFoundError: one line; nothing was written.
@@ -158,7 +164,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
     )
     check_sweep(sweep, space)
-    # A trial that is killed goes on from its last report, and shows how each report looked.
+    # A killed trial continues from its last report, and each report has its pictures.
     for part in (cli.config.checkpoints, cli.config.previews):
         part.every_kimg = min(part.every_kimg, evaluation.every_kimg)
     try:
@@ -172,7 +178,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
 
 
 def conduct(sweep: Any, address: str | None, *, nodes: int = 1) -> int:
-    """Runs a sweep to its end, and says what came of it."""
+    """Runs a sweep, writes its report and prints a summary; returns the exit code."""
     from tune.drive import cluster, run
     from tune.outcome import conclude, summary
     from tune.page import write_page
@@ -185,7 +191,7 @@ def conduct(sweep: Any, address: str | None, *, nodes: int = 1) -> int:
     write_page(sweep, outcome)
     print(summary(sweep, outcome))
     if not outcome.over:
-        print(f"stopped; go on with: {sweep.resume_command()}", file=sys.stderr)
+        print(f"stopped; continue with: {sweep.resume_command()}", file=sys.stderr)
         return 130
     return 0 if outcome.chosen else 1
 

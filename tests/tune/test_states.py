@@ -12,8 +12,8 @@ from launch.checkpoints import layout
 from launch.runs.folder import RunFolder
 from launch.training.training import Training
 from tests.launch.identity import assert_identical, training_state
-from tune.handed import Handed
 from tune.journal import Journal, Report
+from tune.kept import KeptStates
 from tune.reporting import Reporting
 from tune.schedule import scheduler
 from tune.search import Search
@@ -26,7 +26,7 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path) -> None:
     kept: list[Path] = []
 
     def keep(report: Report) -> None:
-        kept.append(Handed(tmp_path / "parent").take(report.images_seen, tmp_path / f"state-{len(kept)}"))
+        kept.append(KeptStates(tmp_path / "parent").take(report.images_seen, tmp_path / f"state-{len(kept)}"))
 
     def train(
         name: str, state: Path | None = None, tell: Callable[[Report], None] = lambda report: None, **more: float
@@ -45,7 +45,7 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path) -> None:
         return tmp_path / name
 
     parent = train("parent", tell=keep)
-    assert Handed(parent).images_seen() == [160, 240]
+    assert KeptStates(parent).images_seen() == [160, 240]
     assert [report.images_seen for report in Journal(parent).read()] == [80, 160, 240]
     # The clone changes the learning rate, and stops where it began: all but that is what the parent was.
     clone = train("clone", kept[1], run__kimg=0.16, model__generator_lr=0.001)
