@@ -1,4 +1,4 @@
-"""What a shard set is: shards, sample counts, byte offsets, checksums.
+"""The manifest of a shard set: shards, sample counts, byte offsets, checksums.
 
 A shard set is a folder with a ``manifest.json``, one ``<split>.index.npy`` per split, and (unless the shards stay
 where they are, see ``gesso shards index``) the WebDataset tars themselves. Any WebDataset reader can read the tars;

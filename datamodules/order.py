@@ -1,4 +1,4 @@
-"""Which sample stands at which position of training: a pure function of (seed, position), with no state and no I/O.
+"""The order of samples: (seed, position) -> sample, as a pure function with no state and no I/O.
 
 Positions count the samples of all ranks from the first one of training: position ``t`` of N samples is sample number
 ``t mod N`` of epoch ``t div N``. A global batch of G is G positions in a row; of W ranks, rank r takes every W-th of
@@ -25,12 +25,12 @@ _SHARDS, _WINDOW, _CLASSES, _MEMBERS, _UNIFORMS = range(5)
 
 
 class SampleOrder(Protocol):
-    """What a stream asks of an order."""
+    """The interface of an order of samples."""
 
     samples: int
 
     def locate(self, positions: np.ndarray) -> np.ndarray:
-        """Positions, int64 [n], any mix of epochs, to samples (rows of the split's index), int64 [n]."""
+        """Maps positions (int64 [n], of any epochs) to samples (rows of the split's index, int64 [n])."""
         ...
 
 
@@ -99,7 +99,7 @@ class _ShuffledShards(NamedTuple):
 
 
 class SequentialOrder:
-    """The samples as they lie in the shards, or ``limit`` of them evenly spaced; for evaluation."""
+    """The samples in the order of the shards, or ``limit`` of them evenly spaced; for evaluation."""
 
     def __init__(self, samples: int, limit: int | None = None) -> None:
         self.samples = samples

@@ -252,7 +252,7 @@ class ShardData(L.LightningDataModule):
     # ---- streams ----------------------------------------------------------------------------------------------------
 
     def training_order(self) -> SampleOrder:
-        """Which sample stands at which position of training."""
+        """The order of the training samples."""
         if self.balanced:
             return BalancedOrder(np.asarray(self.manifest.index("train")["label"]), self.seed)
         return self._shuffled("train")

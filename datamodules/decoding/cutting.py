@@ -6,7 +6,7 @@ from datamodules.decoding.jpeg import EOI, HUFFMAN_TABLES, RESTARTS, Box, JpegFr
 
 
 def cut(data: bytes, frame: JpegFrame, box: Box, margin: int) -> Piece:
-    """What has to be decoded of a JPEG for a box of it with a margin, in pixels."""
+    """The part of a JPEG to decode for a box of it with a margin, in pixels."""
     restarts = data.find(RESTARTS, frame.at, frame.at + HUFFMAN_TABLES)
     if restarts >= 0:
         from datamodules.decoding.restart import between_markers

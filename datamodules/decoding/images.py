@@ -247,7 +247,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """From the embedded profile's colours to sRGB; to mode L or RGB."""
+    """Converts from the embedded profile's colours to sRGB, in mode L or RGB."""
     foreign = _foreign_profile(profile)
     if foreign is not None:
         try:

@@ -24,7 +24,7 @@ Span = tuple[int, int, int]
 
 
 class _Descriptor:
-    """An open file that closes when nobody holds it any more."""
+    """An open file that is closed with its last reference."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
@@ -120,7 +120,7 @@ class ShardReader:
         return data
 
     def _spans(self, samples: np.ndarray, offset: str, length: str) -> list[Span]:
-        """Where parts of samples lie that have these columns in the index."""
+        """The location of those parts of samples that have these columns in the index."""
         rows = self.index[samples]
         shards = np.searchsorted(self._ends, samples, side="right")
         return list(zip(shards.tolist(), rows[offset].tolist(), rows[length].tolist(), strict=True))

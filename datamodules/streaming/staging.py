@@ -91,7 +91,7 @@ def _copy(source: Path, copy: Path, size: int) -> None:
 
 
 def staged_folder(manifest: Manifest, root: str | os.PathLike[str]) -> Path:
-    """Where the copies of a set lie below ``root``: by its contents, so that all jobs on a node share them."""
+    """The folder of a set's copies below ``root``, named by its contents, so that all jobs on a node share them."""
     return Path(root) / f"gesso-{manifest.fingerprints['train'][:20]}"
 
 

@@ -1,4 +1,4 @@
-"""From an encoded image to a row of a batch: crop, resize, flip, colour jitter.
+"""Turns an encoded image into a row of a batch: crop, resize, flip, colour jitter.
 
 All chances are drawn from the row of random numbers that belongs to the sample's position (``order.uniforms``), never
 from a generator, so that a resumed run sees the same crops. Resizing is bilinear with antialiasing, as torchvision's
@@ -56,7 +56,7 @@ _decoded = _Decoded()
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to each image on its way into a batch.
+    """The transforms of each image on its way into a batch.
 
     Args:
         size: side of the square that comes out, in pixels.

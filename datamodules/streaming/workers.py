@@ -36,10 +36,10 @@ Make = Callable[[int, Tensor], T]
 WorkerKind = Literal["thread", "process"]
 WORKER_KIND: WorkerKind = "process" if sys.platform == "linux" else "thread"
 
-# Blocks that whoever receives them may keep while others are being filled; of any more he gets copies.
+# Blocks that the receiver may keep while others are being filled; beyond these it gets copies.
 _LENT = 2
-#: A batch of the parent's is not lost because somebody told all of a job's processes to stop.
-_UNHEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+#: Signals that workers ignore: a stop sent to all of a job's processes must not lose a batch of the parent.
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _buffers = Buffers()
 
@@ -147,7 +147,7 @@ class _Worker:
             self._pipe.send((block, number))
 
     def answer(self) -> Any:
-        """What ``make`` returned for the oldest order that has not been answered."""
+        """The result of ``make`` for the oldest order that has not been answered."""
         try:
             done, answer = self._pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -178,7 +178,7 @@ def _serve(make: Make[Any], blocks: np.ndarray, orders: Any) -> NoReturn:
     """The fork's whole life."""
     status = 1
     try:
-        for number in _UNHEEDED:
+        for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         # What is the parent's stays as it is: looked at by the collector, its pages would be copied one by one.
         gc.freeze()

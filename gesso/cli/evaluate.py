@@ -170,7 +170,7 @@ def _score(evaluator: Evaluator, data: ShardData, device: torch.device, *, prepa
 
 
 def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData) -> dict[str, Any]:
-    """What makes a number comparable: stands beside it wherever it goes."""
+    """The facts that make a number comparable, which are printed and saved with it."""
     from launch.evaluation.driver import stream_of
 
     beside: dict[str, Any] = {"samples": evaluator.num_samples, "extractor": arguments.extractor}

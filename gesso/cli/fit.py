@@ -70,7 +70,7 @@ def parse(argv: Sequence[str], *, command: str = "") -> Training:
             # Asked for twice, the last one holds, and it holds at its own place.
             overrides.pop(option, None)
             overrides[option] = value
-    # The ranks of one training share a folder: who starts them says which.
+    # The ranks of one training share a folder, which the process that starts them passes on.
     folder = os.environ.get("GESSO_RUN")
     return Training(
         recipes,

@@ -23,7 +23,7 @@ class Offer(NamedTuple):
 
 
 def offers(group: str) -> list[Offer]:
-    """What installed packages declare under an entry-point group; their code is not imported."""
+    """The entry points that installed packages declare in a group; their code is not imported."""
     found = {
         Offer(point.name, point.value, point.dist.name if point.dist else "?") for point in entry_points(group=group)
     }

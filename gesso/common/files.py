@@ -58,7 +58,7 @@ def writing_whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
-    """Writes text (as UTF-8) or bytes; nobody ever reads half a file, and killed meanwhile, the one before stays.
+    """Writes text (as UTF-8) or bytes; readers never see half a file, and after a kill the earlier file stays.
 
     Raises:
         OSError: see ``writing_whole``.

@@ -75,7 +75,7 @@ class Checkpoints(Checkpoint):
         """Makes ``monitor`` a metric's full name, and ``mode`` the way in which it gets better.
 
         Raises:
-            ValueError: nobody will ever measure it, or ``mode`` contradicts it.
+            ValueError: the metric is never measured, or ``mode`` contradicts it.
         """
         evaluation = find(trainer, Evaluation)
         if self.monitor is None or evaluation is None:

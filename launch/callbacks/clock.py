@@ -70,7 +70,7 @@ class Clock(L.Callback):
         self.seconds, self._tick = self.seconds + now - self._tick, now
         module = family_of(pl_module)
         data = data_of(trainer)
-        if data is not None:  # a plain loader, in somebody's own script
+        if data is not None:  # else a plain loader of a user's own script
             data.consumed(batch["position"])
         if self.due(self.log_every, module):
             self._log(trainer, module)

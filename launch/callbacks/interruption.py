@@ -26,7 +26,7 @@ class Interruption(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            # The command line listens already; a Trainer in somebody's own script does so from here on.
+            # The command line listens already; a Trainer in a user's own script does so from here on.
             self._listening.enter_context(listening())
             silence_signals(trainer)
 

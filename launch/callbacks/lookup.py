@@ -1,4 +1,4 @@
-"""What belongs to a trainer: its run folder, and its callbacks by their class."""
+"""Finds a trainer's run folder, and its callbacks by their class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=L.Callback)
 
 
 def run_folder(trainer: L.Trainer) -> RunFolder:
-    """The run that this trainer trains."""
+    """The run folder of the trainer."""
     return RunFolder(Path(trainer.default_root_dir))
 
 
@@ -25,5 +25,5 @@ def family_of(module: L.LightningModule | None) -> ImageFamily:
 
 
 def find(trainer: L.Trainer, kind: type[C]) -> C | None:
-    """The trainer's callback of this kind."""
+    """The trainer's first callback of this class; None if it has none."""
     return next((callback for callback in callbacks_of(trainer) if isinstance(callback, kind)), None)

@@ -16,7 +16,7 @@ from launch.checkpoints import layout
 class BackgroundIO(CheckpointIO):
     """Lightning's way to a checkpoint folder: training waits for the copy to host memory, a thread does the rest.
 
-    There is one thread, and one copy at a time: who saves again waits for the last one to be on the disk.
+    There is one thread, and one copy at a time: the next save waits until the last one is on the disk.
     What went wrong in the thread is raised by the next call here.
     """
 

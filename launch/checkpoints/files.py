@@ -60,7 +60,7 @@ def _marker(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a checkpoint is written before it is renamed: always the same place, so that ``recover`` finds it."""
+    """The folder in which a checkpoint is written before it is renamed; fixed, so that ``recover`` finds it."""
     return path.with_name(path.name + ".partial")
 
 

@@ -10,7 +10,7 @@
         extra.safetensors       any other tensor, such as a callback's
         complete.json           size and SHA-256 of each of these; without it, the folder is no checkpoint
 
-It is written aside and renamed, and read without unpickling anything.
+It is written under a temporary name and renamed, and read without unpickling anything.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def upscale(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def save_png(image: np.ndarray, path: Path) -> Path:
-    """Writes uint8 [H, W], [H, W, 1] or [H, W, 3]; aside and renamed, so that nobody ever reads half a picture.
+    """Writes uint8 [H, W], [H, W, 1] or [H, W, 3]; readers never see half a picture.
 
     Raises:
         OSError: it cannot be written; the file that was there before stays.

@@ -25,7 +25,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every picture.
+    """The options of a stylisation, for every picture.
 
     Args:
         styles: [1, 3, H, W] in [-1, 1] each; none for a run that was trained for styles of its own.

@@ -21,11 +21,11 @@ SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What became of a video.
+    """The result of stylising a video.
 
     Attributes:
-        frames: how many.
-        seconds: how long it is.
+        frames: number of frames.
+        seconds: length.
         flicker: warping error of what was written, before encoding; see ``TemporalConsistency``. NaN when no two
             frames could be compared.
         flicker_raw: the same of the frames as they were stylised.
@@ -47,7 +47,7 @@ def stylize_video(
     smooth: float,
     progress: Callable[[int, int | None], None],
 ) -> VideoReport:
-    """A video in another style, with its sound, timestamps and size; memory does not grow with its length.
+    """Stylises a video, and keeps its sound, timestamps and size; memory does not grow with its length.
 
     Args:
         source: the video.

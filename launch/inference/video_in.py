@@ -35,7 +35,7 @@ SLACK = 0.1
 SCALING = (
     Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 )
-#: FFmpeg's number for a matrix, transfer curve or primaries that nobody has named.
+#: FFmpeg's number for a matrix, transfer curve or primaries that the file does not name.
 UNSPECIFIED = 2
 
 
@@ -202,7 +202,7 @@ class VideoReader:
         return not formats.isdisjoint(self.container.format.name.split(","))
 
     def _declared(self) -> float | None:
-        """How long the file says that it is, in seconds: its video, or where only that is known, all of it."""
+        """The length that the file declares, in seconds: of its video or, if only that is given, of the whole file."""
         if self.video.duration:
             return float(self.video.duration * self.time_base)
         return self.container.duration / 1_000_000 if self.container.duration else None
@@ -230,7 +230,7 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
     """A decoded frame as uint8 [height, width, 3], whatever its matrix, range, depth and size."""
     matrix = None
     if frame.colorspace == UNSPECIFIED:
-        # As players guess: who names no matrix means the one of his screen's size.
+        # As players do: without a named matrix, the size decides.
         matrix = Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
     rgb = frame.reformat(width, height, "rgb24", src_colorspace=matrix, interpolation=SCALING)
     return np.asarray(rgb.to_ndarray(), np.uint8)

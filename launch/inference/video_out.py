@@ -35,7 +35,7 @@ CRF = 18
 
 
 class VideoWriter:
-    """H.264 in MP4, written aside and renamed when it is whole: an exception leaves what was there before.
+    """Writes H.264 in MP4 under a temporary name, and renames it at the end: an exception leaves an earlier file.
 
     Sides of odd length cannot be halved as 4:2:0 demands: such videos are 4:4:4, at their full size (VLC, mpv and
     Chrome show them; some telephones do not). The pixels' shape and the names of primaries and transfer curve go from

@@ -1,4 +1,4 @@
-"""The files of a rating: written whole, and read with suspicion: scores come back from other people's machines."""
+"""The files of a rating. Scores come from other people's machines, so every part of them is checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: Of one JSON file: a rater's scores are a few kB, the largest key a few MB.
+#: Most bytes of a JSON file: a rater's scores are a few kB, the largest key a few MB.
 MAX_BYTES = 64_000_000
 
 #: Scores are whole numbers from 1 to this.
@@ -19,7 +19,7 @@ BEST = 5
 
 @dataclass(frozen=True)
 class Item:
-    """What one id of a page stands for.
+    """The meaning of one id of a page.
 
     Args:
         method: what made the picture.
@@ -32,7 +32,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Key:
-    """Which method made which picture of a page; the page itself does not say."""
+    """The key of a page: which method made which picture, which the page itself does not show."""
 
     page: str
     question: str
@@ -54,7 +54,7 @@ class Sheet:
 
 
 def key_of(page: Path) -> Path:
-    """Where the key of a page lies: ``rate.key.json`` beside ``rate.html``."""
+    """The path of a page's key: ``rate.key.json`` beside ``rate.html``."""
     return page.with_suffix(".key.json")
 
 
@@ -119,7 +119,7 @@ def _entry(file: Path, entry: object) -> tuple[str, int]:
 
 
 def _moment(file: Path, saved: object) -> datetime:
-    """When a file was saved; one that does not say is older than all others."""
+    """The time at which a file was saved; without one, the file counts as the oldest."""
     if saved is None:
         return datetime.min.replace(tzinfo=UTC)
     try:

@@ -1,4 +1,4 @@
-"""The rating page: pictures beside what methods made of them, in one HTML file that needs nothing else.
+"""The rating page: contents beside the methods' results, in one self-contained HTML file.
 
 Blind: a picture's id is a digest, the pictures carry no names, their order in the page is that of the ids, and only
 the key beside the page knows which method made which.
@@ -40,14 +40,14 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What to put on a page.
+    """The content of a rating page.
 
     Args:
         content: a folder of pictures.
         methods: by name, folders with the stylised pictures under the same names (the suffix may differ).
         style: one picture, or a folder with one for each content under the same name; None shows none.
         question: what raters answer.
-        num: so many of the content's pictures, drawn with ``seed``; None: all.
+        num: number of the content's pictures, drawn with ``seed``; None: all.
         size: longer side of the embedded pictures in pixels, at most.
     """
 
@@ -209,7 +209,7 @@ def _styles(style: Path | None, stems: list[str]) -> dict[str, Path]:
 
 
 def _keep_other_keys(file: Path, key: Key) -> None:
-    """Without its key, a page's scores are worth nothing."""
+    """Refuses to overwrite the key of another page, whose scores are worthless without it."""
     if file.exists() and read_key(file).page != key.page:
         raise ValueError(
             f"{file}: the key of another page, whose scores could not be read without it: "

@@ -1,13 +1,13 @@
-"""What people's scores say about methods: means, paired differences, and how far they may be off.
+"""Statistics of people's scores: each method's mean, paired differences, and their 95 % intervals.
 
-Somebody's ratings are not independent: a picture that is hard to stylise gets low scores from everyone, so that ten
+Ratings are not independent: a picture that is hard to stylise gets low scores from everyone, so that ten
 people on one picture say far less than ten pictures. Every interval here is therefore a t-interval over *pictures*: the
 scores of one picture are averaged first, and each picture counts once. Such an interval from the means of independent
 groups keeps its 95 % when the groups' variances differ (pictures with few and with many raters), and from few groups
 as well, where a bootstrap over pictures is too narrow: Ibragimov and Müller 2010, "t-Statistic Based Correlation and
 Heterogeneity Robust Inference", Journal of Business & Economic Statistics 28(4), resting on Bakirov and Székely 2005.
 
-It speaks of other pictures and the same raters: that other people have another taste is not in it (Judd, Westfall and
+The interval covers other pictures and the same raters, without the variation between people (Judd, Westfall and
 Kenny 2012, "Treating stimuli as a random factor in social psychology", on what that would take).
 """
 
@@ -53,7 +53,7 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher ``method`` is rated than ``other``, by the same people on the same pictures."""
+    """The mean difference in score between ``method`` and ``other``, by the same people on the same pictures."""
 
     method: str
     other: str
@@ -93,7 +93,7 @@ def by_method(rated: Sequence[Rating]) -> list[MethodScore]:
 
 
 def differences(rated: Sequence[Rating], methods: Sequence[str]) -> list[Difference]:
-    """Each pair of methods that somebody rated on the same picture; the intervals are not corrected for many pairs.
+    """The difference of each pair of methods rated on common pictures; intervals are not corrected for many pairs.
 
     The difference is taken within a person and a picture, so that neither a strict rater nor a hard picture counts
     for or against a method, even when a rater did not come to the end.

@@ -1,4 +1,4 @@
-"""The report: a run folder told on one self-contained HTML page."""
+"""The report of a run, as one self-contained HTML page."""
 
 from launch.report.page import write_report
 

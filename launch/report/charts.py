@@ -26,7 +26,7 @@ COLOURS = 6
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, and where it has one the standard deviation about it."""
+    """A curve, with its standard deviation if it has one."""
 
     label: str
     points: Points

@@ -1,4 +1,4 @@
-"""Which charts and tables the numbers of a run make."""
+"""The charts and tables of a run's metrics and losses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def metric_table(metrics: list[Metric]) -> Html:
 
 
 def evaluation_table(record: Record) -> Html:
-    """What ``gesso evaluate`` found in checkpoints of this run."""
+    """A table of the results of ``gesso evaluate`` for this run's checkpoints."""
     rows = []
     for result in record.evaluations:
         reference = mapping(result.get("reference"))
@@ -88,7 +88,7 @@ def loss_charts(record: Record) -> list[Chart]:
 
 
 def other_charts(record: Record) -> list[Chart]:
-    """Whatever else was logged: images/s, learning rates ..."""
+    """Charts of all other logged values: images/s, learning rates ..."""
     known = {"loss", "val", "evaluation"}
     names = [name for name in record.series if name.partition("/")[0] not in known and not specs.quantity(name)]
     return [

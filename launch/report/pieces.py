@@ -45,5 +45,5 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """A value of somebody's JSON if it is an object, else {}."""
+    """A value from JSON if it is an object, else {}."""
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""What a run folder holds, read for the report; every part of it may be missing."""
+"""Reads a run folder for the report; every part of it may be missing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Metric:
 
     @property
     def qualifier(self) -> str:
-        """What made the number: ``mobilenet_v2, 1,000 samples``."""
+        """The conditions of the measurement: ``mobilenet_v2, 1,000 samples``."""
         return ", ".join(filter(None, [self.network, f"{self.samples:,} samples" if self.samples is not None else ""]))
 
     @property
@@ -111,7 +111,7 @@ class Record:
 
 
 def measured(name: str) -> tuple[MetricSpec, Quantity] | None:
-    """The metric that a logged name such as ``kid/inception-tf`` is of; None: it is no metric, or a metric's spread."""
+    """The metric of a logged name such as ``kid/inception-tf``; None if it is no metric, or a metric's spread."""
     known = specs.quantity(name)
     if known is None or known[1].spread_of is not None or bool(known[0].network) != ("/" in name):
         return None

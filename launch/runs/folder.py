@@ -1,4 +1,4 @@
-"""The run folder: where everything about one training lies, and how it says who it is.
+"""The run folder: all files of one training.
 
 ::
 
@@ -31,22 +31,22 @@ from launch.checkpoints.files import STATE, is_complete
 
 PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdataset", "wandb", "torchmetrics", "numpy")
 
-#: Checkpoints are booked from a thread of their own.
+#: Checkpoints are recorded from a thread of their own.
 _UPDATING = threading.Lock()
 _TOKEN = secrets.token_hex(4)
 
 
 class Superseded(RuntimeError):
-    """Another process trains this run by now."""
+    """Another process has taken over this run."""
 
 
 def this_process() -> str:
-    """Says which process writes into a run's folder."""
+    """The name of this process, which run.json holds as the run's owner."""
     return f"process {os.getpid()} on {platform.node()} ({_TOKEN})"
 
 
 def slurm_attempt() -> str | None:
-    """Which start of which SLURM job this process belongs to; None outside of one."""
+    """The SLURM job of this process and its restart count, ``JOB.COUNT``; None outside of a job."""
     job = os.environ.get("SLURM_JOB_ID")
     return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', 0)}" if job else None
 
@@ -80,7 +80,7 @@ class RunFolder:
         return next(filter(is_complete, [self.checkpoints / "last", *numbered]), None)
 
     def info(self) -> dict[str, Any]:
-        """What run.json holds; {} before there is one."""
+        """The content of run.json; {} before it exists."""
         file = self.path / "run.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -96,7 +96,7 @@ class RunFolder:
             write_whole(self.path / "run.json", json.dumps({**self.info(), **fields}, indent=1))
 
     def check_owner(self) -> None:
-        """Makes sure that this process still is the one that trains this run.
+        """Checks that this process still is the run's owner.
 
         SLURM starts a job again when a node no longer answers, though its processes may live on there.
 
@@ -109,12 +109,12 @@ class RunFolder:
 
 
 def at_images(images_seen: int) -> str:
-    """The name, or its beginning, of what is kept of this moment of a training: it sorts as a number."""
+    """Images seen as 12 digits, for names of files and folders that sort by number."""
     return f"{images_seen:012d}"
 
 
 def open_run(path: str | os.PathLike[str]) -> RunFolder:
-    """The run at ``path``.
+    """Opens the run at ``path``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -126,7 +126,7 @@ def open_run(path: str | os.PathLike[str]) -> RunFolder:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint that ``path`` means: a checkpoint itself, or a run's last one.
+    """Finds the checkpoint at ``path``: a checkpoint itself, or a run's last one.
 
     Raises:
         FileNotFoundError: there is none.
@@ -148,7 +148,7 @@ def new_run_path(root: str, name: str) -> Path:
 
 
 def fresh_name(name: str, default: str) -> str:
-    """A folder's name that nobody has: ``name`` (``default`` where nothing of it can stand in one), and the time."""
+    """A new folder's name: ``name`` (``default`` if none of its characters may be used), the time and a random suffix."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or default
     # Jobs of an array start in the same second.
     return f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

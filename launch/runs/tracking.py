@@ -1,4 +1,4 @@
-"""Where numbers and pictures go: the run folder's metrics.csv and W&B."""
+"""Logs metrics and pictures to the run folder's metrics.csv and to W&B."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WandbMode = Literal["auto", "online", "offline", "disabled"]
 
 @rank_zero_only
 def say(message: str) -> None:
-    """Tells the person who trains, once for all ranks, beside what a command prints as its result."""
+    """Prints a message for the user to stderr, on the first rank alone."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -70,13 +70,13 @@ class MetricsCSV(Logger):
 
 
 class ForgivingWandb(WandbLogger):
-    """W&B, without which training goes on: its process may be gone, while metrics.csv and the pictures still grow."""
+    """W&B logger whose failures do not end training: metrics.csv and the pictures are still written."""
 
     _gone = False
 
     def __init__(self, *, id: str, known_mode: str, **options: Any) -> None:
         super().__init__(id=id, **options)
-        #: What run.json keeps, for whoever goes on.
+        #: Fields for run.json, so that a resumed run finds its W&B run.
         self.facts = {"wandb_id": id, "wandb_mode": known_mode}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -104,7 +104,7 @@ def wandb_logger(
 ) -> ForgivingWandb | None:
     """The W&B run of a training: the same one after every resume; offline where there is no key.
 
-    Where run.json has no id yet, one is drawn; whoever trains writes its ``facts`` down before training begins,
+    Where run.json has no id yet, one is drawn; the caller writes ``facts`` to run.json before training begins,
     so that a run killed at any moment goes on in W&B where it was.
     """
     known = wandb_mode(mode)
@@ -130,7 +130,7 @@ def wandb_logger(
 
 
 def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
-    """What ``auto`` means here: WANDB_MODE if set, online with a key, else offline."""
+    """Resolves the mode ``auto``: WANDB_MODE if set, online with a key, else offline."""
     if mode != "auto":
         return mode
     if chosen := os.environ.get("WANDB_MODE"):

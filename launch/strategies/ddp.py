@@ -1,4 +1,4 @@
-"""Data parallelism for several networks, each updated in its turn."""
+"""Data parallelism for several networks that are updated one after the other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MultiNetworkDDP(DDPStrategy):
         super().setup_environment()
 
     def last_words(self, reason: str) -> None:
-        """Books why this rank, which hangs, is ended, where there is a run folder."""
+        """Records in run.json why this rank, which hangs, is ended."""
         module: Any = self.lightning_module
         run = RunFolder(Path(module.trainer.default_root_dir))
         if run.info():
@@ -107,7 +107,7 @@ class MultiNetworkDDP(DDPStrategy):
 
     @contextlib.contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Backwards in here add up locally; the next one outside averages the sum."""
+        """Context manager: gradients add up locally; the next backward outside averages the sum over the ranks."""
         self._reduce = False
         try:
             yield
@@ -116,7 +116,7 @@ class MultiNetworkDDP(DDPStrategy):
 
 
 class BatchNormSync(LayerSync):
-    """Lightning's way to batch norm over all ranks."""
+    """Lightning plugin that makes batch norm use the statistics of all ranks."""
 
     def apply(self, model: Module) -> Module:
         synchronise_(model)

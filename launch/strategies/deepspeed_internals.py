@@ -18,7 +18,7 @@ from launch.strategies.fragments import Fragment
 
 
 class Engine(Protocol):
-    """What is used of ``deepspeed.DeepSpeedEngine``; its ``optimizer`` is ZeRO's, of stages 1 and 2 or of stage 3."""
+    """Type of the engine: its members that gesso uses; ``optimizer`` is that of ZeRO stages 1 and 2, or 3."""
 
     optimizer: Any
     device: torch.device
@@ -75,7 +75,7 @@ def weight_slice(parameter: Parameter) -> Tensor:
 
 
 def fragments(engine: Engine) -> list[Fragment]:
-    """What this rank holds of an engine's parameters (ZeRO stages 1 to 3)."""
+    """This rank's pieces of an engine's parameters (ZeRO stages 1 to 3)."""
     stage = engine.zero_optimization_stage()
     return list(_of_partitioned_parameters(engine) if stage == 3 else _of_flat_groups(engine))
 

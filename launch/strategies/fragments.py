@@ -1,4 +1,4 @@
-"""Where ZeRO keeps what belongs to a parameter, and how to put it together again.
+"""Maps parameters to their pieces in ZeRO's flat tensors.
 
 DeepSpeed flattens a network's parameters and gives each rank a slice of the result; fp32 masters and optimizer moments
 exist only there. A ``Fragment`` says which piece of which parameter stands where in this rank's slice. With it, whole

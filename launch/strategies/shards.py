@@ -1,4 +1,4 @@
-"""What one rank holds of a network under ZeRO, and how it becomes whole tensors and comes from them.
+"""One rank's slices of a network under ZeRO, and their conversion to and from whole tensors.
 
 Checkpoints, averages and evaluation go through here, so that none of them knows ranks or stages.
 """
@@ -58,7 +58,7 @@ class Shards:
         return piece.of(flat(piece)) if piece else torch.empty(0, device=self.engine.device)
 
     def whole(self, slices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole fp32 tensors out of the ranks' slices; every rank must call it alike."""
+        """Gathers whole fp32 tensors from the ranks' slices; all ranks must call it alike."""
         return {name: self._whole(name, piece) for name, piece in slices.items()}
 
     def _whole(self, name: str, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ranks that Lightning starts on this machine watch each other: one that dies ends all, soon, and is named.
+"""Supervision of the ranks that Lightning starts on this machine: when one dies, all others end and name it.
 
 Under torchrun the agent does this, under SLURM ``srun --kill-on-bad-exit``.
 """
@@ -61,11 +61,11 @@ class Supervision(threading.Thread):
             os._exit(1)
 
     def stop(self) -> None:
-        """Training is over: whoever ends now, may."""
+        """Stops watching: training is over, and ranks may end."""
         self._over.set()
 
     def verdict(self, error: BaseException, *, patience: float = 5.0) -> str | None:
-        """Which rank's loss lies behind ``error``; waits for it to show if a collective has failed."""
+        """The lost rank behind ``error``, in words; else None. Waits a little if a collective has failed."""
         deadline = time.monotonic() + (patience if failed_collective(error) else 0.0)
         while not self.lost and time.monotonic() < deadline:
             time.sleep(INTERVAL / 5)
@@ -178,7 +178,7 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
 
 @contextlib.contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Context manager: takes back what ranks are told by; the next training of this process is another one."""
+    """Context manager: restores the environment variables of ranks, so that the next training does not inherit them."""
     names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", LAUNCHER)
     before = {name: os.environ.get(name) for name in names}
     try:

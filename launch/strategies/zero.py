@@ -160,7 +160,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
     @contextlib.contextmanager
     def edited(self, name: str) -> Iterator[None]:
-        """Inside, the network's weights are whole and may be changed in place, alike on every rank."""
+        """Context manager: gathers the network's full weights for in-place edits; all ranks must edit alike."""
         shards = self.shards[name]
         partitioned = list(shards.parameters.values()) if shards.partitioned else []
         with import_deepspeed().zero.GatheredParameters(partitioned, modifier_rank=0, enabled=bool(partitioned)):
@@ -171,7 +171,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """Inside, every rank holds all weights, and may run the networks as often as it likes by itself."""
+        """Context manager: every rank holds all full weights, and may run the networks independently of the others."""
         partitioned = [shards for shards in self.shards.values() if shards.partitioned]
         if self._whole or not partitioned:
             yield
@@ -230,7 +230,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
 @contextlib.contextmanager
 def unhooked(handles: list[Any]) -> Iterator[None]:
-    """Takes hooks off their modules, and puts them back in their order."""
+    """Context manager: removes hooks from their modules, and restores them in their order."""
     taken = [(handle, handle.hooks_dict_ref().pop(handle.id)) for handle in handles]
     try:
         yield
@@ -249,7 +249,7 @@ def merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def import_deepspeed() -> Any:
-    """DeepSpeed, without its chatter; imported late, since it takes seconds."""
+    """Imports DeepSpeed with logging of errors alone; late, since the import takes seconds."""
     with needing("zero"):
         import deepspeed
         from deepspeed.utils import logger

@@ -27,7 +27,7 @@ AdversarialLoss = Literal["vanilla", "non_saturating", "lsgan", "wgan", "wgan_gp
 
 
 def discriminator_loss(name: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """What the discriminator (critic) minimises; see the module's table.
+    """The loss of the discriminator (critic); see the module's table.
 
     Args:
         name: the loss.
@@ -55,7 +55,7 @@ def discriminator_loss(name: AdversarialLoss, real_logits: Tensor, fake_logits: 
 
 
 def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
-    """What the generator minimises; see the module's table.
+    """The loss of the generator; see the module's table.
 
     Args:
         name: the loss.

@@ -1,4 +1,4 @@
-"""How far two pictures are apart where places count: features of an encoder, smoothness, photorealism."""
+"""Losses that compare pictures place by place: features of an encoder, smoothness, photorealism."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two pictures' styles are apart: statistics of an encoder's features, where places do not count.
+"""Style losses: distances between statistics of an encoder's features, whatever their places.
 
 All statistics are float32 islands: computed in fp32 whatever the autocast, and scaled before the products, since sums
 over a large picture overflow fp16.

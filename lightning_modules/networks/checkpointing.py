@@ -29,7 +29,7 @@ def _checkpoint(module: nn.Module, *inputs: Any) -> Any:
 
 
 class _BuffersAsTheyAre:
-    """A context, to be entered any number of times, in which a module has the buffers of the context's making."""
+    """Context manager, reusable: a module has the buffers that it had when this was made."""
 
     def __init__(self, module: nn.Module) -> None:
         self.owned = [(owner, name) for owner in module.modules() for name, _ in owner.named_buffers(recurse=False)]

@@ -1,4 +1,4 @@
-"""What a network is told beside images: labels."""
+"""Checks of a network's conditions (labels)."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class VGG19(nn.Module):
             if name.endswith("_1") and name != "relu1_1":
                 # Odd sides keep their last row and column.
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-            # In place: the weights have no gradient, so that nobody needs what was there before.
+            # In place: the weights have no gradient, so that the earlier values are not needed.
             x = F.relu(convolution(reflect(x)), inplace=True)
             if name in layers:
                 found[name] = x

@@ -1,4 +1,4 @@
-"""A stylised picture in the content's own colours (Gatys et al. 2016, "Preserving Color in Neural Style Transfer")."""
+"""Content colours in stylised pictures (Gatys et al. 2016, "Preserving Color in Neural Style Transfer")."""
 
 from __future__ import annotations
 

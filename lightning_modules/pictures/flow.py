@@ -25,7 +25,7 @@ Field = NDArray[np.float32]
 
 
 class Motion(NamedTuple):
-    """Where each place of a frame was in the frame before it.
+    """Motion of a frame: the place of each of its pixels in the frame before.
 
     Attributes:
         flow: [1, 2, H, W], pixels (x, y) to add to a place to get to where it was.
@@ -40,7 +40,7 @@ class Motion(NamedTuple):
 
 
 def motion_between(previous: Tensor, present: Tensor, *, longest: int = FLOW_SIDE) -> Motion:
-    """What moved between two frames of one video.
+    """Estimates the motion between two frames of a video.
 
     Visible is what passes the checks of Ruder et al. (2016), eqs. 5 and 6: the flows of both directions cancel, and no
     edge of a moving thing runs there.
@@ -84,7 +84,7 @@ def reduce(frame: Tensor, longest: int) -> NDArray[np.uint8]:
 
 
 def dense_flow(start: NDArray[np.uint8], end: NDArray[np.uint8]) -> Field:
-    """Where each place of ``start`` is in ``end``: [H, W] uint8 twice to [H, W, 2], pixels (x, y)."""
+    """Dense flow from ``start`` to ``end``: two images uint8 [H, W] to [H, W, 2], in pixels (x, y)."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(start, end, None)  # type: ignore[call-overload]
     return np.asarray(flow, np.float32)
 
@@ -103,7 +103,7 @@ def sample(field: NDArray[Any], flow: Field) -> Field:
 
 
 def consistent(back: Field, forth: Field) -> Field:
-    """Where ``back`` [H, W, 2] and ``forth`` agree and are smooth: [H, W], 1 or 0 (Ruder et al. 2016, eqs. 5 and 6)."""
+    """Mask [H, W], 1 where ``back`` and ``forth`` [H, W, 2] agree and are smooth (Ruder et al. 2016, eqs. 5 and 6)."""
     rows, columns = np.indices(back.shape[:2], np.float32)
     x, y = columns + back[..., 0], rows + back[..., 1]
     inside = (x >= 0) & (x <= x.shape[1] - 1) & (y >= 0) & (y <= y.shape[0] - 1)
@@ -116,7 +116,7 @@ def consistent(back: Field, forth: Field) -> Field:
 
 
 def alike(before: NDArray[np.uint8], now: NDArray[np.uint8], back: Field) -> Field:
-    """How much the places of ``now`` look as they did in ``before``: [H, W] in [0, 1]."""
+    """Similarity of ``now`` to ``before`` along the flow ``back``: [H, W] in [0, 1]."""
     # Averages of a neighbourhood: the sensor's noise is no change.
     difference = cv2.blur(np.abs(sample(before, back) - now), (3, 3)) / 255
     return np.exp(-np.square(difference / SAME_PLACE) / 2).astype(np.float32)

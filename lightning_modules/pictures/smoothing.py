@@ -1,4 +1,4 @@
-"""Videos that do not flicker: each picture is blended with the one before it, carried along by the content's motion."""
+"""Removes flicker from videos: blends each picture with the one before, warped by the content's motion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DETAIL = 3
 
 
 class TemporalSmoother:
-    """Stylised frames in, the same without flicker out, one by one: out_t = s_t + m_t λ (warp(out_{t-1}) - s_t).
+    """Removes flicker from stylised frames, one by one: out_t = s_t + m_t λ (warp(out_{t-1}) - s_t).
 
     See ``blend`` for what keeps the pictures sharp. Memory: one frame of the content and two of the style, however long
     the video is.

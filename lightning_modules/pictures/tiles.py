@@ -1,4 +1,4 @@
-"""Pictures beyond memory: overlapping tiles, of whose results each gives only what its borders did not reach."""
+"""Overlapping tiles, for pictures too large for memory: of each result, the part that no border affects is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_modules.losses.style import EPSILON
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture, in pixels: what it answers for (top to bottom, left to right), and what it has to see."""
+    """A tile of a picture, in pixels: the part of the result it gives (top to bottom, left to right), and its input."""
 
     top: int
     left: int
@@ -25,7 +25,7 @@ class Tile:
     seen_right: int
 
     def seen(self, image: Tensor, scale: int = 1) -> Tensor:
-        """What the tile sees of a map [..., H, W] that is ``scale`` times smaller than the picture."""
+        """The part that the tile sees of a map [..., H, W] that is ``scale`` times smaller than the picture."""
         return image[
             ...,
             self.seen_top // scale : -(-self.seen_bottom // scale),
