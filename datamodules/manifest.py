@@ -107,7 +107,7 @@ class Manifest:
                 f"`gesso shards build SOURCE {file.parent}`"
             )
         try:
-            raw = json.loads(file.read_text())
+            raw = json.loads(file.read_text(encoding="utf-8"))
             if raw["format"] != FORMAT:
                 raise ValueError(f"{file}: shard-set format {raw['format']!r}, this gesso reads {FORMAT}")
             splits = {

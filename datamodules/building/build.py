@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from datamodules.building.candidates import Source
 from datamodules.building.journal import Journal, fingerprint, read_item
 from datamodules.building.options import SPLITS, BuildOptions, completed, shares
 from datamodules.building.pool import Pool
 from datamodules.building.progress import Bar
 from datamodules.building.report import write_report
 from datamodules.building.samples import examine, render
-from datamodules.building.sources import Source, open_source
+from datamodules.building.sources import open_source
 from datamodules.building.tars import ShardWriter
 from datamodules.decoding.images import resized_size
 from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split, write_index
@@ -71,10 +72,9 @@ def build(
     """
     options = options or BuildOptions()
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; name a folder for the shards")
+    _check_target(folder)
     scratch = folder / ".build"
-    opened = open_source(source, scratch / "tars")
+    opened = open_source(source, scratch / "tars", folder)
     options = completed(options, opened)
     if _entries(folder) and not (folder / MANIFEST_NAME).exists() and not scratch.exists():
         raise ValueError(
@@ -93,7 +93,7 @@ class _Build:
         self.options = options
         self.pool = pool
         self.bar = bar
-        self.key = json.dumps([1, source.identity, asdict(options)])
+        self.key = json.dumps([2, source.identity, asdict(options)])
         self.scratch = folder / ".build"
 
     def run(self, overwrite: bool) -> Manifest:
@@ -110,6 +110,13 @@ class _Build:
         except ValueError:  # the source is at fault: going on would not help
             resumable = False
             raise
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # a full disk, say
+                raise
+            raise RuntimeError(
+                f"{self.scratch / 'journal.sqlite'}: damaged ({error}); remove {self.scratch} and run the same "
+                "command again"
+            ) from error
         finally:
             journal.close()
             if not resumable:
@@ -123,7 +130,7 @@ class _Build:
         channels = self.options.channels or max(journal.channels())
         splits = {name: self._write(journal, name, channels, names) for name in self._splits(journal)}
         manifest = self._manifest(journal, channels, names, splits)
-        write_report(manifest, journal)
+        write_report(manifest, journal, self.source.remarks)
         manifest.save()  # last: a folder with a manifest is complete
         return manifest
 
@@ -176,13 +183,15 @@ class _Build:
                 journal.commit()
         by_content = shares(self.options.splits or "official")
         if by_content is not None:
-            journal.drop_duplicates()
+            if not self.options.keep_duplicates:
+                journal.drop_duplicates()
             journal.split_by_digest(by_content)
         journal.commit()
         if not journal.kept():
             reasons = ", ".join(f"{count} {reason}" for reason, count in journal.dropped_by_reason().items())
             example = next((f": {name} {detail}".rstrip() for name, _, detail in journal.dropped()), "")
-            raise ValueError(f"{self.source.identity}: no image to keep ({(reasons or 'it is empty') + example})")
+            tars = "; its tars are read as 'FOLDER/*.tar'" if example.endswith(".tar") else ""
+            raise ValueError(f"{self.source.identity}: no image to keep ({(reasons or 'it is empty') + example}{tars})")
 
     def _splits(self, journal: Journal) -> list[str]:
         """The splits that got images. Of a handful of images none may fall into a small one."""
@@ -257,6 +266,21 @@ class _Build:
         for path in _entries(self.folder):
             if _OURS.fullmatch(path.name):
                 path.unlink()
+
+
+def _check_target(folder: Path) -> None:
+    """Refuses a path at which no folder can be.
+
+    Raises:
+        ValueError: names what is there instead.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise ValueError(f"{place}: is a link to nothing; name a folder for the shards")
+        if os.path.exists(place):
+            if not place.is_dir():
+                raise ValueError(f"{place}: is a file; name a folder for the shards")
+            return
 
 
 def _entries(folder: Path) -> list[Path]:

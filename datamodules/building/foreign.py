@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from datamodules.building.labels import class_names
+from datamodules.building.locations import expand_urls, open_url
 from datamodules.building.pool import Pool
 from datamodules.building.progress import Bar
-from datamodules.building.sources import expand_urls, open_url
-from datamodules.building.tars import TarScan, class_names
+from datamodules.building.report import write_index_report
+from datamodules.building.tars import LeftOut, TarScan
 from datamodules.decoding.images import BadImage, read_header
 from datamodules.manifest import INDEX_DTYPE, MANIFEST_NAME, Manifest, Shard, write_index
+from gesso.common.remote import RemoteError, is_remote
 
 
 @dataclass
@@ -25,8 +29,9 @@ class _Indexed:
     rows: np.ndarray
     labels: list[str | None]
     shapes: set[tuple[int, int, int]] = field(default_factory=set)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    without_image: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    hidden: int = 0
 
 
 def index(
@@ -38,7 +43,7 @@ def index(
 ) -> Manifest:
     """Makes a shard set of tars that stay where they are.
 
-    Images are ``.jpg``, ``.jpeg``, ``.png`` or ``.webp`` members; labels come from ``.cls`` or ``.json`` ("label" or
+    Images are members with a picture's ending; labels come from ``.cls`` or ``.json`` ("label" or
     "class"), captions from ``.txt``. Images without a readable header are left out; none is decoded.
 
     Args:
@@ -56,18 +61,24 @@ def index(
         raise ValueError(f"{folder}: is not empty; name a new folder for {MANIFEST_NAME} and the indices")
     tars = {split: _expanded(texts) for split, texts in urls.items() if texts}
     everything = [url for names in tars.values() for url in names]
+    _check_distinct(everything)
     with Bar(progress) as bar, Pool(min(workers, len(everything))) as pool:
         bar.start("index", len(everything))
         passes = []
         for result in pool.map(_index_tar, everything):
             passes.append(result)
             bar.advance(1)
-        for result in passes:
-            for key, reason in result.left_out:
-                bar.say(f"{result.shard.url}: {key} left out: {reason}")
-            if result.without_image:
-                bar.say(f"{result.shard.url}: {result.without_image} samples without an image left out")
-    return _assemble(folder, tars, passes)
+        manifest = _assemble(folder, tars, passes)
+        write_index_report(
+            manifest,
+            {result.shard.url: result.left_out for result in passes},
+            {result.shard.url: result.notes for result in passes},
+            sum(result.hidden for result in passes),
+        )
+        lost = sum(len(result.left_out) + len(result.notes) for result in passes)
+        if lost:
+            bar.say(f"{folder}: {lost:,} members left out or not understood: see {folder / 'report.txt'}")
+    return manifest
 
 
 def _assemble(folder: Path, tars: dict[str, list[str]], passes: list[_Indexed]) -> Manifest:
@@ -99,20 +110,26 @@ def _assemble(folder: Path, tars: dict[str, list[str]], passes: list[_Indexed]) 
 
 
 def _expanded(texts: Sequence[str]) -> list[str]:
-    found = []
-    for text in texts:
-        matches = expand_urls(text)
-        if not matches:
-            raise FileNotFoundError(f"{text}: no such tar")
-        found += [url if "://" in url or url.startswith("pipe:") else os.path.abspath(url) for url in matches]
-    return found
+    return [url if is_remote(url) else os.path.abspath(url) for text in texts for url in expand_urls(text)]
+
+
+def _check_distinct(urls: Sequence[str]) -> None:
+    """Refuses a tar that is there twice: its images would count double, or leak from one split into another.
+
+    Raises:
+        ValueError: names it.
+    """
+    twice = [url for url, count in Counter(urls).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]}: is named twice; a tar belongs to one split, once")
 
 
 def _index_tar(url: str) -> _Indexed:
     rows: list[tuple[int, int, int, int, int, int]] = []
     labels: list[str | None] = []
     shapes: set[tuple[int, int, int]] = set()
-    left_out: list[tuple[str, str]] = []
+    left_out: list[LeftOut] = []
+    notes: list[tuple[str, str]] = []
     try:
         with open_url(url) as stream:
             scan = TarScan(stream, url)
@@ -120,11 +137,15 @@ def _index_tar(url: str) -> _Indexed:
                 try:
                     shapes.add(read_header(data))
                 except BadImage as bad:
-                    left_out.append((sample.key, str(bad)))
+                    left_out.append(LeftOut(sample.key, bad.reason, bad.detail))
                     continue
                 rows.append((sample.offset, sample.length, -1, sample.caption_offset, sample.caption_length, len(rows)))
                 labels.append(sample.label)
+                if sample.note:
+                    notes.append((sample.key, sample.note))
+    except RemoteError:
+        raise
     except OSError as error:
         raise OSError(f"{url}: cannot be read ({error.strerror or error})") from error
     shard = Shard(url, len(rows), scan.length, scan.sha256)
-    return _Indexed(shard, np.array(rows, INDEX_DTYPE), labels, shapes, left_out, scan.without_image)
+    return _Indexed(shard, np.array(rows, INDEX_DTYPE), labels, shapes, scan.left_out + left_out, notes, scan.hidden)

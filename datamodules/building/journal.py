@@ -8,20 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.building.sources import Extent, Item, Skipped
+from datamodules.building.candidates import Extent, Item, Skipped
 from datamodules.manifest import INDEX_DTYPE, Shard
 
+_VERSION = 2  # of the tables
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS items (
     ordinal INTEGER PRIMARY KEY, item TEXT, name TEXT, label TEXT, split TEXT,
-    digest BLOB, height INTEGER, width INTEGER, channels INTEGER, reason TEXT, detail TEXT);
+    digest BLOB, height INTEGER, width INTEGER, channels INTEGER, reason TEXT, detail TEXT, note TEXT);
 CREATE TABLE IF NOT EXISTS shards (split TEXT, number INTEGER, shard TEXT, rows BLOB, PRIMARY KEY (split, number));
 """
 
@@ -37,19 +38,24 @@ class Found:
     channels: int | None = None
     reason: str | None = None
     detail: str | None = None
+    #: Why its caption is left out, where it is.
+    caption_lost: str | None = None
 
 
 class Journal:
     """The journal of one build.
 
     Args:
-        file: where it is, or will be.
+        file: where it is, or will be. One that is damaged, or of another version, is begun anew.
     """
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not _is_sound(file):
+            for name in (file.name, f"{file.name}-journal", f"{file.name}-wal", f"{file.name}-shm"):
+                file.with_name(name).unlink(missing_ok=True)
         self._db = sqlite3.connect(file)
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(f"{_SCHEMA}PRAGMA user_version = {_VERSION};")
 
     def close(self) -> None:
         self._db.close()
@@ -72,17 +78,17 @@ class Journal:
         """Takes down the candidates; returns their fingerprint."""
         digest = hashlib.sha256()
 
-        def rows() -> Iterator[tuple[int, str | None, str, str | None, str | None, str | None]]:
+        def rows() -> Iterator[tuple[int | str | None, ...]]:
             for ordinal, candidate in enumerate(candidates):
                 digest.update(_identity(candidate))
                 if isinstance(candidate, Skipped):
-                    yield ordinal, None, candidate.name, None, None, "not an image file"
+                    yield ordinal, None, candidate.name, None, None, candidate.reason, candidate.detail, None
                 else:
-                    yield ordinal, _write_item(candidate), candidate.name, candidate.label, candidate.split, None
+                    item, label, split = _write_item(candidate), candidate.label, candidate.split
+                    yield ordinal, item, candidate.name, label, split, None, None, candidate.note
 
-        self._db.executemany(
-            "INSERT INTO items (ordinal, item, name, label, split, reason) VALUES (?,?,?,?,?,?)", rows()
-        )
+        columns = "ordinal, item, name, label, split, reason, detail, note"
+        self._db.executemany(f"INSERT INTO items ({columns}) VALUES (?,?,?,?,?,?,?,?)", rows())
         return digest.hexdigest()
 
     def unscanned(self) -> int:
@@ -103,12 +109,15 @@ class Journal:
             last = rows[-1][0]
             yield [(ordinal, read_item(text)) for ordinal, text in rows]
 
-    def found(self, results: Iterable[Found]) -> None:
+    def found(self, results: Sequence[Found]) -> None:
         self._db.executemany(
             "UPDATE items SET digest=:digest, height=:height, width=:width, channels=:channels, reason=:reason, "
             "detail=:detail WHERE ordinal=:ordinal",
             [asdict(result) for result in results],
         )
+        for result in results:
+            if result.caption_lost is not None:
+                self._lose_caption(result.ordinal, result.caption_lost)
 
     def drop_duplicates(self) -> None:
         """Of every group of equal pixels, leaves all but the first by name out."""
@@ -166,6 +175,12 @@ class Journal:
         query = "SELECT reason, COUNT(*) FROM items WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"
         return dict(self._db.execute(query))
 
+    def notes(self) -> Iterator[tuple[str, str]]:
+        """(name, note) of all that is kept although something of it was not understood."""
+        yield from self._db.execute(
+            "SELECT name, note FROM items WHERE reason IS NULL AND note IS NOT NULL ORDER BY ordinal"
+        )
+
     def labels(self) -> dict[str, int]:
         """How many kept candidates each label has."""
         query = "SELECT label, COUNT(*) FROM items WHERE label IS NOT NULL AND reason IS NULL GROUP BY label"
@@ -180,6 +195,11 @@ class Journal:
         self._db.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", (split, number, text, rows.tobytes()))
         self._db.commit()
 
+    def _lose_caption(self, ordinal: int, note: str) -> None:
+        (text,) = self._db.execute("SELECT item FROM items WHERE ordinal = ?", (ordinal,)).fetchone()
+        item = _write_item(replace(read_item(text), caption=None))
+        self._db.execute("UPDATE items SET item = ?, note = ? WHERE ordinal = ?", (item, note, ordinal))
+
     def _count(self, condition: str, *values: str) -> int:
         return int(self._db.execute(f"SELECT COUNT(*) FROM items WHERE {condition}", values).fetchone()[0])
 
@@ -192,17 +212,27 @@ def fingerprint(candidates: Iterable[Item | Skipped]) -> str:
     return digest.hexdigest()
 
 
+def _is_sound(file: Path) -> bool:
+    try:
+        database = sqlite3.connect(file)
+        try:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            return bool(version == _VERSION and database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+        finally:
+            database.close()
+    except sqlite3.DatabaseError:
+        return False
+
+
 def _identity(candidate: Item | Skipped) -> bytes:
-    return (candidate.name if isinstance(candidate, Skipped) else _write_item(candidate)).encode(
-        errors="surrogateescape"
-    )
+    return (candidate.name if isinstance(candidate, Skipped) else _write_item(candidate)).encode()
 
 
 def _write_item(item: Item) -> str:
-    return json.dumps([item.name, item.image, item.label, item.split, item.caption, item.version])
+    return json.dumps([item.name, item.image, item.label, item.split, item.caption, item.version, item.note])
 
 
 def read_item(text: str) -> Item:
     """A candidate as the journal holds it."""
-    name, image, label, split, caption, version = json.loads(text)
-    return Item(name, Extent(*image), label, split, Extent(*caption) if caption else None, version)
+    name, image, label, split, caption, version, note = json.loads(text)
+    return Item(name, Extent(*image), label, split, Extent(*caption) if caption else None, version, note)

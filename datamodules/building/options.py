@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from datamodules.building.sources import Source
+from datamodules.building.candidates import Source
 from datamodules.decoding.images import PIXEL_LIMIT, ImageFormat, ResizeMode
 
 SPLITS = ("train", "val", "test")
+#: Largest ``size``: an image of it takes 300 MB.
+SIZE_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class BuildOptions:
         max_pixels: images of more pixels are dropped before they are decoded.
         classes: whether class folders (or ``.cls`` members) become labels.
         captions: whether ``.txt`` files beside the images become captions.
+        keep_duplicates: whether images with the same pixels as another are kept; all go to one split.
         restart_markers: whether JPEGs get restart markers, without loss, so that crops are decoded in part.
     """
 
@@ -43,12 +46,14 @@ class BuildOptions:
     max_pixels: int = 100_000_000
     classes: bool = True
     captions: bool = True
+    keep_duplicates: bool = False
     restart_markers: bool = False
 
     def __post_init__(self) -> None:
-        shares(self.splits or "official")
+        if self.splits is not None:
+            shares(self.splits)
         checks = {
-            f"size {self.size}: must be 1 or more": self.size is None or self.size >= 1,
+            f"size {self.size}: 1 to {SIZE_LIMIT} pixels": self.size is None or 1 <= self.size <= SIZE_LIMIT,
             f"resize {self.resize!r}: one of {', '.join(get_args(ResizeMode))}": self.resize in get_args(ResizeMode),
             f"channels {self.channels}: 1 or 3": self.channels in (None, 1, 3),
             f"format {self.format!r}: one of {', '.join(get_args(ImageFormat))}": self.format

@@ -6,26 +6,65 @@ import hashlib
 
 import numpy as np
 
+from datamodules.building.candidates import Item, Source
 from datamodules.building.journal import Found
 from datamodules.building.options import BuildOptions
-from datamodules.building.sources import Item, Source
-from datamodules.decoding.images import BadImage, encode_image, is_plain_jpeg, resize_image
+from datamodules.building.tars import CAPTION_LOST
+from datamodules.decoding.images import (
+    LONGEST_SIDE,
+    BadImage,
+    encode_image,
+    is_plain_jpeg,
+    resize_image,
+    resized_size,
+)
+from gesso.common.text import decode_text
 
 
 def examine(source: Source, options: BuildOptions, chunk: list[tuple[int, Item]]) -> list[Found]:
     """A worker's part of the scan."""
-    results = []
-    for ordinal, item in chunk:
-        try:
-            data = item.image.read()
-            image = source.decode(item, data, options.channels, options.min_size, options.max_pixels)
-        except BadImage as bad:
-            results.append(Found(ordinal, reason=bad.reason, detail=bad.detail))
-        except OSError as error:
-            results.append(Found(ordinal, reason="unreadable", detail=error.strerror or str(error)))
-        else:
-            results.append(Found(ordinal, _digest(image, options.channels), *image.shape))
-    return results
+    return [_examine(source, options, ordinal, item) for ordinal, item in chunk]
+
+
+def _examine(source: Source, options: BuildOptions, ordinal: int, item: Item) -> Found:
+    try:
+        data = item.image.read()
+        image = source.decode(item, data, options.channels, options.min_size, options.max_pixels)
+        _check_stored_size(image, options)
+    except BadImage as bad:
+        return Found(ordinal, reason=bad.reason, detail=bad.detail)
+    except OSError as error:
+        return Found(ordinal, reason="unreadable", detail=error.strerror or str(error))
+    lost = _caption_lost(item) if options.captions else None
+    return Found(ordinal, _digest(image, options.channels), *image.shape, caption_lost=lost)
+
+
+def _check_stored_size(image: np.ndarray, options: BuildOptions) -> None:
+    """Refuses an image that the shards could not hold: every format ends somewhere.
+
+    Raises:
+        BadImage: it is too large, perhaps only once it is resized.
+    """
+    height, width = image.shape[:2]
+    if options.size is not None:
+        height, width = resized_size(height, width, options.size, options.resize)
+    longest = LONGEST_SIDE[options.format or "jpg"]
+    if max(height, width) > longest:
+        raise BadImage(
+            "too large", f"{width} x {height} pixels as it would be stored; {options.format} ends at {longest}"
+        )
+    if height * width > max(options.max_pixels, (options.size or 0) ** 2):
+        raise BadImage("too large", f"{width} x {height} pixels as it would be stored, more than {options.max_pixels}")
+
+
+def _caption_lost(item: Item) -> str | None:
+    """Why the caption cannot be used, None if it can or there is none."""
+    try:
+        if item.caption is None or decode_text(item.caption.read()) is not None:
+            return None
+    except OSError as error:
+        return f"its caption is left out: {error.strerror or error}"
+    return CAPTION_LOST
 
 
 def _digest(image: np.ndarray, channels: int | None) -> bytes:
@@ -46,7 +85,7 @@ def render(
             caption = item.caption.read() if item.caption and options.captions else b""
         except (BadImage, OSError) as error:
             raise RuntimeError(f"{item.name}: changed while the build ran ({error}); run it again") from error
-        rendered.append((image, item.label, caption.decode(errors="replace").strip()))
+        rendered.append((image, item.label, (decode_text(caption) or "").strip()))
     return rendered
 
 
@@ -68,4 +107,10 @@ def _stored(source: Source, options: BuildOptions, channels: int, item: Item) ->
         return data
     image = source.decode(item, data, channels, options.min_size, options.max_pixels)
     resized = image if options.size is None else resize_image(image, options.size, options.resize)
-    return data if stays and resized is image else encode_image(resized, options.format or "jpg", options.quality)
+    if stays and resized is image:
+        return data
+    stored_as = options.format or "jpg"
+    try:
+        return encode_image(resized, stored_as, options.quality)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{item.name}: cannot be stored as {stored_as} ({error}); take it out and go on") from error

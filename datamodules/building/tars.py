@@ -1,33 +1,51 @@
 """WebDataset tars: writing one so that its bytes depend on nothing but its samples, and finding the samples in one.
 
-A sample is the run of members whose names agree up to the first dot of their last part; what follows the dot says
-what the member is. See the WebDataset format: https://github.com/webdataset/webdataset.
+See the WebDataset format: https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from datamodules.building.labels import Reading, read_cls, read_json
 from datamodules.manifest import INDEX_DTYPE, Shard
+from gesso.common.pictures import PICTURE_SUFFIXES
+from gesso.common.text import decode_text, printable
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+#: What a report says of a caption in an unknown encoding.
+CAPTION_LOST = "its caption is not UTF-8 or UTF-16 text: left out"
+
+#: First bytes of files that are often taken for plain tars -> what they are, and what unpacks them.
+_PACKED = {
+    b"\x1f\x8b": ("gzip", "gzip -d"),
+    b"BZh": ("bzip2", "bzip2 -d"),
+    b"\xfd7zXZ": ("xz", "xz -d"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
+    b"PK\x03\x04": ("zip", "unzip"),
+}
+_EXTENSIONS = tuple(suffix[1:] for suffix in PICTURE_SUFFIXES)
+# What stands between two dots of a name such as 0001.input.jpg, rather than 0001.2.jpg.
+_FIELD = re.compile(r"[A-Za-z_]+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class TarSample:
-    """Where a sample's image (and caption) lie in its tar, in bytes from its start. ``label`` as the tar spells it."""
+    """Where a sample's image (and caption) lie in its tar, in bytes from its start.
+
+    ``label`` is None where there is none; ``note`` says what of the sample was not understood.
+    """
 
     key: str
     offset: int
@@ -35,22 +53,46 @@ class TarSample:
     label: str | None
     caption_offset: int
     caption_length: int
+    note: str | None = None
+
+
+class LeftOut(NamedTuple):
+    """Something in a tar that is no sample's image, label or caption, and why."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
+class _Member(NamedTuple):
+    """A file of a sample: what follows the first dot of its name, in small letters; its place; its bytes."""
+
+    extension: str
+    offset: int
+    data: bytes
 
 
 class TarScan:
     """One pass over a tar; iterating gives its samples, each with its image's bytes.
 
+    A sample is a run of members whose names agree up to the first dot of their last part. Where that gives no image
+    (``IMG 1.2.jpg``), what follows the last dot says what a member is, and several such images are samples of their
+    own, unless words stand between the dots (``1.input.jpg``, ``1.mask.png``): gesso cannot know which is meant.
+    Members whose names begin with a dot are passed over, as webdataset does: macOS leaves a ``._NAME`` beside each.
+
     Args:
         stream: the tar's bytes; read to the end, never sought.
         name: how errors call it.
 
-    After the pass: ``length`` in bytes and ``sha256`` of the tar, and ``without_image``, how many samples had none.
+    During the pass, ``left_out`` grows by what is no part of a sample, and ``hidden`` counts members that begin with a
+    dot. After it: ``length`` in bytes and ``sha256`` of the tar.
     """
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream = _Counted(stream)
         self._name = name
-        self.without_image = 0
+        self.left_out: list[LeftOut] = []
+        self.hidden = 0
 
     @property
     def length(self) -> int:
@@ -67,41 +109,98 @@ class TarScan:
             ValueError: the tar is truncated or none; the line says at which byte.
         """
         key: str | None = None
-        parts: dict[str, tuple[int, bytes]] = {}
-        for member, content in self._members():
-            folder, _, base = member.name.rpartition("/")
+        members: list[_Member] = []
+        for entry, content in self._entries():
+            folder, _, base = entry.name.rpartition("/")
+            if base.startswith("."):
+                self.hidden += 1
+                continue
             stem, _, extension = base.partition(".")
-            if f"{folder}/{stem}" != key:
-                yield from self._sample(key, parts)
-                key, parts = f"{folder}/{stem}", {}
-            parts.setdefault(extension.lower(), (member.offset_data, content))
-        yield from self._sample(key, parts)
+            stem = f"{folder}/{stem}"
+            if stem != key:
+                if key is not None:
+                    yield from self._samples(key.lstrip("/"), members)
+                key, members = stem, []
+            members.append(_Member(extension.lower(), entry.offset_data, content))
+        if key is not None:
+            yield from self._samples(key.lstrip("/"), members)
 
-    def _sample(self, key: str | None, parts: dict[str, tuple[int, bytes]]) -> Iterator[tuple[TarSample, bytes]]:
-        if key is None:
-            return
-        image = next((parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts), None)
-        if image is None:
-            self.without_image += 1
-            return
-        caption_offset, caption = parts.get("txt", (0, b""))
-        offset, data = image
-        sample = TarSample(key.lstrip("/"), offset, len(data), _label(parts), caption_offset, len(caption))
-        yield sample, data
+    def _samples(self, key: str, members: list[_Member]) -> Iterator[tuple[TarSample, bytes]]:
+        """The samples in one run of members: nearly always one."""
+        parts = self._by_extension(key, members)
+        if not any(extension in parts for extension in _EXTENSIONS):
+            groups: dict[str, dict[str, _Member]] = {}
+            for extension, member in parts.items():
+                infix, _, last = extension.rpartition(".")
+                groups.setdefault(infix, {})[last] = member
+            pictured = [infix for infix, group in groups.items() if any(last in group for last in _EXTENSIONS)]
+            if not pictured:
+                self._leave_out(key, "no image among its members", ", ".join(sorted(parts)))
+                return
+            if len(pictured) > 1:
+                if any(_FIELD.fullmatch(infix) for infix in pictured):
+                    which = ", ".join(f"{key}.{infix}" for infix in pictured)
+                    self._leave_out(key, "several images in a sample, and none is KEY.jpg", which)
+                    return
+                for infix in pictured:
+                    yield self._sample(f"{key}.{infix}", groups.pop(infix))
+                for infix, group in groups.items():
+                    self._leave_out(f"{key}.{infix}", "no image among its members", ", ".join(sorted(group)))
+                return
+            key, parts = f"{key}.{pictured[0]}", groups.get("", {}) | parts | groups[pictured[0]]
+        yield self._sample(key, parts)
 
-    def _members(self) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    def _by_extension(self, key: str, members: list[_Member]) -> dict[str, _Member]:
+        parts: dict[str, _Member] = {}
+        for member in members:
+            if parts.setdefault(member.extension, member) is not member:
+                self._leave_out(f"{key}.{member.extension}", "in the tar twice", "the first is taken")
+        return parts
+
+    def _sample(self, key: str, parts: dict[str, _Member]) -> tuple[TarSample, bytes]:
+        """The sample of these parts, of which one at least is an image."""
+        image = next(parts[extension] for extension in _EXTENSIONS if extension in parts)
+        for extension, member in parts.items():
+            if member is not image and extension.rpartition(".")[2] in _EXTENSIONS:
+                self._leave_out(f"{key}.{extension}", "another image of a sample", f"{image.extension} is taken")
+        reading: Reading = (None, None)
+        if "cls" in parts:
+            reading = read_cls(parts["cls"].data)
+        elif "json" in parts:
+            reading = read_json(parts["json"].data)
+        label, note = reading
+        caption = parts.get("txt")
+        if caption is not None and decode_text(caption.data) is None:
+            caption, note = None, CAPTION_LOST
+        place = (caption.offset, len(caption.data)) if caption else (0, 0)
+        return TarSample(printable(key), image.offset, len(image.data), label, *place, note), image.data
+
+    def _leave_out(self, name: str, reason: str, detail: str = "") -> None:
+        self.left_out.append(LeftOut(printable(name), reason, printable(detail)))
+
+    def _entries(self) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+        """The tar's regular files."""
         last = ""
         try:
-            with tarfile.open(fileobj=self._stream, mode="r|") as tar:
+            with tarfile.open(fileobj=self._stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
                 for member in tar:
                     last = f" inside {member.name!r}, which begins at byte {member.offset}"
-                    content = tar.extractfile(member) if member.isfile() else None
-                    if content is not None:
-                        data = content.read()
-                        if len(data) < member.size:
-                            raise tarfile.ReadError("unexpected end of data")
-                        yield member, data
+                    if member.isdir():
+                        continue
+                    content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+                    if content is None:
+                        self._leave_out(member.name, "no plain file", _kind(member))
+                        continue
+                    data = content.read()
+                    if len(data) < member.size:
+                        raise tarfile.ReadError("unexpected end of data")
+                    yield member, data
         except tarfile.TarError as error:
+            packed = unpacker(self._stream.head)
+            if packed is not None:
+                raise ValueError(
+                    f"{self._name}: is packed by {packed[0]}, not a plain tar; `{packed[1]}` unpacks it"
+                ) from error
             if "unexpected end" in str(error):
                 raise ValueError(f"{self._name}: truncated: it ends at byte {self.length}{last}") from error
             raise ValueError(f"{self._name}: not a plain tar (at byte {self.length}: {error})") from error
@@ -109,6 +208,17 @@ class TarScan:
             pass
         if self.length % tarfile.BLOCKSIZE:  # tarfile takes half a header for the end
             raise ValueError(f"{self._name}: truncated: it ends at byte {self.length}, amid a header{last}")
+
+
+def unpacker(head: bytes) -> tuple[str, str] | None:
+    """What packed a file that begins with ``head``, and the command that unpacks it; None for a plain one."""
+    return next((packed for magic, packed in _PACKED.items() if head.startswith(magic)), None)
+
+
+def _kind(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return f"a link to {member.linkname}"
+    return "a sparse file" if member.issparse() else "a pipe or device"
 
 
 class ShardWriter:
@@ -166,39 +276,13 @@ class ShardWriter:
         return offset
 
 
-def class_names(found: set[str]) -> tuple[str, ...]:
-    """Names of the classes whose spellings are ``found``: numbers count from 0, anything else is sorted.
-
-    Raises:
-        ValueError: a number too large to be a class.
-    """
-    if not all(label.isdecimal() for label in found):
-        return tuple(sorted(found))
-    highest = max(map(int, found), default=-1)
-    if highest > 10_000_000:
-        raise ValueError(f"class number {highest}: that is no class; are the .cls members something else?")
-    return tuple(str(number) for number in range(highest + 1))
-
-
-def _label(parts: dict[str, tuple[int, bytes]]) -> str | None:
-    """From ``.cls``, or from "label" or "class" of ``.json``."""
-    if "cls" in parts:
-        text = parts["cls"][1].decode(errors="replace").strip()
-        return str(int(text)) if text.isdecimal() else text or None
-    try:
-        fields = json.loads(parts["json"][1]) if "json" in parts else {}
-        label = fields.get("label", fields.get("class")) if isinstance(fields, dict) else None
-    except (ValueError, RecursionError):
-        return None
-    return str(label) if isinstance(label, int | str) else None
-
-
 class _Counted(io.RawIOBase):
     """A stream that counts and sums the bytes that pass."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.length = 0
+        self.head = b""  # the first bytes
         self.sum = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
@@ -212,6 +296,7 @@ class _Counted(io.RawIOBase):
         return self.length
 
     def _passed(self, data: bytes) -> bytes:
+        self.head = self.head or data[:8]
         self.length += len(data)
         self.sum.update(data)
         return data

@@ -27,6 +27,9 @@ ImageFormat = Literal["jpg", "png", "webp"]
 #: PIL refuses images above this many pixels whatever we ask, so no limit of ours may exceed it.
 PIXEL_LIMIT = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
+#: Longest side that a format can hold, in pixels.
+LONGEST_SIDE: dict[ImageFormat, int] = {"jpg": 65_500, "png": 2**31 - 1, "webp": 16_383}
+
 #: Formats that PIL may try. Not all it knows: opening an EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 

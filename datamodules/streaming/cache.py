@@ -7,25 +7,25 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
-from datamodules.assets.fetching import cache_folder
+from datamodules.assets.fetching import cache_folder, writing_to_cache
 from datamodules.manifest import Shard
 from gesso.common.files import replacing
+from gesso.common.remote import open_remote
 
 #: Environment variable: most gigabytes of shards that a node keeps.
 LIMIT_VARIABLE = "GESSO_SHARD_CACHE_GB"
 _DEFAULT_LIMIT_GB = 200.0
-_ATTEMPTS = 3
+_FETCHES = 2  # of a shard whose bytes are not the manifest's
 _CHUNK = 1 << 20
 # A partial download this old belongs to a process that is gone.
 _STALE_SECONDS = 24 * 3600
 
 
 class ShardCache:
-    """Fetches shards through webdataset's opener (http, https, pipe, gs, hf ...) into a folder.
+    """Fetches shards (http, https, pipe, gs, hf ...) into a folder.
 
     Files are named by their content, so that data sets and runs share them. The ones longest unused go first.
 
@@ -46,6 +46,8 @@ class ShardCache:
             os.utime(file)
         except FileNotFoundError:
             return None
+        except OSError:  # a cache that others filled, read-only here
+            return file if file.is_file() else None
         return file
 
     def fetch(self, shard: Shard, url: str) -> Path:
@@ -59,8 +61,7 @@ class ShardCache:
         if known is not None:
             return known
         file = self._file(shard)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
+        with writing_to_cache(file.parent), FileLock(f"{file}.lock"):
             if not file.is_file():
                 self._make_room(shard.bytes)
                 _download(url, shard, file)
@@ -94,13 +95,8 @@ class ShardCache:
 def _download(url: str, shard: Shard, file: Path) -> None:
     """Brings ``url`` to ``file``, whole and checked or not at all."""
     with replacing(file) as partial:
-        for attempt in range(_ATTEMPTS):
-            try:
-                found = _copy(url, partial)
-            except OSError as error:
-                if attempt == _ATTEMPTS - 1 or _is_local(error):
-                    raise OSError(f"{url}: cannot be fetched to {file.parent} ({error})") from error
-                continue
+        for _ in range(_FETCHES):
+            found = _copy(url, partial)
             if found == (shard.bytes, shard.sha256):
                 return
         raise ValueError(
@@ -111,21 +107,13 @@ def _download(url: str, shard: Shard, file: Path) -> None:
 
 def _copy(url: str, partial: Path) -> tuple[int, str]:
     """Copies and returns the number of bytes and their sha256."""
-    from webdataset.gopen import gopen  # heavy, and local data does not need it
-
     size, digest = 0, hashlib.sha256()
-    stream: Any = gopen(url)
-    with stream, partial.open("wb") as out:
+    with open_remote(url) as stream, partial.open("wb") as out:
         while chunk := stream.read(_CHUNK):
             out.write(chunk)
             digest.update(chunk)
             size += len(chunk)
     return size, digest.hexdigest()
-
-
-def _is_local(error: OSError) -> bool:
-    """Whether it was our own disk that failed: webdataset's pipes raise errors without an errno."""
-    return error.errno is not None
 
 
 def _limit_from_environment() -> float:

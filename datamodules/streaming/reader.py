@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import numpy as np
 
 from datamodules.manifest import Manifest
 from datamodules.streaming.cache import ShardCache
+from gesso.common.remote import local_path
+from gesso.common.text import decode_text
 
 # Open at a time; the usual limit of a process is 1024, and others of its files need room as well.
 _MAX_OPEN = 256
@@ -58,7 +58,7 @@ class ShardReader:
         check_pipes(manifest, split, allow_pipe)
         self._shards = manifest.split(split).shards
         self._urls = [manifest.resolve(shard.url) for shard in self._shards]
-        self._remote = any(_local_path(url) is None for url in self._urls)
+        self._remote = any(local_path(url) is None for url in self._urls)
         self._cache = cache
         self._ends = np.cumsum([shard.samples for shard in self._shards])
         self._root = manifest.root
@@ -91,9 +91,9 @@ class ShardReader:
         return self.read(self._spans(np.array([sample]), "offset", "length")[0])
 
     def captions(self, samples: np.ndarray) -> list[str]:
-        """The samples' captions, empty where there is none; raises like ``read``."""
+        """The samples' captions, empty where there is none or it is no text; raises like ``read``."""
         spans = self._spans(samples, "caption_offset", "caption_length")
-        return [self.read(span).decode("utf-8", "replace") for span in spans]
+        return [(decode_text(self.read(span)) or "").strip() for span in spans]
 
     def where(self, sample: int) -> str:
         """The sample's place, for messages."""
@@ -142,14 +142,14 @@ class ShardReader:
         try:
             return _Descriptor(path)
         except FileNotFoundError:
-            if _local_path(self._urls[shard]) is None:
+            if local_path(self._urls[shard]) is None:
                 return _Descriptor(self._path(shard))  # evicted just now
             raise FileNotFoundError(
                 f"{path}: this shard is missing; copy or build it again (`gesso shards verify {self._root}`)"
             ) from None
 
     def _path(self, shard: int) -> Path:
-        local = _local_path(self._urls[shard])
+        local = local_path(self._urls[shard])
         if local is not None:
             return local
         with self._lock:
@@ -175,13 +175,3 @@ def _read_ahead(file: int, offset: int, length: int) -> None:
     """Asks the kernel for a part of a file, and does not wait."""
     if hasattr(os, "posix_fadvise"):  # Linux has it, macOS has not
         os.posix_fadvise(file, offset, length, os.POSIX_FADV_WILLNEED)
-
-
-def _local_path(url: str) -> Path | None:
-    """The file that a path or ``file:`` URL names, None for anything that must be fetched."""
-    if url.startswith("pipe:"):
-        return None
-    parsed = urlparse(url)
-    if parsed.scheme == "file":
-        return Path(url2pathname(parsed.path))
-    return None if parsed.scheme else Path(url)

@@ -25,8 +25,9 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder of images at any depth (its first folders are the classes; a .txt beside an image is its "
-        "caption), tars (path, 'glob*.tar', '{000..009}.tar', URL), or a data set by name (`gesso fetch --list`)",
+        help="a folder or zip of images at any depth (its first folders are the classes, unless StyleGAN's "
+        "dataset.json has the labels; a .txt beside an image is its caption), tars (path, 'glob*.tar', "
+        "'{000..009}.tar', URL), or a data set by name (`gesso fetch --list`)",
     )
     parser.add_argument("out", metavar="OUT", help="a new folder for the shards")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="default: leave images as large as they are")
@@ -53,6 +54,7 @@ def _add_build(verbs: argparse._SubParsersAction) -> None:
         "--max-pixels", type=int, default=100_000_000, metavar="N", help="drop images of more (default 100 million)"
     )
     parser.add_argument("--no-classes", action="store_true", help="class folders (or .cls members) are no labels")
+    parser.add_argument("--keep-duplicates", action="store_true", help="keep images with the same pixels as another")
     parser.add_argument("--no-captions", action="store_true", help="leave captions out")
     parser.add_argument(
         "--restart-markers",
@@ -112,6 +114,7 @@ def _build(arguments: argparse.Namespace) -> int:
         max_pixels=arguments.max_pixels,
         classes=not arguments.no_classes,
         captions=not arguments.no_captions,
+        keep_duplicates=arguments.keep_duplicates,
         restart_markers=arguments.restart_markers,
     )
     workers = _workers(arguments)
@@ -120,7 +123,7 @@ def _build(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"gesso: {arguments.out}: run the same command again to go on from here", file=sys.stderr)
         raise
-    print((manifest.root / "report.txt").read_text(), end="")
+    print((manifest.root / "report.txt").read_text(encoding="utf-8"), end="")
     _next(arguments.out)
     return 0
 

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+
+# Those of UTF-32 first: its little-endian one begins like UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
 
 def one_line(message: object) -> str:
     """A message, or an exception's, without line breaks or repeated spaces; an empty exception's is its kind."""
@@ -24,3 +35,26 @@ def binary_size(count: float | None) -> str:
         if count < 1024 or unit == "GiB":
             break
     return f"{count:.2f} {unit}" if count < 10 else f"{count:.1f} {unit}"
+
+
+def printable(name: str) -> str:
+    """A file name as text that any UTF-8 file can hold: bytes that are no UTF-8 come as ``\\xNN``.
+
+    >>> printable("caf\\udce9")
+    'caf\\\\xe9'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def decode_text(data: bytes) -> str | None:
+    """The text of a stranger's file: UTF-8, or UTF-16 or 32 behind their marks; without its mark. None: none of these.
+
+    >>> decode_text(b"\\xef\\xbb\\xbfcat"), decode_text("cat".encode("utf-16")), decode_text(b"caf\\xe9")
+    ('cat', 'cat', None)
+    """
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text

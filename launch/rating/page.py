@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.building.sources import IMAGE_SUFFIXES
 from datamodules.decoding.images import BadImage, encode_image, read_image
 from gesso.common.files import write_all_whole
+from gesso.common.pictures import is_picture
 from launch.rating.files import Item, Key, key_of, read_key
 
 HERE = Path(__file__).parent
@@ -167,7 +167,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in IMAGE_SUFFIXES:
+        if is_picture(file):
             if file.stem in found:
                 raise ValueError(f"{file}: there is a {found[file.stem].name} as well, and names must be unique")
             found[file.stem] = file

@@ -337,7 +337,7 @@ def test_one_line_for_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([str(tmp_path / "nowhere"), str(out)], "nowhere: no such folder"),
         ([str(empty), str(out)], "it is empty"),
         ([str(bad), str(out)], "1 undecodable: x.jpg"),
-        ([str(full), str(full)], "is not empty"),
+        ([str(full), str(full)], "both source and target"),
         ([str(full), str(full / "a" / "0000.png")], "is a file"),
         ([str(full), str(out), "--size", "0"], "size 0"),
         ([str(full), str(out), "--splits", "80-20"], "80/10/10"),

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from datamodules.building.foreign import index
-from datamodules.building.tars import TarScan, class_names
+from datamodules.building.labels import class_names
+from datamodules.building.tars import TarScan
 from datamodules.manifest import Manifest
 from gesso.cli.main import main
 
@@ -171,7 +172,10 @@ def test_scan_counts_samples_without_image(tars: Tars) -> None:
             tar.addfile(tarfile.TarInfo(name))
     scan = TarScan(io.BytesIO(buffer.getvalue()), "x.tar")
     assert list(scan) == []
-    assert scan.without_image == 2
+    assert [(entry.name, entry.reason) for entry in scan.left_out] == [
+        ("a", "no image among its members"),
+        ("b", "no image among its members"),
+    ]
     assert scan.length == len(buffer.getvalue())
 
 
