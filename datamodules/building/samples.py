@@ -36,7 +36,8 @@ def _examine(source: Source, options: BuildOptions, ordinal: int, item: Item) ->
     except OSError as error:
         return Found(ordinal, reason="unreadable", detail=error.strerror or str(error))
     lost = _caption_lost(item) if options.captions else None
-    return Found(ordinal, _digest(image, options.channels), *image.shape, caption_lost=lost)
+    height, width, channels = image.shape
+    return Found(ordinal, _digest(image, options.channels), height, width, channels, caption_lost=lost)
 
 
 def _check_stored_size(image: np.ndarray, options: BuildOptions) -> None:

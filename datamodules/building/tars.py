@@ -199,7 +199,7 @@ class TarScan:
             packed = unpacker(self._stream.head)
             if packed is not None:
                 raise ValueError(
-                    f"{self._name}: is packed by {packed[0]}, not a plain tar; `{packed[1]}` unpacks it"
+                    f"{self._name}: is a {packed[0]} file, not a plain tar; `{packed[1]}` unpacks it"
                 ) from error
             if "unexpected end" in str(error):
                 raise ValueError(f"{self._name}: truncated: it ends at byte {self.length}{last}") from error
