@@ -48,6 +48,8 @@ def summary(checkpoint: dict[str, Any]) -> list[str]:
     Raises:
         ValueError: it is no gesso training's.
     """
+    from lightning_modules.core.saved import saved_averages
+
     gesso, run = checkpoint.get("gesso"), checkpoint.get("run") or {}
     if not isinstance(gesso, dict) or "images_seen" not in gesso:
         raise ValueError("not a gesso checkpoint (it names no family)")
@@ -62,12 +64,12 @@ def summary(checkpoint: dict[str, Any]) -> list[str]:
         "versions": ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items()) or None,
     }
     lines = [f"{name:12} {value}" for name, value in facts.items() if value is not None]
-    averaged = checkpoint.get("callbacks", {}).get("EMA", {}).get("average", {})
+    averages = saved_averages(checkpoint)
     lines += ["", f"{'network':16} {'numbers':>14} {'weights':>10} {'EMA':>10} {'optimizer':>10}  learning rate"]
     weights: dict[str, Any] = checkpoint["state_dict"]
     for network in dict.fromkeys(name.partition(".")[0] for name in weights):
         own = [tensor for name, tensor in weights.items() if name.startswith(f"{network}.")]
-        means = [tensor for name, tensor in averaged.items() if name.startswith(f"{network}.")]
+        means = [t for average in averages.values() for name, t in average.items() if name.startswith(f"{network}.")]
         optimizer = checkpoint.get("optimizer_states", {}).get(network, {"state": {}, "param_groups": []})
         moments = [v for entry in optimizer["state"].values() for v in entry.values() if hasattr(v, "nbytes")]
         rates = ", ".join(f"{group['lr']:g}" for group in optimizer["param_groups"] if "lr" in group)

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gesso.cli import checkpoint, evaluate, fetch, generate, plan, rate, recipes, report, shards, stylize
+from gesso.cli import average, checkpoint, evaluate, fetch, generate, plan, rate, recipes, report, shards, stylize
 from gesso.common.text import one_line
 from launch.training.signals import listening
 
@@ -34,7 +34,21 @@ def parser() -> argparse.ArgumentParser:
     # The rooms above launch that the command line leads to.
     from gesso.cli import slurm, tune
 
-    for command in (plan, generate, stylize, rate, evaluate, checkpoint, shards, fetch, recipes, report, slurm, tune):
+    for command in (
+        plan,
+        generate,
+        stylize,
+        rate,
+        evaluate,
+        average,
+        checkpoint,
+        shards,
+        fetch,
+        recipes,
+        report,
+        slurm,
+        tune,
+    ):
         command.add_parser(verbs)
     return top
 

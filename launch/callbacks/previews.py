@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 
 from launch.callbacks.clock import Every, clock_of
-from launch.callbacks.ema import averaged
 from launch.callbacks.lookup import run_folder
 from launch.evaluation.references import held_out
 from launch.inference.pictures import image_grid, save_png
@@ -44,7 +43,7 @@ class Previews(L.Callback):
         if not self._batch:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             self._batch = held_out(data, 20, module.device)
-        with averaged(trainer, module):
+        with module.evaluating():
             previews = module.previews(self._batch, seed=self.seed)
         if not trainer.is_global_zero:
             return

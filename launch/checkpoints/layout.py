@@ -5,7 +5,7 @@
     000000200000/
         state.json              all that is no tensor: images seen, stream position, options, config, versions ...
         networks.safetensors    the weights that are being trained, whole, by their names in the module
-        ema.safetensors         their moving average
+        averages.safetensors    their moving averages
         optimizers.safetensors  moments, by network and parameter
         extra.safetensors       any other tensor, such as a callback's
         complete.json           size and SHA-256 of each of these; without it, the folder is no checkpoint
@@ -30,11 +30,16 @@ from torch import Tensor
 
 from gesso.common.files import flush, replacing, sha256
 from launch.checkpoints.files import FORMAT, MARKER, STATE, discard, partial_folder, remove, verify
+from lightning_modules.core.saved import AVERAGES, upgraded
 
-#: What stands in state.json for a tensor: ``{"$tensor": "ema:generator.0.weight"}``.
+#: What stands in state.json for a tensor: ``{"$tensor": "networks:generator.0.weight"}``.
 REFERENCE = "$tensor"
 #: The file of each kind of tensor, by the start of its path in Lightning's dictionary.
-FILES = {("state_dict",): "networks", ("callbacks", "EMA", "average"): "ema", ("optimizer_states",): "optimizers"}
+FILES: dict[tuple[str, ...], str] = {
+    ("state_dict",): "networks",
+    (AVERAGES,): "averages",
+    ("optimizer_states",): "optimizers",
+}
 
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -85,7 +90,9 @@ def _save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The checkpoint at ``path`` as ``write`` was given it; tensors are mapped into memory, not copied.
+    """The checkpoint at ``path``; tensors are mapped into memory, not copied.
+
+    One that an older version wrote comes as today's would write it.
 
     Raises:
         ValueError: it is no checkpoint, not a complete one, or damaged; one line that names the file.
@@ -96,7 +103,7 @@ def read(path: Path) -> dict[str, Any]:
             name.removesuffix(".safetensors"): load_file(path / name) for name in files if name.endswith(".safetensors")
         }
         state = json.loads((path / STATE).read_text())
-        return _with_tensors(state, tensors)
+        return upgraded(_with_tensors(state, tensors))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
 

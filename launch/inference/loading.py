@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from launch.callbacks.ema import EMA
 from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
 from launch.runs.folder import find_checkpoint
 from launch.training.provisions import provide_weights
 from lightning_modules.catalogue import family
+from lightning_modules.core.averages import MAIN
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.core.saved import constructor_options
+from lightning_modules.core.saved import constructor_options, saved_averages
 
 
 def load_family(
@@ -48,7 +48,7 @@ def load_family(
 def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily, bool]:
     try:
         module = family(checkpoint["gesso"]["family"])(**constructor_options(checkpoint["hyper_parameters"]))
-        averages = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average", {}) if average else {}
+        averages = saved_averages(checkpoint).get(MAIN, {}) if average else {}
         module.load_state_dict({**checkpoint["state_dict"], **averages})
         module.images_seen = checkpoint["gesso"]["images_seen"]
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:

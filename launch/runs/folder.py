@@ -74,6 +74,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def averages(self) -> Path:
+        """Snapshots of power-function averages, by images seen."""
+        return self.path / "averages"
+
+    @property
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, by the link ``last`` if it stands; None before there is one."""
         numbered = sorted(self.checkpoints.glob("[0-9]*[0-9]"), reverse=True)

@@ -86,13 +86,11 @@ class MultiNetworkDDP(DDPStrategy):
             for gradient, mean in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
                 gradient.copy_(mean)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().training_step(*args, **kwargs)
-        # At once, before a moving average takes the buffers up: every rank evaluates the same model.
+    def share_buffers(self) -> None:
+        """Gives every rank the first one's buffers, at a step's end and before averages take them up."""
         assert self.model is not None
         for tensors in buckets(list(self.model.buffers())):
             broadcast_together(tensors)
-        return output
 
     def teardown(self) -> None:
         if self.supervision is not None and sys.exc_info()[0] is None:

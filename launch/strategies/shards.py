@@ -5,7 +5,7 @@ Checkpoints, averages and evaluation go through here, so that none of them knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ class Shards:
         pieces = {id(piece.parameter): piece for piece in fragments(engine)}
         #: By name; a parameter of which this rank holds nothing has none.
         self.pieces = {name: pieces[id(p)] for name, p in self.parameters.items() if id(p) in pieces}
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the network's parameters in the module."""
+        return self.parameters.keys()
 
     @property
     def partitioned(self) -> bool:

@@ -170,6 +170,16 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
+    def unhooked(self, name: str) -> Iterator[None]:
+        """Context manager: ZeRO 3 does not gather the network's weights when it is called; it is given others."""
+        shards = self.shards.get(name)
+        if self._whole or shards is None or not shards.partitioned:
+            yield
+            return
+        with unhooked(hooks_of(shards)):
+            yield
+
+    @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
         """Context manager: every rank holds all full weights, and may run the networks independently of the others."""
         partitioned = [shards for shards in self.shards.values() if shards.partitioned]
@@ -181,11 +191,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         self._whole = True
         offloads = [shards.engine.optimizer.parameter_offload for shards in partitioned]
         parameters = [parameter for offload in offloads for parameter in offload.module.parameters()]
-        hooks = [
-            hook
-            for offload in offloads
-            for hook in (offload.fwd_pre_hook, *offload.forward_hooks, *offload.backward_hooks)
-        ]
+        hooks = [hook for own in partitioned for hook in hooks_of(own)]
         parameters[0].all_gather(param_list=parameters)
         try:
             with unhooked(hooks):
@@ -226,6 +232,12 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     def _destroy_process_group(self) -> None:
         # DeepSpeed keeps groups of its own, which the next training in this process must not find.
         import_deepspeed().comm.destroy_process_group()
+
+
+def hooks_of(shards: Shards) -> list[Any]:
+    """Handles of the hooks with which ZeRO 3 gathers a network's weights and lets them go."""
+    offload = shards.engine.optimizer.parameter_offload
+    return [offload.fwd_pre_hook, *offload.forward_hooks, *offload.backward_hooks]
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of
-from launch.callbacks.ema import EMA
-from launch.callbacks.lookup import find, run_folder
+from launch.callbacks.lookup import run_folder
 from launch.report import write_report
 from launch.runs.folder import (
     RunFolder,
@@ -54,17 +53,9 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
         check_checkpoint(cli.model, saved)
 
 
-def evaluate(
-    cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path | None, saved: dict[str, Any] | None
-) -> Run:
+def evaluate(cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path | None) -> Run:
     """Runs the validation or test loop, with the averaged weights."""
     trainer: Any = cli.trainer
-    if saved:
-        # Lightning restores callbacks' states for training only.
-        averages = saved["callbacks"].get(EMA.__qualname__)
-        ema = find(trainer, EMA)
-        if averages and ema:
-            ema.load_state_dict(averages)
     getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return Run(run_folder(trainer).path, "finished", metrics, cli.model.images_seen, rank=trainer.global_rank)

@@ -137,8 +137,8 @@ class Training:
         checkpoint = open_run(self.resume).last_checkpoint if self.resume else None
         if self.checkpoint:
             checkpoint = find_checkpoint(self.checkpoint)
-        cli, saved = self._begin(checkpoint, logs=False)
-        return evaluate(cli, verb, checkpoint, saved)
+        cli, _ = self._begin(checkpoint, logs=False)
+        return evaluate(cli, verb, checkpoint)
 
     def _begin(self, checkpoint: Path | None, *, logs: bool) -> tuple[GessoCLI, dict[str, Any] | None]:
         """The training, built and checked, and what the checkpoint holds."""

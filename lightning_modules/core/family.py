@@ -26,13 +26,23 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Module
 from torch.optim import Optimizer
 
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.abilities import Abilities, Batch, Preview
+from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
 from lightning_modules.core.noise import NoiseRows, seed_everything
 from lightning_modules.core.optimization import OptimizerOptions
-from lightning_modules.core.saved import check_checkpoint, named_state, numbered_state, parameter_names
+from lightning_modules.core.saved import (
+    AVERAGES,
+    check_checkpoint,
+    named_state,
+    numbered_state,
+    parameter_names,
+    saved_averages,
+)
 from lightning_modules.core.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
 
 #: What a loss function returns: ``loss`` is what is minimised, all other entries are only logged.
@@ -78,7 +88,9 @@ class ImageFamily(Abilities):
         #: 1 if the last update was skipped, 0 if not; a strategy that steps by itself sets it.
         self.skipped = torch.zeros(())
         self._bad_step = torch.zeros(())
-        self._averages: dict[str, tuple[Tensor, int]] = {}
+        #: Moving averages of weights, by name.
+        self.averages = Averages(self)
+        self._loss_sums: dict[str, tuple[Tensor, int]] = {}
         self._step_seed = 0
         self._updates = 0
         self._noise = NoiseRows(0, 0, 0, 1)
@@ -115,6 +127,10 @@ class ImageFamily(Abilities):
     @abstractmethod
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Named grids of how training stands; ``held_out`` has a few images never trained on (``image``, ...)."""
+
+    def own_averages(self) -> dict[str, Average]:
+        """Moving averages that the training itself reads with ``averaged``, by name: ``{"teacher": Average(...)}``."""
+        return {}
 
     def published_weights(self) -> tuple[str, ...]:
         """Names of the published weights that the family needs (``gesso fetch`` has them)."""
@@ -179,7 +195,7 @@ class ImageFamily(Abilities):
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(poisoned(values["loss"]) / len(parts))
-                self._average({f"{name}/{key}": value for key, value in values.items()})
+                self._sum_up({f"{name}/{key}": value for key, value in values.items()})
             self._set_learning_rate(name, optimizer)
             optimizer.step()
             # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
@@ -228,6 +244,46 @@ class ImageFamily(Abilities):
         """Inside, this rank holds all weights of every network and may run them by itself."""
         return self._by_strategy("whole")
 
+    @contextlib.contextmanager
+    def evaluating(self, average: str = MAIN) -> Iterator[None]:
+        """Context manager: eval mode, no gradients, all weights whole, and the average in place where it is kept."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), self.averages.in_place(average), self.whole_weights():
+                yield
+        finally:
+            self.train(training)
+
+    def averaged(self, average: str, network: str, *, training: bool = False) -> Callable[..., Any]:
+        """A network with the weights of one of the ``averages``, to be called in a loss: no gradient runs through it.
+
+        The network itself and the average stay as they are. Under ZeRO the average is gathered once a step: all ranks
+        must call alike.
+
+        Args:
+            average: its name, such as one of ``own_averages``.
+            network: the network's attribute name.
+            training: run the network in training mode (dropout, batch statistics) instead of eval mode.
+
+        Raises:
+            ValueError: there is no such average of this network.
+        """
+        tensors = self.averages.read(average, network)
+        module: Module = getattr(self, network)
+        if training:
+            # Batch norm in training mode writes into its buffers.
+            tensors = {
+                **tensors,
+                **{name: tensors[name].clone() for name, _ in module.named_buffers() if name in tensors},
+            }
+
+        def run(*inputs: Any, **options: Any) -> Any:
+            with torch.no_grad(), self._by_strategy("unhooked", network), in_mode(module, training):
+                return functional_call(module, tensors, inputs, options)
+
+        return run
+
     def _no_reduction(self) -> contextlib.AbstractContextManager[Any]:
         """Gradients of all but the last micro-batch stay on their rank."""
         return self._by_strategy("block_backward_sync")
@@ -259,8 +315,14 @@ class ImageFamily(Abilities):
         guard = BufferGuard(buffer for name in self._network_names for buffer in getattr(self, name).buffers())
         self.step(batch)
         guard.undo_if(self._bad_step)
-        self.images_seen += len(batch["image"]) * self.trainer.world_size
+        images = len(batch["image"]) * self.trainer.world_size
+        self.images_seen += images
         self.steps_done += 1
+        # Every rank averages, and evaluates, the same model.
+        share: Callable[[], None] | None = getattr(self.trainer.strategy, "share_buffers", None)
+        if share is not None:
+            share()
+        self.averages.follow(images, self.images_seen)
         if self.steps_done % self.nonfinite_limit == 0:
             self.skips.check(self.nonfinite_limit, step=self.steps_done, images=self.images_seen)
 
@@ -291,19 +353,19 @@ class ImageFamily(Abilities):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
 
-    # ---- averages of the losses -------------------------------------------------------------------------------------
+    # ---- means of the losses -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _average(self, values: Losses) -> None:
+    def _sum_up(self, values: Losses) -> None:
         # Sums stay on the device: reading one would wait for the GPU in every step.
         for name, value in values.items():
-            total, count = self._averages.get(name, (0.0, 0))
-            self._averages[name] = (total + value.detach().float(), count + 1)
+            total, count = self._loss_sums.get(name, (0.0, 0))
+            self._loss_sums[name] = (total + value.detach().float(), count + 1)
 
     def take_averages(self) -> dict[str, float]:
         """Means of all losses since the last call, over all ranks; empties the sums."""
-        averages = {name: total / count for name, (total, count) in sorted(self._averages.items())}
-        self._averages = {}
+        averages = {name: total / count for name, (total, count) in sorted(self._loss_sums.items())}
+        self._loss_sums = {}
         if not averages:
             return {}
         stacked = self.trainer.strategy.reduce(torch.stack(list(averages.values())), reduce_op="mean")
@@ -315,6 +377,12 @@ class ImageFamily(Abilities):
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.precision == "16-mixed":
             self.trainer.strategy.precision_plugin = LossScalePerNetwork(self, plugin.device)
+
+    def on_fit_start(self) -> None:
+        for name, average in self.own_averages().items():
+            self.averages.keep(name, average.profile, average.networks)
+        sliced: dict[str, SlicedNetwork] = getattr(self.trainer.strategy, "shards", {})
+        self.averages.start(sliced)
 
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = self.optimizers_by_network()
@@ -338,6 +406,7 @@ class ImageFamily(Abilities):
             "steps_done": self.steps_done,
             "skipped_updates": self.skips.totals(),
         }
+        checkpoint[AVERAGES] = self.averages.state_dict()
         if states := checkpoint.get("optimizer_states"):
             checkpoint["optimizer_states"] = {
                 name: named_state(state, self._parameter_names[name])
@@ -358,6 +427,19 @@ class ImageFamily(Abilities):
         self.images_seen = checkpoint["gesso"]["images_seen"]
         self.steps_done = checkpoint["gesso"]["steps_done"]
         self.skips.load(checkpoint["gesso"]["skipped_updates"])
+        self.averages.load_state_dict(saved_averages(checkpoint))
+
+
+@contextlib.contextmanager
+def in_mode(network: Module, training: bool) -> Iterator[None]:
+    """Context manager: training or eval mode; every submodule has its own mode back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

@@ -13,6 +13,27 @@ from torch.optim import Optimizer
 
 State = dict[str, Any]
 
+#: Where a checkpoint has the moving averages: ``{name of the average: {name of the tensor: whole fp32 tensor}}``.
+AVERAGES = "averages"
+
+
+def saved_averages(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """A checkpoint's moving averages, by name and by the tensors' names in the module; {} if it has none."""
+    return checkpoint.get(AVERAGES, {})
+
+
+def upgraded(checkpoint: State) -> State:
+    """A checkpoint as today's code writes it, out of one of today or of any earlier time.
+
+    Until version 0.2 there was one average, kept by a callback.
+    """
+    callbacks = checkpoint.get("callbacks")
+    if isinstance(callbacks, dict) and "average" in (callbacks.get("EMA") or {}):
+        rest = {name: state for name, state in callbacks.items() if name != "EMA"}
+        averages = {"ema": callbacks["EMA"]["average"], **saved_averages(checkpoint)}
+        checkpoint = {**checkpoint, "callbacks": rest, AVERAGES: averages}
+    return checkpoint
+
 
 def parameter_names(network: Module, optimizer: Optimizer) -> list[str]:
     """Names of the network's parameters in the order in which the optimizer counts them."""

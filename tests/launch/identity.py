@@ -17,8 +17,8 @@ def training_state(run: Path) -> dict[str, Any]:
     assert last is not None
     checkpoint = layout.read(last)
     (data,) = (name for name in checkpoint if name.endswith("Data"))
-    names = ("state_dict", "optimizer_states", "gesso", data, "hyper_parameters")
-    return {**{name: checkpoint[name] for name in names}, "ema": checkpoint["callbacks"]["EMA"]}
+    names = ("state_dict", "averages", "optimizer_states", "gesso", data, "hyper_parameters")
+    return {name: checkpoint[name] for name in names}
 
 
 def assert_identical(ours: Any, theirs: Any, where: str = "") -> None:

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock, Every
-from launch.callbacks.ema import EMA, averaged, live_state
+from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interrupted, Interruption
 from launch.checkpoints import layout
 from launch.inference.loading import load_family
 from launch.runs.folder import RunFolder
+from lightning_modules.core.averages import live_state
 from lightning_modules.gan.dcgan import DCGAN
 
 BATCH = 8
@@ -96,10 +97,11 @@ def test_ema_is_the_geometric_mean_of_the_trajectory(tmp_path: Path) -> None:
             self.on_train_batch_end(trainer, pl_module)
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            trajectory.append({name: tensor.clone() for name, tensor in live_state(pl_module).items()})
+            trajectory.append({name: tensor.clone() for name, tensor in live_state(pl_module, ["generator"]).items()})
 
     ema = EMA(half_life_kimg=half_life, ramp_up=0.0)
-    train(tmp_path, 0.08, ema, Record(), Checkpoints())
+    trainer = train(tmp_path, 0.08, ema, Record(), Checkpoints())
+    average = trainer.lightning_module.averages["ema"].values  # type: ignore[union-attr]
     beta = 0.5 ** (BATCH / (half_life * 1000))
     weights = [beta ** (len(trajectory) - 1), *((1 - beta) * beta**k for k in reversed(range(len(trajectory) - 1)))]
     assert sum(weights) == pytest.approx(1.0)
@@ -107,9 +109,9 @@ def test_ema_is_the_geometric_mean_of_the_trajectory(tmp_path: Path) -> None:
         if name not in trajectory[0]:
             name = next(n for n in trajectory[0] if n.endswith(name.rpartition(".")[2]))
         expected = sum(w * state[name].double() for w, state in zip(weights, trajectory, strict=True))
-        torch.testing.assert_close(ema.average[name].double(), expected, rtol=1e-4, atol=1e-6)
-    unit = next(name for name in ema.average if name.endswith("_u"))
-    assert torch.equal(ema.average[unit], trajectory[-1][unit])
+        torch.testing.assert_close(average[name].double(), expected, rtol=1e-4, atol=1e-6)
+    unit = next(name for name in average if name.endswith("_u"))
+    assert torch.equal(average[unit], trajectory[-1][unit])
 
 
 def test_the_average_is_in_place_only_inside_the_context(tmp_path: Path) -> None:
@@ -117,28 +119,28 @@ def test_the_average_is_in_place_only_inside_the_context(tmp_path: Path) -> None
     trainer = train(tmp_path, 0.04, ema, Checkpoints())
     module: Any = trainer.lightning_module
     module.train()
-    raw = {name: tensor.clone() for name, tensor in live_state(module).items()}
-    average = {name: tensor.clone() for name, tensor in ema.average.items()}
+    raw = {name: tensor.clone() for name, tensor in live_state(module, ["generator"]).items()}
+    average = {name: tensor.clone() for name, tensor in module.averages["ema"].values.items()}
     assert any(not torch.equal(raw[name], average[name]) for name in raw)
-    with averaged(trainer, module), averaged(trainer, module):
+    with module.evaluating(), module.evaluating():
         assert not module.training
-        assert all(torch.equal(tensor, average[name]) for name, tensor in live_state(module).items())
+        assert all(torch.equal(tensor, average[name]) for name, tensor in live_state(module, ["generator"]).items())
     assert module.training
-    assert all(torch.equal(tensor, raw[name]) for name, tensor in live_state(module).items())
+    assert all(torch.equal(tensor, raw[name]) for name, tensor in live_state(module, ["generator"]).items())
 
 
 def test_the_last_checkpoints_stay_and_the_average_is_what_loads(tmp_path: Path) -> None:
-    ema = EMA(half_life_kimg=0.05)
-    train(tmp_path, 0.1, ema, Checkpoints(every_kimg=0.02, keep_last=2))
+    trainer = train(tmp_path, 0.1, EMA(half_life_kimg=0.05), Checkpoints(every_kimg=0.02, keep_last=2))
+    average = trainer.lightning_module.averages["ema"].values  # type: ignore[union-attr]
     kept = sorted(file.name for file in (tmp_path / "checkpoints").iterdir())
     assert kept == ["000000000080", "000000000104", "last"]
     assert (tmp_path / "checkpoints" / "last").resolve().name == "000000000104"
     last = tmp_path / "checkpoints" / "last"
     module, origin = load_family(last)
     assert (origin["images_seen"], origin["average"]) == (104, True)
-    assert all(torch.equal(tensor, ema.average[name]) for name, tensor in live_state(module).items())
+    assert all(torch.equal(tensor, average[name]) for name, tensor in live_state(module, ["generator"]).items())
     raw, _ = load_family(last, average=False)
-    assert any(not torch.equal(tensor, ema.average[name]) for name, tensor in live_state(raw).items())
+    assert any(not torch.equal(tensor, average[name]) for name, tensor in live_state(raw, ["generator"]).items())
 
 
 def test_a_signal_ends_training_after_a_whole_step_that_is_saved(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ TREE: dict[str, Any] = {
         "empty": torch.zeros(0, 2),
         "half": torch.randn(5).bfloat16(),
     },
-    "callbacks": {"EMA": {"average": {"generator.0.weight": torch.randn(3, 4, 2, 2)}}, "Clock": {"seconds": 1.5}},
+    "averages": {"ema": {"generator.0.weight": torch.randn(3, 4, 2, 2)}},
+    "callbacks": {"Clock": {"seconds": 1.5}},
     "optimizer_states": {"generator": {"state": {"0.weight": {"step": torch.tensor(3.0), "exp_avg": torch.randn(3)}}}},
     "Other": {"mask": torch.tensor([True, False]), "values": [torch.arange(3), 4]},
 }
@@ -44,7 +45,11 @@ def saved(tmp_path: Path) -> Path:
 
 def test_what_goes_in_comes_out(saved: Path) -> None:
     assert_identical(layout.read(saved), TREE)
-    names = {"state.json", "complete.json", *(f"{n}.safetensors" for n in ("networks", "ema", "optimizers", "extra"))}
+    names = {
+        "state.json",
+        "complete.json",
+        *(f"{n}.safetensors" for n in ("networks", "averages", "optimizers", "extra")),
+    }
     assert {file.name for file in saved.iterdir()} == names
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from launch.callbacks.ema import EMA
-from launch.callbacks.lookup import find
 from launch.planning.footprint import example_batch
 from launch.strategies import ddp, zero
 from lightning_modules.gan.dcgan import DCGAN
@@ -138,11 +137,11 @@ class Measure(L.Callback):
         known.update({key: max(value, known.get(key, 0)) for key, value in found.items()})
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        ema = find(trainer, EMA)
         for name in pl_module._network_names:
             now = held(pl_module, name)
             self.networks[name].update({key: now[key] for key in ("weights", "masters", "optimizer")})
-            averages = [mean for key, mean in ema.average.items() if key.startswith(f"{name}.")] if ema else []
+            ema = pl_module.averages["ema"].values
+            averages = [mean for key, mean in ema.items() if key.startswith(f"{name}.")]
             self.networks[name]["average"] = sum(storages(averages).values())
         self.total = everything() - self.before
 

@@ -20,13 +20,16 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins import MixedPrecision
 
-from launch.callbacks.ema import EMA, averaged
+from launch.callbacks.ema import EMA
 from launch.checkpoints import layout
 from launch.checkpoints.background import BackgroundIO
 from launch.strategies import ddp, zero
 from lightning_modules.autoencoder.vae import VAE
-from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.averages import Average
+from lightning_modules.core.family import Batch, ImageFamily
+from lightning_modules.core.family import Losses as StepLosses
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
 
 GLOBAL_BATCH = 8
@@ -63,6 +66,21 @@ class Losses(L.Callback):
         self.steps.append(pl_module.take_averages())
 
 
+class Taught(VAE):
+    """Learns from the average of its own weights as well."""
+
+    def own_averages(self) -> dict[str, Average]:
+        return {"teacher": Average(HalfLife(0.02, ramp_up=0.0), ("autoencoder",))}
+
+    def losses(self, batch: Batch) -> StepLosses:
+        values = super().losses(batch)
+        noise = torch.zeros(len(batch["image"]), self.latent_dim)
+        theirs, *_ = self.averaged("teacher", "autoencoder")(batch["image"], noise)
+        ours, *_ = self.autoencoder(batch["image"], noise)
+        taught = (ours - theirs).square().sum((1, 2, 3)).mean()
+        return {**values, "loss": values["loss"] + taught, "taught": taught}
+
+
 def make(family: str, *, synchronised: bool = False, **options: Any) -> ImageFamily:
     torch.manual_seed(0)
     layer = {**SMALL, **options, "normalization": "layer", "discriminator_lr": 2e-4}
@@ -77,6 +95,8 @@ def make(family: str, *, synchronised: bool = False, **options: Any) -> ImageFam
         module = DCGAN(**{**layer, **classes}, loss="vanilla", r1_gamma=1.0, r1_interval=2)
     elif family == "spectral":
         module = DCGAN(**{**layer, "normalization": "none"}, loss="hinge", spectral_norm=True, attention_resolution=16)
+    elif family == "teacher":
+        module = Taught(**SMALL, **options)
     else:
         module = VAE(**SMALL, **options)
     if family == "scheduled":
@@ -98,7 +118,7 @@ def run(job: dict[str, Any], out: Path) -> None:
     module = make(job["family"], synchronised=synchronised, **options)
     resume = job.get("resume")
     first = layout.read(Path(resume))["gesso"]["steps_done"] if resume else 0
-    losses, ema = Losses(), EMA(half_life_kimg=0.02)
+    losses, ema = Losses(), EMA(half_life_kimg=[0.02, 0.1], widths=[0.1])
     precision = job.get("precision", "32-true")
     # Lightning would take bf16-mixed on a CPU unless the plugin itself is given.
     fp16 = precision == "16-mixed"
@@ -138,7 +158,7 @@ class Keep(L.Callback):
         trainer.strategy.checkpoint_io = self.io
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        with averaged(trainer, pl_module):
+        with pl_module.evaluating():
             # Ranks may generate as often as they like by themselves: 1 batch here, 2 there.
             for _ in range(1 + trainer.global_rank):
                 images = pl_module.generate(torch.arange(4), seed=0)

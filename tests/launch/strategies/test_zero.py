@@ -30,7 +30,9 @@ def assert_same_training(ours: dict[str, Any], reference: dict[str, Any], *, las
         for name, value in wanted.items():
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
     assert_close(ours["state_dict"], reference["state_dict"])
-    assert_close(ours["callbacks"]["EMA"]["average"], reference["callbacks"]["EMA"]["average"])
+    assert ours["averages"].keys() == reference["averages"].keys() >= {"ema", "half_life_0.1", "power_0.1"}
+    for average, wanted in reference["averages"].items():
+        assert_close(ours["averages"][average], wanted)
     assert ours["optimizer_states"].keys() == reference["optimizer_states"].keys()
     for network, wanted in reference["optimizer_states"].items():
         found = ours["optimizer_states"][network]
@@ -68,6 +70,26 @@ def test_every_stage_trains_like_ddp(tmp_path: Path) -> None:
             assert_same_training(results[f"{family}-{stage}"], reference)
         first, last = reference["losses"][0], reference["losses"][-1]
         assert any(abs(first[name] - last[name]) > 1e-3 for name in first), "nothing was trained"
+
+
+def test_averages_are_read_in_training_alike_and_go_on_exactly(tmp_path: Path) -> None:
+    job, strategies = {"family": "teacher", "micro_batches": 2}, ("ddp", *STAGES)
+    results = run(
+        tmp_path,
+        *({**job, "name": name, "strategy": name, "until": 12} for name in strategies),
+        *({**job, "name": f"half-{name}", "strategy": name, "until": 6} for name in STAGES),
+        *(
+            {**job, "name": f"again-{name}", "strategy": name, "until": 12, "resume": str(tmp_path / f"half-{name}")}
+            for name in STAGES
+        ),
+    )
+    assert results["ddp"]["losses"][-1]["autoencoder/taught"] > 0
+    for stage in STAGES:
+        assert_same_training(results[stage], results["ddp"])
+        again, whole = results[f"again-{stage}"]["averages"], results[stage]["averages"]
+        assert whole.keys() == {"ema", "half_life_0.1", "power_0.1", "teacher"}
+        for name, average in whole.items():
+            assert all(torch.equal(again[name][key], tensor) for key, tensor in average.items()), (stage, name)
 
 
 def test_options_mean_the_same_under_zero(tmp_path: Path) -> None:
@@ -157,12 +179,12 @@ def test_precisions_mean_the_same_under_zero(tmp_path: Path) -> None:
                 assert found == pytest.approx(wanted, rel=2e-2, abs=2e-3)
     for name in STAGES:
         # fp32 masters, which the average follows and a checkpoint keeps.
-        weights, average = results[f"bf16-{name}"]["state_dict"], results[f"bf16-{name}"]["callbacks"]["EMA"]["average"]
+        weights, average = results[f"bf16-{name}"]["state_dict"], results[f"bf16-{name}"]["averages"]["ema"]
         for state in (weights, average):
             assert all(tensor.dtype == torch.float32 for tensor in state.values())
             assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in state.values())
         assert_close(results[f"again-{name}"]["state_dict"], weights)
-        assert_close(results[f"again-{name}"]["callbacks"]["EMA"]["average"], average)
+        assert_close(results[f"again-{name}"]["averages"]["ema"], average)
 
 
 def test_synchronised_batch_norm_makes_two_ranks_one(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""`gesso average`: a moving average of another length, after training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(verbs: Any) -> None:
+    """Registers the verb."""
+    what = "make a power-function average of any width out of a run's snapshots (train with --ema.widths '[0.05, 0.1]')"
+    parser = verbs.add_parser("average", help="average weights over another length, after training", description=what)
+    parser.add_argument("run_folder", metavar="RUN")
+    parser.add_argument("--width", type=float, required=True, metavar="S", help="relative width, such as 0.075")
+    parser.add_argument("--at", type=float, metavar="KIMG", help="the moment of a snapshot (default: the last one)")
+    parser.add_argument("--out", type=Path, metavar="FILE.safetensors", help="default: in the run's folder averages")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes one safetensors file and its config, as ``gesso checkpoint export`` does."""
+    from launch.inference.averaging import average_of_width
+
+    at = None if arguments.at is None else round(arguments.at * 1000)
+    file, images_seen = average_of_width(arguments.run_folder, arguments.width, images_seen=at, out=arguments.out)
+    print(f"{file}: the average of relative width {arguments.width:g} at {images_seen / 1000:g} kimg")
+    return 0

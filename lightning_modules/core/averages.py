@@ -1,0 +1,312 @@
+"""Moving averages of a family's weights: several, by name, under every strategy.
+
+``ema`` is the one that previews, evaluation and exports use. A family may keep others and read them while it trains
+(mean teacher, consistency training): see ``ImageFamily.own_averages`` and ``ImageFamily.averaged``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.core.profiles import Profile
+
+#: The average that previews, evaluation and exports use.
+MAIN = "ema"
+
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
+
+
+class SlicedNetwork(Protocol):
+    """What this rank holds of a network whose weights are shared out over ranks; a strategy has one for each (ZeRO).
+
+    Names are those of parameters in the module, such as ``generator.0.weight``; slices are flat and fp32.
+    """
+
+    @property
+    def names(self) -> Collection[str]:
+        """Names of the network's parameters."""
+        ...
+
+    def masters(self) -> dict[str, Tensor]:
+        """Live slices of the weights that the optimizer steps."""
+        ...
+
+    def whole(self, slices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors out of the ranks' slices; every rank must call it alike."""
+        ...
+
+    def cut(self, name: str, whole: Tensor) -> Tensor:
+        """This rank's slice of a whole tensor."""
+        ...
+
+    def show(self, slices: Mapping[str, Tensor]) -> None:
+        """Makes the network's weights those of the ranks' slices; the masters stay as they are."""
+        ...
+
+
+@dataclass
+class Average:
+    """One moving average.
+
+    Args:
+        profile: how much each moment of the training counts.
+        networks: names of the networks that it is of.
+    """
+
+    profile: Profile
+    networks: tuple[str, ...]
+    #: fp32, by name in the module; of a sliced network only this rank's slices, flat. Empty before training starts.
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Averages:
+    """A family's moving averages by name.
+
+    Which buffers are averaged, a network says: the attribute ``averaged_buffers`` of an ``nn.Module`` names its own
+    ones. Without it, running statistics of torch's batch and instance norms are averaged. All other buffers are copied
+    (counters, spectral norm's vectors, ``w_avg``, magnitudes): an average of them would mean nothing.
+
+    Args:
+        module: the family, whose attributes the networks are.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._averages: dict[str, Average] = {}
+        self._loaded: dict[str, dict[str, Tensor]] = {}
+        self._sliced: dict[str, SlicedNetwork] = {}
+        self._followers: dict[str, _Follower] = {}
+        self._wholes: dict[tuple[str, str], dict[str, Tensor]] = {}
+        self._in_place = ""
+
+    # ---- which averages there are ------------------------------------------------------------------------------------
+
+    def keep(self, name: str, profile: Profile, networks: Sequence[str]) -> None:
+        """Asks for an average, before training starts; a later one of the same name goes on with its values."""
+        before = self._averages.get(name)
+        self._averages[name] = Average(profile, tuple(networks), before.values if before else {})
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all averages."""
+        return tuple(self._averages)
+
+    def __getitem__(self, name: str) -> Average:
+        """The average ``name``.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if name not in self._averages:
+            raise ValueError(f"no average {name!r}; there are {', '.join(self._averages) or 'none'}")
+        return self._averages[name]
+
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start(self, sliced: Mapping[str, SlicedNetwork]) -> None:
+        """Begins: from what a checkpoint brought, else from the weights as they are.
+
+        Args:
+            sliced: the networks that are shared out over ranks, by name.
+        """
+        was_sliced, self._sliced = bool(self._sliced), dict(sliced)
+        self._wholes = {}
+        for name, average in self._averages.items():
+            follower = _Follower(self._module, average.networks, self._sliced)
+            before = self._loaded.pop(name, {}) or ({} if was_sliced else average.values)
+            values = {key: in_fp32(tensor).clone() for key, tensor in follower.now().items()}
+            owners = {key: own for network in average.networks if (own := sliced.get(network)) for key in own.names}
+            for key in before.keys() & values.keys():
+                values[key].copy_(owners[key].cut(key, before[key]) if key in owners else before[key])
+            average.values = values
+            self._followers[name] = follower
+
+    @torch.no_grad()
+    def follow(self, batch: int, images_seen: int) -> None:
+        """Takes the weights after a step up into every average.
+
+        Args:
+            batch: images of the step, over all ranks.
+            images_seen: with this step's.
+        """
+        self._wholes = {}
+        for name, follower in self._followers.items():
+            average = self._averages[name]
+            follower.follow(average.values, 1 - average.profile.decay(batch, images_seen))
+
+    def read(self, name: str, network: str) -> dict[str, Tensor]:
+        """Whole tensors of an average of one network, by their names in the network, in the dtypes of its weights.
+
+        Of a network that is shared out, they are gathered once a step: every rank must call it alike.
+
+        Raises:
+            ValueError: there is no such average, or it is not of this network.
+        """
+        average = self[name]
+        if network not in average.networks:
+            raise ValueError(f"the average {name!r} is of {', '.join(average.networks)}, not of {network}")
+        if (name, network) not in self._wholes:
+            prefix = f"{network}."
+            own = {key: value for key, value in average.values.items() if key.startswith(prefix)}
+            if (slices := self._sliced.get(network)) is not None:
+                own |= slices.whole({key: own[key] for key in slices.names})
+            live = self._live((network,))
+            self._wholes[name, network] = {
+                key.removeprefix(prefix): value.to(live[key].dtype) for key, value in own.items()
+            }
+        return self._wholes[name, network]
+
+    # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def in_place(self, name: str = MAIN) -> Iterator[None]:
+        """Context manager: the networks hold the average; may be entered again inside. Without it, nothing changes."""
+        values = self._values(name)
+        if not values or self._in_place == name:
+            yield
+            return
+        if self._in_place:
+            raise RuntimeError(f"the average {self._in_place!r} is in place already; {name!r} cannot be")
+        live = self._unsliced(name)
+        kept = {key: tensor.clone() for key, tensor in live.items()}
+        self._put(name, live, values, lambda own: {key: values[key] for key in own.names})
+        self._in_place = name
+        try:
+            yield
+        finally:
+            self._put(name, live, kept, lambda own: own.masters())
+            self._in_place = ""
+
+    @torch.no_grad()
+    def _put(
+        self,
+        name: str,
+        live: dict[str, Tensor],
+        values: Mapping[str, Tensor],
+        slices: Callable[[SlicedNetwork], dict[str, Tensor]],
+    ) -> None:
+        # Values, not tensors: optimizers and engines hold on to the tensors themselves.
+        for key, tensor in live.items():
+            tensor.copy_(values[key])
+        for network in self._networks(name):
+            if (own := self._sliced.get(network)) is not None:
+                own.show(slices(own))
+
+    def _unsliced(self, name: str) -> dict[str, Tensor]:
+        networks = self._networks(name)
+        sliced = {key for network in networks if (own := self._sliced.get(network)) for key in own.names}
+        values = self._values(name)
+        return {key: tensor for key, tensor in self._live(networks).items() if key in values and key not in sliced}
+
+    def _live(self, networks: Sequence[str]) -> dict[str, Tensor]:
+        return live_state(self._module, networks)
+
+    def _networks(self, name: str) -> tuple[str, ...]:
+        if name in self._averages:
+            return self._averages[name].networks
+        return tuple(dict.fromkeys(key.partition(".")[0] for key in self._loaded.get(name, {})))
+
+    def _values(self, name: str) -> dict[str, Tensor]:
+        # A checkpoint's, where it was loaded to evaluate only.
+        average = self._averages.get(name)
+        return self._loaded.get(name) or (average.values if average else {})
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Whole fp32 tensors of every average, by the names of averages and tensors; every rank must call it alike."""
+        return {name: self.whole(name) for name in self._averages if self._values(name)}
+
+    def whole(self, name: str) -> dict[str, Tensor]:
+        """Whole fp32 tensors of one average, by their names in the module; every rank must call it alike."""
+        values = dict(self._values(name))
+        for network in self._networks(name):
+            if (own := self._sliced.get(network)) is not None:
+                values |= own.whole({key: values[key] for key in own.names})
+        return values
+
+    def copied(self, name: str) -> frozenset[str]:
+        """Names in the module of an average's tensors that are the latest ones, not means (counters and the like)."""
+        return self._followers[name].copied
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """The inverse of ``state_dict``; ``start`` hands the values out."""
+        self._loaded = {name: dict(values) for name, values in state.items()}
+
+
+class _Follower:
+    """The live tensors behind an average; lists are made once, since walking modules each step costs time.
+
+    Buffers are looked up where they are: a network may put new ones in their place.
+    """
+
+    def __init__(self, module: nn.Module, networks: Sequence[str], sliced: Mapping[str, SlicedNetwork]) -> None:
+        self._sliced = [sliced[network] for network in networks if network in sliced]
+        elsewhere = {key for own in self._sliced for key in own.names}
+        self._parameters: dict[str, Tensor] = {}
+        #: By name: the submodule, the attribute, and whether it is averaged.
+        self._buffers: dict[str, tuple[nn.Module, str, bool]] = {}
+        for key, owner, attribute in _tensors(module, networks):
+            if attribute in owner._parameters:
+                if key not in elsewhere:
+                    self._parameters[key] = getattr(owner, attribute)
+            else:
+                averaged = getattr(owner, attribute).is_floating_point() and attribute in averaged_buffers(owner)
+                self._buffers[key] = (owner, attribute, averaged)
+        self.copied = frozenset(key for key, (_, _, averaged) in self._buffers.items() if not averaged)
+
+    def now(self) -> dict[str, Tensor]:
+        """All live tensors: fp32 masters where an engine keeps them, else the weights themselves."""
+        masters = {key: piece for own in self._sliced for key, piece in own.masters().items()}
+        return {**self._parameters, **masters, **{key: getattr(o, name) for key, (o, name, _) in self._buffers.items()}}
+
+    def follow(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Moves ``values`` by ``weight`` of the way to the live tensors, or all of it for what is copied."""
+        now = self.now()
+        means = [key for key in now if key not in self.copied]
+        if means:
+            torch._foreach_lerp_([values[key] for key in means], [in_fp32(now[key]) for key in means], weight)
+        for key in self.copied:
+            values[key].copy_(now[key])
+
+
+def live_state(module: nn.Module, networks: Sequence[str]) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of ``networks``, by their names in ``module``; the live tensors."""
+    return {key: getattr(owner, name).detach() for key, owner, name in _tensors(module, networks)}
+
+
+def _tensors(module: nn.Module, networks: Sequence[str]) -> Iterator[tuple[str, nn.Module, str]]:
+    """As in a state dict: name in ``module``, submodule that has it, attribute."""
+    for network in networks:
+        for path, owner in getattr(module, network).named_modules(prefix=network, remove_duplicate=False):
+            persistent = [name for name in owner._buffers if name not in owner._non_persistent_buffers_set]
+            for name in [*owner._parameters, *persistent]:
+                if getattr(owner, name) is not None:
+                    yield f"{path}.{name}", owner, name
+
+
+def averaged_buffers(owner: nn.Module) -> Collection[str]:
+    """Names of a submodule's own floating-point buffers that an average averages; all others are copied."""
+    said: Collection[str] | None = getattr(owner, "averaged_buffers", None)
+    if said is not None:
+        return said
+    return ("running_mean", "running_var") if isinstance(owner, _NORMS) else ()
+
+
+def in_fp32(tensor: Tensor) -> Tensor:
+    """Floating-point numbers in fp32: the small steps of an average would vanish in bf16."""
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()

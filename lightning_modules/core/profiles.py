@@ -1,0 +1,145 @@
+"""How much each moment of a training counts in a moving average of its weights, as pure functions of images seen.
+
+Sources: Karras et al., Analyzing and Improving the Image Quality of StyleGAN (2020) and EDM (2022) for half-lives;
+Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models (EDM2, 2024, arXiv:2312.02696),
+section 3 and appendix C, for the power function and the reconstruction of any length afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Profile(Protocol):
+    """The rule of one moving average."""
+
+    @property
+    def key(self) -> str:
+        """A name that says the rule, such as ``half_life_10`` or ``power_0.05``."""
+        ...
+
+    def decay(self, batch: int, images_seen: int) -> float:
+        """The share of the old average that stays after a step.
+
+        Args:
+            batch: images of this step, over all ranks.
+            images_seen: since the beginning, with this step's.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class HalfLife:
+    """Exponential average: beta = 0.5^(batch / half-life).
+
+    Args:
+        kimg: after so many thousand images a weight counts half.
+        ramp_up: the half-life is never more than this share of the images seen, so that early averages forget the
+            initialisation; 0: no bound.
+
+    Raises:
+        ValueError: a negative number.
+    """
+
+    kimg: float = 10.0
+    ramp_up: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.kimg < 0 or self.ramp_up < 0:
+            raise ValueError(
+                f"ema.half_life_kimg is {self.kimg:g} and ema.ramp_up {self.ramp_up:g}; both are 0 or more"
+            )
+
+    @property
+    def key(self) -> str:
+        """``half_life_`` and the kimg."""
+        return f"half_life_{self.kimg:g}"
+
+    def decay(self, batch: int, images_seen: int) -> float:
+        """See ``Profile``."""
+        half_life = self.kimg * 1000
+        if self.ramp_up > 0:
+            half_life = min(half_life, images_seen * self.ramp_up)
+        return 0.5 ** (batch / max(half_life, 1e-8))
+
+
+@dataclass(frozen=True)
+class Power:
+    """Power-function average of EDM2: beta = (1 - batch / images seen)^(gamma + 1).
+
+    Weights at t' images count in proportion to t'^gamma: the average grows longer with the training, and the
+    initialisation counts for nothing.
+
+    Args:
+        width: the profile's standard deviation as a share of the training so far; EDM2 stores 0.05 and 0.10.
+
+    Raises:
+        ValueError: the width is not between 0 and 0.288, that of the plain mean.
+    """
+
+    width: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width < 12**-0.5:
+            raise ValueError(f"the relative width {self.width:g} of a power-function average; it goes from 0 to 0.288")
+
+    @property
+    def key(self) -> str:
+        """``power_`` and the width."""
+        return f"power_{self.width:g}"
+
+    @property
+    def gamma(self) -> float:
+        """The exponent: the largest real root of g^3 + 7 g^2 + (16 - s^-2) g + (12 - s^-2) for the width s."""
+        inverse = self.width**-2
+        return float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
+
+    def decay(self, batch: int, images_seen: int) -> float:
+        """See ``Profile``."""
+        return (1 - batch / images_seen) ** (self.gamma + 1)
+
+
+def inner_product(images_a: float, gamma_a: float, images_b: float, gamma_b: float) -> float:
+    """The integral of the product of two power-function profiles, in closed form (EDM2, appendix C, algorithm 3).
+
+    A profile at T images with exponent g is the density (g + 1) t^g / T^(g + 1) on [0, T].
+    """
+    ratio = images_a / images_b
+    exponent = gamma_b if images_a < images_b else -gamma_a
+    top = (gamma_a + 1) * (gamma_b + 1) * ratio**exponent
+    return top / ((gamma_a + gamma_b + 1) * max(images_a, images_b))
+
+
+def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Power) -> list[float]:
+    """By how much to multiply each stored average, so that their sum is the ``wanted`` one at ``images`` images.
+
+    Least squares between profiles, in fp64.
+
+    Args:
+        stored: images seen and profile of each stored average; those after ``images`` get 0.
+        images: images seen at the moment of the wanted average.
+        wanted: its profile.
+
+    Returns:
+        A factor for each of ``stored``.
+
+    Raises:
+        ValueError: nothing is stored up to ``images``.
+    """
+    used = [number for number, (seen, _) in enumerate(stored) if seen <= images]
+    if not used:
+        raise ValueError(f"no snapshot of power-function averages up to {images:,} images")
+    profiles = [(float(stored[number][0]), stored[number][1].gamma) for number in used]
+    products = np.array([[inner_product(*a, *b) for b in profiles] for a in profiles], dtype=np.float64)
+    target = np.array([inner_product(*a, float(images), wanted.gamma) for a in profiles], dtype=np.float64)
+    # Scaled to a diagonal of ones, which the solution does not feel and its rounding does.
+    scale = 1 / np.sqrt(np.diag(products))
+    solution = np.linalg.solve(products * scale[:, None] * scale[None, :], target * scale) * scale
+    factors = [0.0] * len(stored)
+    for number, factor in zip(used, solution.tolist(), strict=True):
+        factors[number] = factor
+    return factors
