@@ -1,4 +1,4 @@
-"""A smaller JPEG of a part of one: without the rows below it, or by restart markers without all else."""
+"""Cuts a smaller JPEG out of one: without the rows below a box, or by restart markers without all the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cut(data: bytes, frame: JpegFrame, box: Box, margin: int) -> Piece:
 
 
 def _without_rows_below(data: bytes, frame: JpegFrame, bottom: int) -> Piece:
-    """With a smaller height in its header, a JPEG ends there, and the rest is data that no decoder expects."""
+    """Cuts off the rows below by a smaller height in the header; decoders do not read the data after that."""
     height = min(frame.height, bottom)
     if height == frame.height or not frame.baseline or not data.endswith(EOI):
         return Piece(data, Box(0, 0, frame.height, frame.width), True)

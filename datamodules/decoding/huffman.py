@@ -50,7 +50,7 @@ def read_tables(content: bytes) -> dict[int, HuffmanCode] | None:
 
 @compiled
 def _refill(codes, at, bits, left):  # type: ignore[no-untyped-def]
-    """More than 40 bits, if so many are there before the next marker."""
+    """Fills the bit buffer to more than 40 bits, unless a marker comes before."""
     while left <= 40 and at + 1 < len(codes):
         byte = np.int64(codes[at])
         if byte == 0xFF:
@@ -63,14 +63,14 @@ def _refill(codes, at, bits, left):  # type: ignore[no-untyped-def]
 
 @compiled
 def _top(bits, left, count):  # type: ignore[no-untyped-def]
-    """The next so many bits, with zeros behind the last."""
+    """The next bits, as many as asked for; zeros after the last."""
     shifted = bits >> (left - count) if left >= count else bits << (count - left)
     return shifted & ((1 << count) - 1)
 
 
 @compiled
 def _put(codes, at, bits, left, value, count):  # type: ignore[no-untyped-def]
-    """Writes so many bits; a byte of ones is followed by a zero."""
+    """Writes bits; a byte of ones is followed by a zero."""
     bits, left = (bits & 0xFF) << count | value, left + count
     while left >= 8:
         left -= 8

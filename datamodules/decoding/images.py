@@ -1,4 +1,4 @@
-"""Reading an image that a stranger made, with care, and resizing it.
+"""Reads images from untrusted sources, and resizes them.
 
 Everything that people put into image folders comes out as upright 8-bit sRGB or grey: EXIF rotation, embedded colour
 profiles, CMYK (with Adobe's inversion), palettes, 16-bit grey, transparency, bilevel. What cannot be read raises
@@ -66,7 +66,7 @@ class BadImage(ValueError):
 def read_image(
     data: bytes, channels: int | None = None, *, min_size: int = 1, max_pixels: int = 100_000_000
 ) -> np.ndarray:
-    """Decodes one image (of an animation: its first frame) as the eye is meant to see it.
+    """Decodes one image (of an animation: its first frame) upright and in sRGB.
 
     Colours under an embedded profile become sRGB (a profile that is broken is ignored); transparent parts are laid on
     white; 16-bit grey is scaled to 8 bits, not clipped.

@@ -1,4 +1,4 @@
-"""A JPEG's structure, and which files need no care."""
+"""The structure of a JPEG, and a check for files that need no special treatment."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Piece(NamedTuple):
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
-    """The frame header of a JPEG that needs no care: grey or YCbCr/RGB, upright, in sRGB or no named colours.
+    """The frame header of a JPEG that needs no treatment: grey or YCbCr/RGB, upright, in sRGB or no named colours.
 
     None for everything else: other formats, CMYK, rotated by EXIF, foreign colour profiles, more than 100 million
     pixels, broken headers. ``datamodules.decoding.images.read_image`` knows what to do with those.

@@ -1,4 +1,4 @@
-"""Restart markers: what lets a crop be decoded without the rest of its JPEG.
+"""Restart markers, which allow to decode a crop without the rest of its JPEG.
 
 Huffman codes can only be read one after the other, so a crop costs as much as everything before its last row. Behind a
 restart marker, reading begins anew (ITU-T T.81, E.1.4): where they stand at the same columns in each row of blocks, the

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again.
+"""Reusable memory for batches.
 
 The kernel clears every page that it hands out, and gets large blocks back whenever a batch is dropped: at 224 px,
 fresh memory for a float32 batch costs more than filling it.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Buffers:
-    """Hands out tensors, and takes their memory back when the last tensor that shares it is gone.
+    """Allocates tensors, and reuses their memory when the last tensor that shares it is gone.
 
     Safe in threads without a lock, since lists append and pop atomically; a lock could be asked for again by the
     garbage collector in the middle of itself.

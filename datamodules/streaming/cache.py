@@ -1,4 +1,4 @@
-"""A node's copies of remote shards: whole, checked, shared by all ranks, bounded in size."""
+"""A node's cache of remote shards: complete, checked, shared by all ranks, bounded in size."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ShardCache:
         return self.folder / shard.sha256[:2] / f"{shard.sha256}.tar"
 
     def _make_room(self, size: int) -> None:
-        """Deletes the shards longest unused until ``size`` bytes fit. Who has one open can read on."""
+        """Deletes the shards longest unused until ``size`` bytes fit. Files that are open stay readable."""
         with FileLock(self.folder / "evict.lock"):
             files = []
             for file in self.folder.glob("*/*.tar*"):
@@ -93,7 +93,7 @@ class ShardCache:
 
 
 def _download(url: str, shard: Shard, file: Path) -> None:
-    """Brings ``url`` to ``file``, whole and checked or not at all."""
+    """Downloads ``url`` to ``file``, complete and checked, or not at all."""
     with replacing(file) as partial:
         for _ in range(_FETCHES):
             found = _copy(url, partial)

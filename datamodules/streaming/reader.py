@@ -67,7 +67,7 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def prepare(self, samples: np.ndarray) -> list[Span]:
-        """Has the images of ``samples`` brought near, all at once: remote shards here, bytes into the page cache.
+        """Prefetches the images of ``samples``: downloads remote shards, and reads bytes into the page cache.
 
         Raises like ``read``, but for what only reading shows.
 
@@ -172,6 +172,6 @@ def check_pipes(manifest: Manifest, split: str, allow_pipe: bool) -> None:
 
 
 def _read_ahead(file: int, offset: int, length: int) -> None:
-    """Asks the kernel for a part of a file, and does not wait."""
+    """Asks the kernel to read a part of a file ahead; does not wait."""
     if hasattr(os, "posix_fadvise"):  # Linux has it, macOS has not
         os.posix_fadvise(file, offset, length, os.POSIX_FADV_WILLNEED)

@@ -118,7 +118,7 @@ class ShardStream(IterableDataset[StreamBatch]):
         return {"position": self.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """An endless stream's next iteration goes on from there; a finite one is a whole pass each time."""
+        """Sets where an endless stream's next iteration starts; a finite stream always makes a whole pass."""
         self.position = state_dict["position"]
 
     def __iter__(self) -> Iterator[StreamBatch]:

@@ -1,4 +1,4 @@
-"""Results prepared ahead, by threads or by processes, in order, each with a block of memory that it was written to.
+"""Computes results ahead, in threads or processes, in order, each with the block of memory that it was written to.
 
 Threads start at once, but wait for each other's Python code, and a training's waits for theirs. Processes do not, and
 write into memory that they share with their parent and use again. A DataLoader's send each batch in new memory, which
@@ -123,7 +123,7 @@ def _by_processes(
 
 
 class _Worker:
-    """A fork of this process that fills blocks as it is told.
+    """A forked process that fills blocks on request.
 
     It ends when it is dismissed, or when this process is gone and nobody can write into its pipe any more. (Later forks
     hold the pipes of earlier ones open, and end first.)
@@ -142,7 +142,7 @@ class _Worker:
         orders.close()
 
     def order(self, block: int, number: int) -> None:
-        """Asks for what belongs to a number, in a block."""
+        """Requests the result for a number, written to a block."""
         with contextlib.suppress(OSError):  # ``answer`` says what happened
             self._pipe.send((block, number))
 
@@ -161,12 +161,12 @@ class _Worker:
         return answer
 
     def dismiss(self) -> None:
-        """Ends it when it has done what it is at."""
+        """Ends the process after its current work."""
         with contextlib.suppress(OSError):
             self._pipe.send(None)
 
     def wait(self) -> int:
-        """Its exit code, or minus the signal's number."""
+        """The exit code, or minus the number of the signal that ended it."""
         self._pipe.close()
         try:
             return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
@@ -175,7 +175,7 @@ class _Worker:
 
 
 def _serve(make: Make[Any], blocks: np.ndarray, orders: Any) -> NoReturn:
-    """The fork's whole life."""
+    """The main loop of the forked process."""
     status = 1
     try:
         for number in _IGNORED:

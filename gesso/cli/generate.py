@@ -10,7 +10,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("generate", help="make images with a trained run")
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT")
     parser.add_argument("--num", type=int, default=64, metavar="N", help="how many images (default 64)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which sequence of samples (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the samples (default 0)")
     parser.add_argument("--label", type=int, metavar="C", help="only this class (conditional models)")
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")

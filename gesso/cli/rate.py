@@ -42,8 +42,8 @@ def _add_make(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--question", default="overall", help="overall (default), content, style, or a sentence of your own"
     )
-    parser.add_argument("--num", type=int, metavar="N", help="so many of the content's pictures (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--num", type=int, metavar="N", help="number of the content's pictures (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed that draws them")
     parser.add_argument("--size", type=int, default=512, metavar="N", help="longer side in pixels, at most (512)")
     parser.add_argument("--out", type=Path, default=Path("rate.html"), metavar="HTML", help="default rate.html")
     parser.set_defaults(run=_make)
@@ -91,12 +91,14 @@ def _methods(given: Sequence[str]) -> dict[str, Path]:
 def _add_summary(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "summary",
-        help="what the scores say: means by method and paired differences, with 95 %% intervals",
+        help="summary of the scores: means by method and paired differences, with 95 %% intervals",
         description="Reads the scores that raters saved. The page's key must lie beside the scores or the page.",
     )
     parser.add_argument("scores", nargs="+", type=Path, metavar="SCORES.json")
-    parser.add_argument("--page", nargs="+", type=Path, default=[], metavar="HTML", help="whose keys lie beside them")
-    parser.add_argument("--key", nargs="+", type=Path, default=[], metavar="JSON", help="or the keys themselves")
+    parser.add_argument(
+        "--page", nargs="+", type=Path, default=[], metavar="HTML", help="pages whose keys lie beside them"
+    )
+    parser.add_argument("--key", nargs="+", type=Path, default=[], metavar="JSON", help="keys of pages")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures too")
     parser.set_defaults(run=_summary)
 

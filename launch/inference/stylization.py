@@ -62,7 +62,7 @@ def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
 
 
 def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, device: torch.device) -> Path:
-    """One picture, written to ``out`` when it is whole."""
+    """Stylises one picture file, and writes the result to ``out``."""
     content = read_picture(file).to(device)
     masks = read_masks(request.masks, content)
     picture = stylize_picture(content, masks, stylizer, request)
@@ -70,7 +70,7 @@ def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, de
 
 
 def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, request: Request) -> Tensor:
-    """A picture [1, 3, H, W] in [-1, 1] as the request asks; its ``masks`` are of its size, [K, H, W]."""
+    """Stylises a picture [1, 3, H, W] in [-1, 1]; ``masks`` have its size, [K, H, W]."""
     if request.size is not None:
         content = fit(content, request.size)
         masks = None if masks is None else fit(masks[None], request.size)[0].clamp(0, 1)
@@ -95,7 +95,7 @@ def stylize_clip(
     smooth: float,
     progress: Callable[[int, int | None], None],
 ) -> str:
-    """A video, frame by frame, without flicker: see ``launch.inference.video``. Returns in a line what became of it."""
+    """Stylises a video without flicker, see ``launch.inference.video``; returns a summary in one line."""
     from launch.inference.video import stylize_video
 
     masks: list[Tensor | None] = []

@@ -1,4 +1,4 @@
-"""Videos read: frames one by one, upright and in RGB, with their timestamps, and the packets of sound in between.
+"""Reads videos: frames one by one, upright and in RGB, with their timestamps, and the packets of sound in between.
 
 Fields of interlaced videos are left as they are, HDR is not mapped to SDR, and only the first video stream counts.
 """
@@ -55,7 +55,7 @@ class Frame(NamedTuple):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Errors of FFmpeg as one line that names the file."""
+    """Context manager: turns errors of FFmpeg into one line that names the file."""
     try:
         yield
     except av.FFmpegError as error:
@@ -171,7 +171,7 @@ class VideoReader:
         return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None].contiguous()
 
     def _decode(self) -> Iterator[av.VideoFrame | Packet[Any]]:
-        """Pictures and packets of sound, as they come. A flaw is an error: half a video is not what was asked for."""
+        """Pictures and packets of sound, in the file's order. Damage is an error, so that no half video results."""
         started = not self._is(BROADCAST)
         heard = {stream.index for stream in self.sounds}
         with reading(self.path):
@@ -208,7 +208,7 @@ class VideoReader:
         return self.container.duration / 1_000_000 if self.container.duration else None
 
     def _note(self, packet: Packet[Any]) -> None:
-        """Remembers how far the file goes."""
+        """Notes the end of the file so far, from a packet."""
         own = packet.stream.index == self.video.index
         if packet.pts is None or packet.time_base is None or (self.video.duration and not own):
             return

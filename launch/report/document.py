@@ -1,4 +1,4 @@
-"""The page around a report: one HTML file that needs nothing else."""
+"""The HTML document around a report, self-contained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def document(title: str, body: Html) -> Html:
-    """A whole page. Its policy makes sure that it asks no server for anything, whatever a config may say."""
+    """A whole page. Its content security policy forbids all requests to servers, whatever a config may hold."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -36,7 +36,7 @@ def document(title: str, body: Html) -> Html:
 
 
 def write_page(file: Path, page: Html) -> Path:
-    """Writes a page, or leaves the one before.
+    """Writes a page; an earlier one stays if that fails.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Pictures inside the page: as they are while small, else shrunk until they fit."""
+"""Embeds pictures in the page: unchanged if small enough, else shrunk until they fit."""
 
 from __future__ import annotations
 

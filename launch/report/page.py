@@ -1,4 +1,4 @@
-"""The report page: what a run did, showed and was, in one HTML file that needs nothing else."""
+"""The report page of a run, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS_BYTES = 1_800_000
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes ``report.html`` into a run folder from what lies there; any part may be missing.
+    """Writes ``report.html`` into a run folder from its files; any of them may be missing.
 
     Raises:
         FileNotFoundError: this is no run folder.
@@ -69,7 +69,7 @@ def _header(record: Record) -> Html:
 
 
 def _tiles(record: Record, metrics: list[Metric]) -> Html:
-    """The figures that one looks for first."""
+    """The most important figures, as tiles."""
     info = record.info
     tiles = []
     for metric in metrics[:1]:

@@ -63,7 +63,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Record:
-    """A run, as far as it is written down.
+    """A run, as far as its folder describes it.
 
     Args:
         path: the run folder.
