@@ -17,7 +17,7 @@ import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
@@ -29,6 +29,9 @@ FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 #: Seconds without a byte after which a connection counts as broken.
 TIMEOUT = 60.0
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _BROKEN = (OSError, http.client.HTTPException)
@@ -71,11 +74,19 @@ def open_remote(url: str, *, attempts: int = ATTEMPTS, timeout: float = TIMEOUT)
     return io.BufferedReader(stream, _CHUNK)
 
 
+class _Body(Protocol):
+    """What is read of a response, or of a command's output."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> object: ...
+
+
 @dataclass
 class _Answer:
     """What came for a request: a body that begins at byte ``start``, of ``total`` bytes from 0 where that is known."""
 
-    body: Any
+    body: _Body
     start: int = 0
     total: int | None = None
     version: str | None = None
@@ -110,18 +121,19 @@ class _RemoteStream(io.RawIOBase):
             except _BROKEN as error:
                 self._fail(error)
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer).cast("B")
         while not self._ended:
             self.connect()
             try:
-                data = self._next(len(buffer))
+                data = self._next(len(view))
             except _BROKEN as error:
                 self._fail(error)
                 continue
             if data:
                 self._failures = 0
                 self._position += len(data)
-                buffer[: len(data)] = data
+                view[: len(data)] = data
                 return len(data)
             self._ended = True
         return 0
@@ -188,11 +200,11 @@ def _request(url: str, start: int, timeout: float, version: str | None) -> _Answ
     return _answer(response)
 
 
-def _answer(response: Any) -> _Answer:
+def _answer(response: http.client.HTTPResponse) -> _Answer:
     headers = response.headers
     version = headers.get("ETag") or headers.get("Last-Modified")
-    length = headers.get("Content-Length")
-    length = int(length) if length and length.isdecimal() else None
+    announced = headers.get("Content-Length", "")
+    length = int(announced) if announced.isdecimal() else None
     if response.status != 206:
         return _Answer(response, 0, length, version)
     first, _, whole = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
