@@ -173,3 +173,31 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert manifest.classes == ("caf\\xe9",)
     assert "x\\xe9.pdf" in text
     assert made(root, tmp_path / os.fsdecode(b"aus\xe9"))[1] == report
+
+
+def test_duplicates_are_kept_when_asked_for(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"a/1.png": png(1), "b/2.png": png(1), "b/3.png": png(2)})
+    _, report, text = made(root, tmp_path / "out")
+    assert report["kept"] == 2
+    assert "--keep-duplicates" in text
+    manifest, report, _ = made(root, tmp_path / "all", keep_duplicates=True)
+    assert (report["kept"], report["duplicates_kept"], report["dropped"]) == (3, 1, [])
+    assert labels(manifest) == [0, 1, 1]
+
+
+def test_pictures_that_no_format_can_hold_are_left_out(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"wide.png": png(1, 2, 17_000), "thin.png": png(2, 3, 6_000), "good.png": png(3)})
+    for name, options, lost in (
+        ("webp", {"format": "webp"}, {"wide.png"}),
+        ("shortest", {"size": 64, "resize": "shortest"}, {"wide.png", "thin.png"}),
+        ("png", {"format": "png"}, set()),
+    ):
+        _, report, _ = made(root, tmp_path / name, **options)
+        assert {entry["name"] for entry in report["dropped"]} == lost
+        assert {entry["reason"] for entry in report["dropped"]} <= {"too large"}
+
+
+def test_a_damaged_journal_is_begun_anew(tmp_path: Path) -> None:
+    journal = write(tmp_path / "out", {".build/journal.sqlite": b"garbage" * 1000})
+    _, report, _ = made(write(tmp_path / "in", {"1.png": png(1)}), journal)
+    assert report["kept"] == 1
