@@ -7,7 +7,7 @@
     model.r1_gamma:
       sample: loguniform(1e-2, 1e2)
       when: {model.loss: [hinge]}                   # otherwise the recipe's value is used
-    model.width:
+    model.generator.width:
       sample: choice([32, 64])
       mutate: false                                 # PBT and PB2 do not change it
 """
@@ -141,7 +141,7 @@ def read_space(file: Path) -> Space:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{file}: write one option to a line, such as `model.lr: loguniform(1e-5, 1e-3)`")
+        raise ValueError(f"{file}: write one option to a line, such as `model.optimizer.lr: loguniform(1e-5, 1e-3)`")
     dimensions: list[Dimension] = []
     for name, entry in content.items():
         try:

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {value}: must be more than 0")
     from launch.planning import footprint
     from launch.planning import memory as planning
+    from lightning_modules.core.options import constructor_options, paths
 
     cli = _read(arguments)
     module, trainer = cli.model, cli.config.trainer
@@ -76,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     _show_ranks(table, most)
     _notes(networks)
     if arguments.memory:
-        on = bool(module.hparams.get("gradient_checkpointing", False))
-        print(_advice(table, most, arguments.memory, on))
+        switches = dict(paths(constructor_options(module.hparams), "gradient_checkpointing"))
+        print(_advice(table, most, arguments.memory, switches))
     return 0
 
 
@@ -157,9 +158,10 @@ def _notes(networks: Sequence[Network]) -> None:
     )
 
 
-def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, on: bool) -> str:
+def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, switches: dict[str, bool]) -> str:
     from launch.planning.memory import GIB, first_that_fits
 
+    on = any(switches.values())
     found = first_that_fits(rows, activations, memory * GIB, checkpointing=on)
     if found is None:
         least = min(rows, key=lambda row: row.device.total)
@@ -170,7 +172,7 @@ def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, on
         )
     row, checkpointed = found
     options = f"--trainer.strategy {row.strategy.name}"
-    options += " --model.gradient_checkpointing true" if checkpointed and not on else ""
+    options += "".join(f" --model.{path} true" for path in switches) if checkpointed and not on else ""
     total = row.device.total + activations[checkpointed]
     return f"the first that fits into {memory:g} GiB, with {binary_size(total)}: {options}"
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from gesso.common.files import write_whole, writing_whole
 from lightning_modules.catalogue import family
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.core.saved import constructor_options
+from lightning_modules.core.options import constructor_options
 
 SUFFIX = ".safetensors"
 
@@ -60,7 +60,7 @@ def rebuild(file: Path) -> tuple[ImageFamily, bool]:
         raise ValueError(f"{file}: missing, or the config {config.name} does not lie beside it")
     try:
         model = yaml.safe_load(config.read_text())["model"]
-        module = family(model["class_path"])(**model["init_args"])
+        module = family(model["class_path"]).from_options(model["init_args"])
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{config}: not the config of an exported model ({error})") from error
     try:

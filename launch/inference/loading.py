@@ -15,7 +15,7 @@ from launch.training.provisions import provide_weights
 from lightning_modules.catalogue import family
 from lightning_modules.core.averages import MAIN
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.core.saved import constructor_options, saved_averages
+from lightning_modules.core.saved import saved_averages
 
 
 def load_family(
@@ -47,7 +47,7 @@ def load_family(
 
 def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily, bool]:
     try:
-        module = family(checkpoint["gesso"]["family"])(**constructor_options(checkpoint["hyper_parameters"]))
+        module = family(checkpoint["gesso"]["family"]).from_options(checkpoint["hyper_parameters"])
         averages = saved_averages(checkpoint).get(MAIN, {}) if average else {}
         module.load_state_dict({**checkpoint["state_dict"], **averages})
         module.images_seen = checkpoint["gesso"]["images_seen"]

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from launch.planning.memory import STRATEGIES, Group, Network, rows
 from lightning_modules.core.family import Batch, ImageFamily, Losses
-from lightning_modules.core.saved import constructor_options
+from lightning_modules.core.options import constructor_options, paths, replaced
 
 #: Steps until every network should have had its turn (``n_critic`` and the like).
 MOST_STEPS = 100
@@ -141,9 +141,9 @@ def example_batch(module: ImageFamily, count: int) -> dict[str, Any]:
 def with_checkpointing(module: ImageFamily, on: bool) -> ImageFamily | None:
     """The same family with gradient checkpointing on or off; None where it has no such option."""
     options = constructor_options(module.hparams)
-    if "gradient_checkpointing" not in options:
+    if not any(paths(options, "gradient_checkpointing")):
         return None
-    return type(module)(**{**options, "gradient_checkpointing": on})
+    return type(module).from_options(replaced(options, "gradient_checkpointing", on))
 
 
 class Memory(TorchDispatchMode):

@@ -11,6 +11,7 @@ import torch
 from launch.runs.tracking import say
 from launch.strategies.zero import MultiNetworkZeRO
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.options import constructor_options, paths
 
 T = TypeVar("T")
 
@@ -57,8 +58,9 @@ def out_of_memory(trainer: L.Trainer, module: ImageFamily, batch_size: int) -> O
     levers = []
     if module.micro_batches < batch_size:
         levers.append(f"--model.micro_batches={module.micro_batches * 2} (now {module.micro_batches})")
-    if module.hparams.get("gradient_checkpointing") is False:
-        levers.append("--model.gradient_checkpointing=true")
+    off = [path for path, on in paths(constructor_options(module.hparams), "gradient_checkpointing") if not on]
+    if off:
+        levers.append(" ".join(f"--model.{path}=true" for path in off))
     levers += [f"--trainer.strategy=zero{number}" for number in (2, 3) if number > stage and trainer.world_size > 1]
     if not offload:
         levers.append(f"--trainer.strategy=zero{3 if trainer.world_size > 1 else 2}_offload")

@@ -1,8 +1,9 @@
 """Recipes and overrides as plain mappings, laid over one another before anything that they name is imported.
 
-A recipe is a mapping of mappings; an override names one option by its dots, ``run.kimg`` or ``model.width``, and gives
-its value as a Python object or as one writes it on the command line (``"20"``, ``"[fid, kid]"``). ``model`` and
-``data`` name a class and its options; ``init_args`` goes without saying in an override.
+A recipe is a mapping of mappings; an override names one option by its dots, ``run.kimg`` or ``model.generator.width``,
+and gives its value as a Python object or as one writes it on the command line (``"20"``, ``"[fid, kid]"``). ``model``
+and ``data`` name a class and its options; ``init_args`` goes without saying in an override. Older names of a family's
+options are understood.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import yaml
 
 from datamodules.catalogue import DATA
 from launch.training.recipes import resolve_recipe
+from launch.training.renaming import OlderNames
 from lightning_modules.catalogue import FAMILIES
 
 #: A packaged recipe's name, a YAML file, or what such a file holds.
@@ -39,16 +41,19 @@ def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[L
         ValueError: a file that is no recipe, or a family that nobody knows.
     """
     found: list[Layer] = [{}]
+    names = OlderNames()
     for recipe in recipes:
-        _lay(found, read_recipe(recipe))
+        _lay(found, read_recipe(recipe), names)
     for name, value in overrides.items():
         over: Layer = {name: copy.deepcopy(value)}
         if name in CATALOGUES:
-            _lay(found, over)
+            _lay(found, over, names)
         elif name.endswith(".class_path") and (section := name.removesuffix(".class_path")) in CATALOGUES:
-            _lay(found, {section: {"class_path": value}})
+            _lay(found, {section: {"class_path": value}}, names)
         else:
-            set_option(found[-1], name, copy.deepcopy(value))
+            for path in names.paths(_class_path(found[-1].get("model")), name, value):
+                set_option(found[-1], path, copy.deepcopy(value))
+    names.tell()
     return found
 
 
@@ -72,7 +77,7 @@ def read_recipe(recipe: Recipe) -> Layer:
 
 
 def set_option(layer: Layer, name: str, value: object) -> None:
-    """Sets the option ``name``, such as ``model.width``, in place; ``name+`` adds to a list.
+    """Sets the option ``name``, such as ``model.generator.width``, in place; ``name+`` adds to a list.
 
     Raises:
         ValueError: the name leads into something that has no options.
@@ -109,7 +114,11 @@ def _below(node: Layer, key: str, name: str) -> Layer:
     return value
 
 
-def _lay(found: list[Layer], over: Layer) -> None:
+def _class_path(section: object) -> object:
+    return section.get("class_path") if isinstance(section, dict) else section
+
+
+def _lay(found: list[Layer], over: Layer, names: OlderNames) -> None:
     """Lays a recipe over what was found; in a layer of its own where it names another class."""
     for section, catalogue in CATALOGUES.items():
         if section not in over:
@@ -122,10 +131,12 @@ def _lay(found: list[Layer], over: Layer) -> None:
         over[section] = content
         if isinstance(content.get("class_path"), str):
             content["class_path"] = catalogue.path(str(content["class_path"]))
-            before = found[-1].get(section)
-            known = before.get("class_path") if isinstance(before, dict) else None
+            known = _class_path(found[-1].get(section))
             if known not in (None, content["class_path"]):
                 found.append({})
+        if section == "model" and isinstance(options := content.get("init_args"), dict):
+            class_path = content.get("class_path") or _class_path(found[-1].get("model"))
+            content["init_args"] = names.replace(class_path, options)
     merge(found[-1], over)
 
 

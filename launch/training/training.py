@@ -25,7 +25,7 @@ class Training:
     Args:
         recipe: a packaged recipe's name, a YAML file, what such a file holds, or several of these, later ones over
             earlier ones.
-        overrides: option -> value, as ``{"run.kimg": 20, "model.width": 32}``; strings may be written as on the command
+        overrides: option -> value, as ``{"run.kimg": 20, "model.beta": 2}``; strings may be written as on the command
             line.
         resume: a run folder: its config comes first, and training goes on from its last checkpoint.
         checkpoint: a checkpoint, or a run for its last one, to go on from in another run.
@@ -35,7 +35,7 @@ class Training:
 
     Example:
         >>> training = Training("mnist-dcgan", {"run.kimg": 20, "trainer.accelerator": "cpu"})
-        >>> training.changed({"model.width": 16}).overrides["model.width"]
+        >>> training.changed({"model.latent_dim": 16}).overrides["model.latent_dim"]
         16
     """
 

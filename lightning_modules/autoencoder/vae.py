@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_modules.core.family import Batch, Losses, Preview
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.latent import LatentFamily
 from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
 from lightning_modules.losses.weights import check_weights
-from lightning_modules.networks.vae import Autoencoder
+from lightning_modules.networks.vae import Autoencoder, AutoencoderOptions
 
 
 class VAE(LatentFamily):
@@ -25,13 +26,18 @@ class VAE(LatentFamily):
         resolution: height and width of the images in pixels, a power of two from 32 to 256.
         channels: 1 (grey) or 3 (RGB).
         latent_dim: dimensions of z.
-        width: channels of the widest-resolution layer.
         beta: weight of the KL divergence.
         reconstruction: ``mse`` (Gaussian), ``l1`` (Laplace) or ``bernoulli``.
-        lr: Adam's learning rate.
-        gradient_checkpointing: recompute activations in the backward pass.
+        autoencoder: the networks.
+        optimizer: how they are optimized.
         options: those of ``ImageFamily``.
     """
+
+    renamed_options: ClassVar[Renamed] = {
+        "width": ("autoencoder.width",),
+        "gradient_checkpointing": ("autoencoder.gradient_checkpointing",),
+        "lr": ("optimizer.lr",),
+    }
 
     def __init__(
         self,
@@ -39,25 +45,18 @@ class VAE(LatentFamily):
         resolution: int = 64,
         channels: int = 3,
         latent_dim: int = 128,
-        width: int = 32,
         beta: float = 1.0,
         reconstruction: Reconstruction = "mse",
-        lr: float = 1e-3,
-        gradient_checkpointing: bool = False,
+        autoencoder: AutoencoderOptions = AutoencoderOptions(),
+        optimizer: OptimizerOptions = OptimizerOptions(lr=1e-3),
         **options: Any,
     ) -> None:
         super().__init__(**options)
         check_weights(beta=beta)
         self.save_hyperparameters()
-        self.optimizer = OptimizerOptions(lr=lr)
+        self.resolution, self.channels, self.optimizer = resolution, channels, optimizer
         self.latent_dim, self.beta, self.reconstruction = latent_dim, beta, reconstruction
-        self.autoencoder = Autoencoder(
-            resolution=resolution,
-            channels=channels,
-            width=width,
-            latent_dim=latent_dim,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        self.autoencoder = Autoencoder(autoencoder, resolution=resolution, channels=channels, latent_dim=latent_dim)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"autoencoder": self.optimizer}

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch.plugins import MixedPrecision
@@ -35,6 +36,14 @@ from lightning_modules.core.abilities import Abilities, Batch, Preview
 from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
 from lightning_modules.core.noise import NoiseRows, seed_everything
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.options import (
+    Renamed,
+    constructor_arguments,
+    constructor_options,
+    plain,
+    told,
+    with_new_names,
+)
 from lightning_modules.core.saved import (
     AVERAGES,
     check_checkpoint,
@@ -58,6 +67,13 @@ class ImageFamily(Abilities):
         channels_last: memory format of the networks and images; faster for plain convolutional networks.
         compile: ``torch.compile`` the networks that allow it (all but the ``penalised``).
     """
+
+    #: Options that had other names before: see ``core.options``.
+    renamed_options: ClassVar[Renamed] = {}
+    #: What the data must be like; None: anything.
+    resolution: int | None = None
+    channels: int | None = None
+    num_classes: int = 0
 
     def __init__(
         self,
@@ -94,6 +110,20 @@ class ImageFamily(Abilities):
         self._step_seed = 0
         self._updates = 0
         self._noise = NoiseRows(0, 0, 0, 1)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """A family out of plain nested data: a checkpoint's ``hyper_parameters``, or a recipe's ``init_args``.
+
+        Options may have older names; one line on stderr says so.
+
+        Raises:
+            ValueError: an option that there is not, or a value out of its range.
+        """
+        current, old = with_new_names(constructor_options(options), cls.renamed_options)
+        if old:
+            print(told(old, cls.renamed_options), file=sys.stderr, flush=True)
+        return cls(**constructor_arguments(cls, current))
 
     # ---- what a family answers --------------------------------------------------------------------------------------
 
@@ -407,6 +437,8 @@ class ImageFamily(Abilities):
             "skipped_updates": self.skips.totals(),
         }
         checkpoint[AVERAGES] = self.averages.state_dict()
+        if "hyper_parameters" in checkpoint:
+            checkpoint["hyper_parameters"] = plain(checkpoint["hyper_parameters"])
         if states := checkpoint.get("optimizer_states"):
             checkpoint["optimizer_states"] = {
                 name: named_state(state, self._parameter_names[name])

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from lightning_modules.core.options import changes, constructor_options, with_new_names
+
 State = dict[str, Any]
 
 #: Where a checkpoint has the moving averages: ``{name of the average: {name of the tensor: whole fp32 tensor}}``.
@@ -78,12 +80,6 @@ def _laid_out(value: Any, memory_format: torch.memory_format) -> Any:
     return value.contiguous(memory_format=memory_format) if image_like else value
 
 
-def constructor_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that build the same family again, out of its ``hparams`` or a checkpoint's."""
-    # Lightning and jsonargparse keep notes of their own among them.
-    return {name: value for name, value in hyper_parameters.items() if not name.startswith("_")}
-
-
 def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -> None:
     """Raises a ValueError, in one line, when a checkpoint is another family's or another architecture's."""
     family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__
@@ -95,12 +91,9 @@ def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -
     for name in sorted(theirs.keys() | ours.keys()):
         shapes = [tuple(state[name].shape) if name in state else None for state in (theirs, ours)]
         if shapes[0] != shapes[1]:
-            saved = checkpoint.get("hyper_parameters", {})
-            changed = [
-                f"{key}: {saved[key]} -> {value}"
-                for key, value in module.hparams.items()
-                if key in saved and saved[key] != value
-            ]
+            renamed = getattr(type(module), "renamed_options", {})
+            saved, _ = with_new_names(checkpoint.get("hyper_parameters", {}), renamed)
+            changed = changes(saved, constructor_options(module.hparams))
             raise ValueError(
                 f"the checkpoint holds another architecture of {own} ({name} is {shapes[0]} there, {shapes[1]} here"
                 f"{'; changed: ' + ', '.join(changed) if changed else ''}): use the run's own config.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,16 +17,27 @@ from lightning_modules.networks.vgg import load_in_order
 STAGES = ((256,), (256, 256, 256, 128), (128, 64), (64, 3))
 
 
+@dataclass(frozen=True)
+class DecoderOptions:
+    """AdaIN's decoder.
+
+    Args:
+        gradient_checkpointing: recompute each stage in the backward pass: less memory, about a third more time.
+    """
+
+    gradient_checkpointing: bool = False
+
+
 class Decoder(nn.Module):
     """Mirrors the encoder up to relu4_1: convolutions 3 x 3 with reflection padding, nearest upsampling, no norm.
 
     Args:
-        gradient_checkpointing: recompute each stage in the backward pass.
+        options: see ``DecoderOptions``.
     """
 
-    def __init__(self, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, options: DecoderOptions = DecoderOptions()) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = options.gradient_checkpointing
         starts = (512, *(stage[-1] for stage in STAGES))
         self.stages = nn.ModuleList(_Stage(start, widths) for start, widths in zip(starts, STAGES, strict=False))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -18,18 +19,52 @@ from lightning_modules.networks.precision import like_weights
 from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
 
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """DCGAN's generator.
+
+    Args:
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        attention_resolution: side of the feature map with self-attention (SAGAN, Zhang et al. 2019); 0: none.
+        spectral_norm: divide the weights by their largest singular values (Zhang et al. 2019).
+        gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    width: int = 64
+    attention_resolution: int = 0
+    spectral_norm: bool = False
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """DCGAN's discriminator.
+
+    Args:
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        attention_resolution: side of the feature map with self-attention (SAGAN, Zhang et al. 2019); 0: none.
+        spectral_norm: divide the weights by their largest singular values (Miyato et al. 2018).
+        normalization: ``batch``; ``layer`` where samples must not see each other (WGAN-GP); ``none``. The first
+            convolution is never normalised.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    width: int = 64
+    attention_resolution: int = 0
+    spectral_norm: bool = False
+    normalization: Normalization = "batch"
+    gradient_checkpointing: bool = False
+
+
 class DCGANGenerator(nn.Module):
     """Latent vectors to images: a projection to 4x4, then transposed convolutions, batch norm and ReLU.
 
     Args:
+        options: see ``GeneratorOptions``.
         latent_dim: length of z, which is drawn from N(0, 1).
         resolution: side of the images in pixels: 32, 64, 128 or 256.
         channels: 1 (grey) or 3 (RGB).
-        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
         num_classes: classes to condition on, by conditional batch norm; 0 for an unconditional network.
-        attention_resolution: side of the feature map that gets self-attention (SAGAN); 0 for none.
-        spectral_norm: divide the weights by their largest singular values.
-        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
 
     Raises:
         ValueError: an unsupported resolution, width or attention_resolution.
@@ -37,32 +72,29 @@ class DCGANGenerator(nn.Module):
 
     def __init__(
         self,
+        options: GeneratorOptions = GeneratorOptions(),
         *,
         latent_dim: int = 128,
         resolution: int = 64,
         channels: int = 3,
-        width: int = 64,
         num_classes: int = 0,
-        attention_resolution: int = 0,
-        spectral_norm: bool = False,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        stages = stage_channels(resolution, width)[::-1]
-        check_attention_resolution(attention_resolution, resolution)
+        stages = stage_channels(resolution, options.width)[::-1]
+        check_attention_resolution(options.attention_resolution, resolution)
         self.latent_dim = latent_dim
         self.resolution = resolution
         self.num_classes = num_classes
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = options.gradient_checkpointing
         self.project = nn.Linear(latent_dim, 4 * 4 * stages[0], bias=False)
         self.norm = batch_norm(stages[0], num_classes)
         self.blocks = nn.ModuleList(
-            UpBlock(before, after, num_classes=num_classes, attention=attention_resolution == 8 * 2**i)
+            UpBlock(before, after, num_classes=num_classes, attention=options.attention_resolution == 8 * 2**i)
             for i, (before, after) in enumerate(pairwise(stages))
         )
         self.to_image = nn.ConvTranspose2d(stages[-1], channels, 4, stride=2, padding=1)
         init_dcgan_(self)
-        if spectral_norm:
+        if options.spectral_norm:
             add_spectral_norm_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -94,15 +126,10 @@ class DCGANDiscriminator(nn.Module):
     label's embedding with the features, summed over their pixels, is added to the logit.
 
     Args:
+        options: see ``DiscriminatorOptions``.
         resolution: side of the images in pixels: 32, 64, 128 or 256.
         channels: 1 (grey) or 3 (RGB).
-        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
         num_classes: classes to condition on; 0 for an unconditional network.
-        attention_resolution: side of the feature map that gets self-attention (SAGAN); 0 for none.
-        spectral_norm: divide the weights by their largest singular values.
-        normalization: ``batch``; ``layer`` where samples must not see each other (WGAN-GP); ``none``. The first
-            convolution is never normalised.
-        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
 
     Raises:
         ValueError: an unsupported resolution, width, attention_resolution or normalization.
@@ -110,35 +137,31 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(
         self,
+        options: DiscriminatorOptions = DiscriminatorOptions(),
         *,
         resolution: int = 64,
         channels: int = 3,
-        width: int = 64,
         num_classes: int = 0,
-        attention_resolution: int = 0,
-        spectral_norm: bool = False,
-        normalization: Normalization = "batch",
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        stages = stage_channels(resolution, width)
-        check_attention_resolution(attention_resolution, resolution)
+        stages = stage_channels(resolution, options.width)
+        check_attention_resolution(options.attention_resolution, resolution)
         self.resolution = resolution
         self.num_classes = num_classes
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = options.gradient_checkpointing
         self.blocks = nn.ModuleList(
             DownBlock(
                 before,
                 after,
-                normalization=normalization if i else "none",
-                attention=attention_resolution == resolution // 2 ** (i + 1),
+                normalization=options.normalization if i else "none",
+                attention=options.attention_resolution == resolution // 2 ** (i + 1),
             )
             for i, (before, after) in enumerate(pairwise([channels, *stages]))
         )
         self.to_logit = nn.Conv2d(stages[-1], 1, 4)
         self.embedding = nn.Embedding(num_classes, stages[-1]) if num_classes else None
         init_dcgan_(self)
-        if spectral_norm:
+        if options.spectral_norm:
             add_spectral_norm_(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

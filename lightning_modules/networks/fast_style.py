@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
@@ -25,6 +26,19 @@ RESIDUALS = 5
 BEYOND = 0.1
 
 
+@dataclass(frozen=True)
+class FastStyleOptions:
+    """The network of fast style transfer.
+
+    Args:
+        kind: ``johnson``, or ``light`` for phones and video: see ``Kind``.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    kind: Kind = "johnson"
+    gradient_checkpointing: bool = False
+
+
 class FastStyleNetwork(nn.Module):
     """Two strided convolutions, five residual blocks, two upsamplings; instance norm and reflection padding throughout.
 
@@ -33,14 +47,14 @@ class FastStyleNetwork(nn.Module):
     et al. 2016).
 
     Args:
+        options: see ``FastStyleOptions``.
         styles: number K of styles.
-        kind: see ``Kind``.
-        gradient_checkpointing: recompute each block's activations in the backward pass.
     """
 
-    def __init__(self, *, styles: int = 1, kind: Kind = "johnson", gradient_checkpointing: bool = False) -> None:
+    def __init__(self, options: FastStyleOptions = FastStyleOptions(), *, styles: int = 1) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = options.gradient_checkpointing
+        kind = options.kind
         width = 32 if kind == "johnson" else 16
         self.down = nn.ModuleList(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -13,15 +14,27 @@ from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.precision import like_weights
 
 
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    """The VAE's encoder and decoder.
+
+    Args:
+        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
+        gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    width: int = 32
+    gradient_checkpointing: bool = False
+
+
 class VAEEncoder(nn.Module):
     """Images to the mean and log variance of the posterior q(z|x), a Gaussian with diagonal covariance.
 
     Args:
+        options: see ``AutoencoderOptions``.
         resolution: side of the images in pixels: 32, 64, 128 or 256.
         channels: 1 (grey) or 3 (RGB).
-        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
         latent_dim: length of z.
-        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
 
     Raises:
         ValueError: an unsupported resolution or width.
@@ -29,16 +42,15 @@ class VAEEncoder(nn.Module):
 
     def __init__(
         self,
+        options: AutoencoderOptions = AutoencoderOptions(),
         *,
         resolution: int = 64,
         channels: int = 3,
-        width: int = 64,
         latent_dim: int = 128,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        stages = stage_channels(resolution, width)
-        self.gradient_checkpointing = gradient_checkpointing
+        stages = stage_channels(resolution, options.width)
+        self.gradient_checkpointing = options.gradient_checkpointing
         self.blocks = nn.ModuleList(DownBlock(before, after) for before, after in pairwise([channels, *stages]))
         self.to_posterior = nn.Linear(4 * 4 * stages[-1], 2 * latent_dim)
 
@@ -66,11 +78,10 @@ class VAEDecoder(nn.Module):
     """Latent vectors to the mean of the images' distribution p(x|z).
 
     Args:
+        options: see ``AutoencoderOptions``.
         latent_dim: length of z.
         resolution: side of the images in pixels: 32, 64, 128 or 256.
         channels: 1 (grey) or 3 (RGB).
-        width: channels of the largest feature map; they double with each halving of the side, up to 8 times ``width``.
-        gradient_checkpointing: recompute each block in the backward pass: less memory, more time, equal gradients.
 
     Raises:
         ValueError: an unsupported resolution or width.
@@ -78,17 +89,16 @@ class VAEDecoder(nn.Module):
 
     def __init__(
         self,
+        options: AutoencoderOptions = AutoencoderOptions(),
         *,
         latent_dim: int = 128,
         resolution: int = 64,
         channels: int = 3,
-        width: int = 64,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        stages = stage_channels(resolution, width)[::-1]
+        stages = stage_channels(resolution, options.width)[::-1]
         self.latent_dim = latent_dim
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = options.gradient_checkpointing
         self.project = nn.Linear(latent_dim, 4 * 4 * stages[0])
         self.blocks = nn.ModuleList(UpBlock(before, after) for before, after in pairwise(stages))
         self.to_image = nn.ConvTranspose2d(stages[-1], channels, 4, stride=2, padding=1)
@@ -105,33 +115,21 @@ class Autoencoder(nn.Module):
     """Encoder and decoder as one network, with the reparametrised draw of z between them.
 
     Args:
-        resolution, channels, width, latent_dim, gradient_checkpointing: as of ``VAEEncoder``.
+        options: see ``AutoencoderOptions``.
+        resolution, channels, latent_dim: as of ``VAEEncoder``.
     """
 
     def __init__(
         self,
+        options: AutoencoderOptions = AutoencoderOptions(),
         *,
         resolution: int = 64,
         channels: int = 3,
-        width: int = 64,
         latent_dim: int = 128,
-        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = VAEEncoder(
-            resolution=resolution,
-            channels=channels,
-            width=width,
-            latent_dim=latent_dim,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        self.decoder = VAEDecoder(
-            latent_dim=latent_dim,
-            resolution=resolution,
-            channels=channels,
-            width=width,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        self.encoder = VAEEncoder(options, resolution=resolution, channels=channels, latent_dim=latent_dim)
+        self.decoder = VAEDecoder(options, resolution=resolution, channels=channels, latent_dim=latent_dim)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes, draws and decodes.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss
 from lightning_modules.losses.style import mean_std, statistics_loss
 from lightning_modules.losses.weights import check_weights
-from lightning_modules.networks.adain import Decoder
+from lightning_modules.networks.adain import Decoder, DecoderOptions
 from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
@@ -96,10 +97,15 @@ class AdaIN(StyleFamily):
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
         style_mixing: an augmentation (after MixStyle, Zhou et al. 2021): statistics of two paintings of the batch are
             mixed, so that each ``channel`` is of one of them, or each ``layer``; ``none``: a style is one painting's.
-        lr: Adam's learning rate.
-        gradient_checkpointing: recompute the decoder's activations in the backward pass.
+        decoder: the network.
+        optimizer: how it is optimized.
         options: those of ``ImageFamily``.
     """
+
+    renamed_options: ClassVar[Renamed] = {
+        "gradient_checkpointing": ("decoder.gradient_checkpointing",),
+        "lr": ("optimizer.lr",),
+    }
 
     def __init__(
         self,
@@ -109,18 +115,18 @@ class AdaIN(StyleFamily):
         style_weight: float = 10.0,
         layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         style_mixing: StyleMixing = "none",
-        lr: float = 1e-4,
-        gradient_checkpointing: bool = False,
+        decoder: DecoderOptions = DecoderOptions(),
+        optimizer: OptimizerOptions = OptimizerOptions(lr=1e-4),
         **options: Any,
     ) -> None:
         super().__init__(**options)
         check_weights(content_weight=content_weight, style_weight=style_weight, layer_weights=min(layer_weights))
         self.save_hyperparameters()
-        self.optimizer = OptimizerOptions(lr=lr)
+        self.resolution, self.optimizer = resolution, optimizer
         self.weights = {"content": content_weight, "style": style_weight}
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_mixing = style_mixing
-        self.decoder = Decoder(gradient_checkpointing=gradient_checkpointing)
+        self.decoder = Decoder(decoder)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"decoder": self.optimizer}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram, random_directions, relative_gram_loss, relative_sliced_wasserstein_loss
 from lightning_modules.losses.weights import check_weights
-from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, Kind
+from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, FastStyleOptions
 from lightning_modules.pictures.sizes import fit
 from lightning_modules.pictures.tiles import Tile, tiles
 from lightning_modules.style.tiled_statistics import whole_statistics
@@ -44,7 +45,6 @@ class FastStyle(StyleFamily):
         styles: files of the style pictures.
         resolution: height and width of the photographs in training, in pixels; any size afterwards.
         style_size: the styles' longer side in pixels: with a smaller one, strokes are finer.
-        network: ``johnson``, or ``light`` for phones and video.
         noise: standard deviation of a grey noise that the network sees over the photograph, so that it can make texture
             where there is nothing (Ulyanov et al. 2016, "Texture Networks"); the same for all pictures of one size.
         content_weight: of the mean squared difference of features at relu3_1.
@@ -55,11 +55,17 @@ class FastStyle(StyleFamily):
         tv_weight: of the total variation.
         temporal_weight: of the temporal consistency, for video: a picture moved by a few pixels, with a little noise,
             must come out moved alike (Wang et al. 2020, "Consistent Video Style Transfer via Compound Regularization").
-        lr: Adam's learning rate.
-        gradient_checkpointing: recompute the network's activations in the backward pass.
+        network: the network.
+        optimizer: how it is optimized.
         channels_last: slower here: the maps are thin, and normalised one by one.
         options: those of ``ImageFamily``.
     """
+
+    renamed_options: ClassVar[Renamed] = {
+        "network": ("network.kind",),
+        "gradient_checkpointing": ("network.gradient_checkpointing",),
+        "lr": ("optimizer.lr",),
+    }
 
     def __init__(
         self,
@@ -67,7 +73,6 @@ class FastStyle(StyleFamily):
         styles: Sequence[str] = (),
         resolution: int = 256,
         style_size: int = 256,
-        network: Kind = "johnson",
         noise: float = 0.1,
         content_weight: float = 1.0,
         style_weight: float = 10.0,
@@ -75,8 +80,8 @@ class FastStyle(StyleFamily):
         layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         tv_weight: float = 0.1,
         temporal_weight: float = 0.0,
-        lr: float = 2e-4,
-        gradient_checkpointing: bool = False,
+        network: FastStyleOptions = FastStyleOptions(),
+        optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4),
         channels_last: bool = False,
         **options: Any,
     ) -> None:
@@ -92,21 +97,22 @@ class FastStyle(StyleFamily):
         # A checkpoint names its paintings wherever it is used.
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
-        self.optimizer = OptimizerOptions(lr=lr)
+        self.resolution, self.noise, self.style_loss, self.optimizer = resolution, noise, style_loss, optimizer
+        self.styles = tuple(styles)
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_size = style_size
         count = max(1, len(styles))
-        self.network = FastStyleNetwork(styles=count, kind=network, gradient_checkpointing=gradient_checkpointing)
+        self.network = FastStyleNetwork(network, styles=count)
         self._pictures: list[Tensor] = []
         self._targets: dict[str, Tensor] = {}
         self._still_noise = torch.empty(1, 1, 0, 0)
 
     @property
     def own_styles(self) -> tuple[str, ...]:
-        return tuple(Path(file).stem for file in self.hparams["styles"])
+        return tuple(Path(file).stem for file in self.styles)
 
     def pictures(self) -> dict[str, tuple[str, ...]]:
-        return {"styles": tuple(self.hparams["styles"])}
+        return {"styles": self.styles}
 
     def take_pictures(self, option: str, pictures: Sequence[Tensor]) -> None:
         if not pictures:
@@ -127,7 +133,7 @@ class FastStyle(StyleFamily):
         count = len(self.own_styles)
         drawn = (self.rand(len(batch["image"])) * count).long().clamp_max(count - 1)
         images = batch["image"]
-        noise = self.hparams["noise"] * self.randn(len(images), 1, *images.shape[2:])
+        noise = self.noise * self.randn(len(images), 1, *images.shape[2:])
         return self._losses(images, drawn, noise, seed=self.randint(1, 1 << 62)[0])
 
     def losses(self, batch: Batch) -> Losses:
@@ -140,7 +146,7 @@ class FastStyle(StyleFamily):
         """What the network sees over pictures of this size, [1, 1, H, W]: always the same, so that a video's rests."""
         if self._still_noise.shape[2:] != pictures.shape[2:] or self._still_noise.device != pictures.device:
             noise = torch.randn(1, 1, *pictures.shape[2:], generator=torch.Generator().manual_seed(0))
-            self._still_noise = self.hparams["noise"] * noise.to(pictures)
+            self._still_noise = self.noise * noise.to(pictures)
         return self._still_noise
 
     def _losses(self, images: Tensor, styles: Tensor, noise: Tensor, *, seed: int) -> Losses:
@@ -167,7 +173,7 @@ class FastStyle(StyleFamily):
         return weighted_sum(terms, self.weights)
 
     def _style_loss(self, features: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-        if self.hparams["style_loss"] == "gram":
+        if self.style_loss == "gram":
             return relative_gram_loss(features, target)
         directions = random_directions(torch.randn(DIRECTIONS, features.shape[1], generator=generator))
         return relative_sliced_wasserstein_loss(some_places(features, generator), target, directions.to(features))
@@ -199,7 +205,7 @@ class FastStyle(StyleFamily):
         return self._targets
 
     def _targets_of(self, styles: Sequence[Tensor]) -> Tensor:
-        if self.hparams["style_loss"] == "gram":
+        if self.style_loss == "gram":
             return torch.cat([gram(features) for features in styles])
         generator = torch.Generator().manual_seed(0)
         places = [some_places(features, generator) for features in styles]

@@ -36,6 +36,7 @@ from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.progress import Progress
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "step.json"
@@ -184,7 +185,7 @@ class Turns:
 def contest(precision: Precision, rounds: int, batch: int, width: int) -> Seconds:
     """Seconds of each contestant's steps at one precision, in turns, without the warm-up."""
     torch.manual_seed(0)
-    family = DCGAN(width=width, latent_dim=LATENT)
+    family = DCGAN(generator=GeneratorOptions(width), discriminator=DiscriminatorOptions(width), latent_dim=LATENT)
     real = torch.rand(batch, 3, 64, 64) * 2 - 1
     plain, example = PlainLoop(family, precision), ExampleLoop(width)
     channels_last = real.to(memory_format=torch.channels_last)

@@ -30,6 +30,7 @@ from datamodules.assets.fetching import fetch
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram
+from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -210,7 +211,7 @@ def frames(rounds: int, side: int) -> dict[str, Any]:
     sizes = {f"{side} x {side}": (side, side), **({"1920 x 1080": (1080, 1920)} if device.type == "cuda" else {})}
     result: dict[str, Any] = {}
     for kind in ("johnson", "light"):
-        family = _fast_style(paintings(side)[:1], side, network=kind).to(device).requires_grad_(False)
+        family = _fast_style(paintings(side)[:1], side, network=FastStyleOptions(kind)).to(device).requires_grad_(False)
         for name, (height, width) in sizes.items():
             picture = photographs(max(height, width))[:1, :, :height, :width].to(device)
 

@@ -15,6 +15,7 @@ from gesso.cli.main import explain, main, parser
 from launch.training.lightning_cli import parser_error
 from launch.training.recipes import recipes, resolve_recipe
 from launch.training.training import Training
+from lightning_modules.core.options import plain
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["shards", "build", "--help"], ["recipes"]])
@@ -44,8 +45,8 @@ def test_a_recipe_builds(name: str, tmp_path: Path) -> None:
     written = yaml.safe_load(resolve_recipe(name).read_text())
     assert type(cli.model).__name__ == written["model"]["class_path"]
     for option, value in written["model"]["init_args"].items():
-        built = cli.model.hparams[option]
-        assert (list(built) if isinstance(built, tuple) else built) == value
+        built = plain(cli.model.hparams[option])
+        assert ({key: built[key] for key in value} if isinstance(value, dict) else built) == value
     assert cli.datamodule.global_batch_size == written["data"]["init_args"]["global_batch_size"]
     monitor = written["checkpoints"]["monitor"]
     assert monitor is None or monitor in written["evaluation"]["metrics"] or monitor.startswith("val/")

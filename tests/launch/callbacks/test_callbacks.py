@@ -23,6 +23,7 @@ from launch.inference.loading import load_family
 from launch.runs.folder import RunFolder
 from lightning_modules.core.averages import live_state
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 
 BATCH = 8
 
@@ -59,7 +60,13 @@ class Endless:
 
 def small() -> DCGAN:
     torch.manual_seed(0)
-    return DCGAN(resolution=32, channels=1, width=8, latent_dim=8, spectral_norm=True, generator_spectral_norm=True)
+    return DCGAN(
+        resolution=32,
+        channels=1,
+        latent_dim=8,
+        generator=GeneratorOptions(8, spectral_norm=True),
+        discriminator=DiscriminatorOptions(8, spectral_norm=True),
+    )
 
 
 def train(path: Path, kimg: float, *callbacks: L.Callback, checkpoint: Path | None = None) -> L.Trainer:

@@ -168,7 +168,7 @@ class Mixed(DCGAN):
 
 def make(job: dict[str, Any]) -> DCGAN:
     torch.manual_seed(0)
-    return (Mixed if job.get("family") == "mixed" else DCGAN)(**job["model"])
+    return (Mixed if job.get("family") == "mixed" else DCGAN).from_options(job["model"])
 
 
 class Steps:

@@ -34,6 +34,8 @@ from launch.strategies import ddp
 from launch.strategies.zero import MultiNetworkZeRO
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions
+from lightning_modules.networks.vae import AutoencoderOptions
 from tests.launch.planning.memory_program import make, measure_ranks
 
 BY_NAME = {strategy.name: strategy for strategy in STRATEGIES}
@@ -208,13 +210,13 @@ def test_states_are_those_of_a_real_step(optimizer: Any) -> None:
         def optimizers_by_network(self) -> dict[str, Optimizer]:
             return {"autoencoder": optimizer(self.autoencoder.parameters())}
 
-    module = Family(resolution=32, width=8, latent_dim=8)
+    module = Family(resolution=32, autoencoder=AutoencoderOptions(8), latent_dim=8)
     real = module.optimizers_by_network()["autoencoder"]
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     real.step()
     states = [value for state in real.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
-    (network,) = footprint.networks(Family(resolution=32, width=8, latent_dim=8))
+    (network,) = footprint.networks(Family(resolution=32, autoencoder=AutoencoderOptions(8), latent_dim=8))
     (group,) = network.groups
     assert group.state_bytes == sum(state.nbytes for state in states)
     flat = torch.nn.Parameter(torch.zeros(12345))
@@ -228,7 +230,9 @@ def test_states_are_those_of_a_real_step(optimizer: Any) -> None:
 
 
 def test_sizes_are_the_networks_own() -> None:
-    module = DCGAN(resolution=32, width=8, latent_dim=8, loss="wgan_gp", normalization="layer")
+    module = DCGAN(
+        resolution=32, latent_dim=8, loss="wgan_gp", discriminator=DiscriminatorOptions(normalization="layer")
+    )
     networks = {network.name: network for network in footprint.networks(module)}
     for name, network in networks.items():
         own = getattr(module, name)
@@ -248,7 +252,7 @@ def test_sizes_are_the_networks_own() -> None:
     ids=["dcgan", "vae"],
 )
 def test_activations_are_what_the_allocator_saw(family: Any, options: dict[str, Any], checkpointing: bool) -> None:
-    module = family(**options, gradient_checkpointing=checkpointing)
+    module = family.from_options({**options, "gradient_checkpointing": checkpointing})
     planned = footprint.activations(module, 16, autocast=False)
     batch = footprint.example_batch(module, 16)
     losses = {
@@ -264,7 +268,7 @@ def test_activations_are_what_the_allocator_saw(family: Any, options: dict[str, 
 
 
 def test_following_a_step_changes_nothing() -> None:
-    module = DCGAN(resolution=32, width=8, loss="wgan", n_critic=3)
+    module = DCGAN(resolution=32, loss="wgan", n_critic=3)
     before = {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
     first = footprint.activations(module, 4, autocast=True)
     for name, parameter in module.named_parameters():
@@ -295,7 +299,7 @@ def allocator_peak(module: Any, name: str, losses: Any, batch: dict[str, Any]) -
 
 
 def test_checkpointing_and_autocast_save_memory() -> None:
-    module = VAE(resolution=128, width=16)
+    module = VAE(resolution=128, autoencoder=AutoencoderOptions(16))
     checkpointed = footprint.with_checkpointing(module, True)
     assert checkpointed is not None
     plain, fewer, half = (
@@ -317,7 +321,7 @@ def test_a_plan_needs_neither_data_nor_gpu(capsys: pytest.CaptureFixture[str], t
     out = capsys.readouterr().out
     assert "DCGAN on 4 ranks (2 x 2), 16 images at once on each: global batch 64" in out
     assert "bf16-mixed" in out
-    module = DCGAN(resolution=32, channels=1, width=8, latent_dim=64, num_classes=10)
+    module = DCGAN.from_options({"resolution": 32, "channels": 1, "width": 8, "latent_dim": 64, "num_classes": 10})
     table = {line.split()[0]: line for line in out.splitlines() if line}
     for name in ("generator", "discriminator"):
         assert f"{sum(p.numel() for p in getattr(module, name).parameters()):,}" in table[name]

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from lightning_modules.core.family import Losses as StepLosses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.vae import AutoencoderOptions
 
 GLOBAL_BATCH = 8
-SMALL = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
 
 
 class Rows(L.LightningDataModule):
@@ -81,24 +84,30 @@ class Taught(VAE):
         return {**values, "loss": values["loss"] + taught, "taught": taught}
 
 
-def make(family: str, *, synchronised: bool = False, **options: Any) -> ImageFamily:
+def make(
+    family: str, *, synchronised: bool = False, gradient_checkpointing: bool = False, **options: Any
+) -> ImageFamily:
     torch.manual_seed(0)
-    layer = {**SMALL, **options, "normalization": "layer", "discriminator_lr": 2e-4}
+    generator = GeneratorOptions(8, gradient_checkpointing=gradient_checkpointing)
+    critic = DiscriminatorOptions(8, normalization="layer", gradient_checkpointing=gradient_checkpointing)
+    gan = {**SMALL, **options, "generator": generator, "discriminator": critic}
     if family == "wgan_gp":
-        module: ImageFamily = DCGAN(**layer, loss="wgan_gp", beta1=0.5, generator_lr=2e-4)
+        module: ImageFamily = DCGAN(**gan, loss="wgan_gp")
     elif family == "wgan":
-        module = DCGAN(**layer, loss="wgan", weight_clip=0.02)
+        module = DCGAN(**gan, loss="wgan", weight_clip=0.02)
     elif family == "r1":
-        module = DCGAN(**layer, loss="vanilla", r1_gamma=1.0, r1_interval=2)
+        module = DCGAN(**gan, loss="vanilla", r1_gamma=1.0, r1_interval=2)
     elif family == "conditional":
-        classes = {"normalization": "batch", "num_classes": 2}
-        module = DCGAN(**{**layer, **classes}, loss="vanilla", r1_gamma=1.0, r1_interval=2)
+        gan["discriminator"] = replace(critic, normalization="batch")
+        module = DCGAN(**gan, num_classes=2, loss="vanilla", r1_gamma=1.0, r1_interval=2)
     elif family == "spectral":
-        module = DCGAN(**{**layer, "normalization": "none"}, loss="hinge", spectral_norm=True, attention_resolution=16)
+        gan["generator"] = replace(generator, attention_resolution=16)
+        gan["discriminator"] = replace(critic, normalization="none", spectral_norm=True, attention_resolution=16)
+        module = DCGAN(**gan, loss="hinge")
     elif family == "teacher":
-        module = Taught(**SMALL, **options)
+        module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     else:
-        module = VAE(**SMALL, **options)
+        module = VAE(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     if family == "scheduled":
         module.optimizer = OptimizerOptions("adamw", lr=2e-3, weight_decay=0.01, warmup_kimg=0.016, schedule="cosine")
         module.total_kimg = 0.1

@@ -15,6 +15,8 @@ from launch.strategies.ddp import MultiNetworkDDP, buckets
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.vae import AutoencoderOptions
 
 GLOBAL_BATCH, STEPS = 8, 6
 
@@ -54,7 +56,13 @@ def train(module: ImageFamily, tmp_path: Path, **options: Any) -> ImageFamily:
 
 def critic_alone(**options: Any) -> ImageFamily:
     return CriticAlone(
-        resolution=32, channels=1, width=8, latent_dim=8, loss="wgan_gp", normalization="layer", **options
+        resolution=32,
+        channels=1,
+        latent_dim=8,
+        loss="wgan_gp",
+        generator=GeneratorOptions(8),
+        discriminator=DiscriminatorOptions(8, normalization="layer"),
+        **options,
     )
 
 
@@ -67,7 +75,7 @@ class CriticAlone(DCGAN):
 
 
 def vae_without_batch_norm(**options: Any) -> ImageFamily:
-    module = VAE(resolution=32, channels=1, width=8, latent_dim=8, **options)
+    module = VAE(resolution=32, channels=1, autoencoder=AutoencoderOptions(8), latent_dim=8, **options)
     for network in module.modules():
         for name, child in network.named_children():
             if isinstance(child, torch.nn.BatchNorm2d):

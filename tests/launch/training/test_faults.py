@@ -94,7 +94,7 @@ def test_out_of_memory_names_the_levers_in_their_order() -> None:
 
     def message(strategy: str, **options: Any) -> str:
         trainer = L.Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False, enable_checkpointing=False)
-        error = out_of_memory(trainer, DCGAN(**SMALL, **options), 64)
+        error = out_of_memory(trainer, DCGAN.from_options({**SMALL, **options}), 64)
         assert isinstance(error, OutOfMemory)
         return str(error)
 

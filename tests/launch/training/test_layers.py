@@ -52,14 +52,19 @@ def test_values_and_words_are_the_same_options(
 
 
 def test_a_recipe_over_another() -> None:
-    options = {"width": 8, "channels": 1}
+    options = {"generator": {"width": 8}, "channels": 1}
     first = {"model": {"class_path": "DCGAN", "init_args": options}, "run": {"kimg": 5, "name": "a"}}
-    (laid,) = layers([first, {"run": {"kimg": 6}, "model": {"init_args": {"width": 16}}}], {"model.channels": 3})
+    (laid,) = layers(
+        [first, {"run": {"kimg": 6}, "model": {"init_args": {"generator": {"width": 16}}}}], {"model.channels": 3}
+    )
     assert laid == {
-        "model": {"class_path": "lightning_modules.gan.dcgan.DCGAN", "init_args": {"width": 16, "channels": 3}},
+        "model": {
+            "class_path": "lightning_modules.gan.dcgan.DCGAN",
+            "init_args": {"generator": {"width": 16}, "channels": 3},
+        },
         "run": {"kimg": 6, "name": "a"},
     }
-    assert options == {"width": 8, "channels": 1}
+    assert options == {"generator": {"width": 8}, "channels": 1}
 
 
 def test_another_class_keeps_the_options_that_it_shares() -> None:

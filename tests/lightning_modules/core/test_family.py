@@ -17,12 +17,18 @@ from gesso.common.randomness import mix_seed
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.catalogue import FAMILIES, family
 from lightning_modules.core.family import ImageFamily, split_batch
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.kinds.latent import slerp
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 
-SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+SIZES: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
+SMALL_VAE: dict[str, Any] = {**SIZES, "autoencoder": AutoencoderOptions(8)}
+SMALL: dict[str, Any] = {**SIZES, "generator": GeneratorOptions(8), "discriminator": DiscriminatorOptions(8)}
+UNNORMALIZED: dict[str, Any] = {**SMALL, "discriminator": DiscriminatorOptions(8, normalization="none")}
 
 
 def batches(count: int, size: int = 8, classes: int = 4) -> list[dict[str, Any]]:
@@ -64,7 +70,7 @@ def train(module: ImageFamily, ready: list[dict[str, Any]], tmp_path: Path, **op
 
 def test_a_training_equals_the_textbook_loop(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    module = DCGAN(**SMALL, loss="hinge", normalization="none", channels_last=False)
+    module = DCGAN(**UNNORMALIZED, loss="hinge", channels_last=False)
     plain = copy.deepcopy(module)
     ready = batches(3)
     train(module, ready, tmp_path)
@@ -102,7 +108,7 @@ def test_micro_batches_sum_to_the_whole_batch(tmp_path: Path) -> None:
             return {"loss": self.discriminator(batch["image"]).square().mean()}
 
     torch.manual_seed(0)
-    whole = Deterministic(**SMALL, normalization="none")
+    whole = Deterministic(**UNNORMALIZED)
     parts = copy.deepcopy(whole)
     parts.micro_batches = 4
     train(whole, batches(2), tmp_path)
@@ -119,7 +125,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
             super().on_before_optimizer_step(optimizer)
             norms.append(torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in self.parameters()])).item())
 
-    train(Spy(**SMALL, gradient_clip_norm=0.5), batches(2), tmp_path)
+    train(Spy(**SMALL_VAE, gradient_clip_norm=0.5), batches(2), tmp_path)
     assert norms == pytest.approx([0.5, 0.5], rel=1e-3)
 
 
@@ -138,12 +144,15 @@ def test_gradients_are_clipped_after_unscaling(tmp_path: Path) -> None:
         plugin = MixedPrecision("bf16-mixed", "cpu")
         plugin.scaler = scaler
         torch.manual_seed(0)
-        train(Spy(**SMALL, gradient_clip_norm=1e6), batches(1), tmp_path, plugins=[plugin])
+        train(Spy(**SMALL_VAE, gradient_clip_norm=1e6), batches(1), tmp_path, plugins=[plugin])
     assert norms[1024.0] == pytest.approx(norms[1.0], rel=1e-3)
 
 
 def test_a_resumed_run_takes_the_configs_learning_rate() -> None:
-    saved, changed = DCGAN(**SMALL, generator_lr=1e-3), DCGAN(**SMALL, generator_lr=0.5, beta1=0.9)
+    saved, changed = (
+        DCGAN(**SMALL, generator_optimizer=options)
+        for options in (OptimizerOptions(lr=1e-3, beta1=0.5), OptimizerOptions(lr=0.5, beta1=0.9))
+    )
     optimizers = saved.configure_optimizers()
     checkpoint: dict[str, Any] = {
         "state_dict": saved.state_dict(),
@@ -178,17 +187,14 @@ def test_only_the_updated_network_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loss", ["vanilla", "non_saturating", "lsgan", "wgan", "wgan_gp", "hinge"])
 def test_every_loss_trains_with_everything_on(loss: Any, tmp_path: Path) -> None:
     module = DCGAN(
-        **SMALL,
+        **SIZES,
+        generator=GeneratorOptions(8, 16, spectral_norm=True, gradient_checkpointing=True),
+        discriminator=DiscriminatorOptions(8, 16, True, normalization="layer", gradient_checkpointing=True),
         num_classes=4,
         loss=loss,
-        normalization="layer",
-        spectral_norm=True,
-        generator_spectral_norm=True,
-        attention_resolution=16,
         r1_gamma=1.0,
         r1_interval=2,
         n_critic=2,
-        gradient_checkpointing=True,
         micro_batches=2,
         gradient_clip_norm=1.0,
     )
@@ -233,7 +239,7 @@ def test_a_negative_weight_is_refused(family: type, name: str) -> None:
 
 
 def test_vae_losses_are_the_evidence_lower_bound() -> None:
-    module = VAE(**SMALL, beta=3.0).eval()
+    module = VAE(**SMALL_VAE, beta=3.0).eval()
     batch = batches(1)[0]
     losses = module.held_out_losses(batch)
     mean, log_variance = module.autoencoder.encoder(batch["image"])
@@ -275,13 +281,13 @@ def test_data_that_does_not_fit_is_named() -> None:
 
 
 def test_another_familys_or_architectures_checkpoint_is_refused() -> None:
-    small, wide, vae = DCGAN(**SMALL), DCGAN(**{**SMALL, "width": 16}), VAE(**SMALL)
+    small, wide, vae = DCGAN(**SMALL), DCGAN(**{**SMALL, "generator": GeneratorOptions(16)}), VAE(**SMALL_VAE)
     checkpoint: dict[str, Any] = {"state_dict": small.state_dict(), "hyper_parameters": dict(small.hparams)}
     small.on_save_checkpoint(checkpoint)
     small.on_load_checkpoint(checkpoint)
     with pytest.raises(ValueError, match="holds a DCGAN, the config asks for a VAE"):
         vae.on_load_checkpoint(checkpoint)
-    with pytest.raises(ValueError, match="another architecture of DCGAN.*width: 8 -> 16"):
+    with pytest.raises(ValueError, match="another architecture of DCGAN.*generator.width: 8 -> 16"):
         wide.on_load_checkpoint(checkpoint)
     with pytest.raises(ValueError, match="not a gesso checkpoint"):
         small.on_load_checkpoint({"state_dict": {}})

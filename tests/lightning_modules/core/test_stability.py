@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from lightning_modules.core.stability import LossScalePerNetwork, NonFiniteError, Skips, advance, poisoned
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 
-SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+SIZES: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8, "generator": GeneratorOptions(8)}
+SMALL: dict[str, Any] = {**SIZES, "discriminator": DiscriminatorOptions(8)}
 
 
 class PlainSGD(DCGAN):
@@ -125,7 +127,12 @@ def test_a_loss_scale_advances_like_torchs_own() -> None:
 
 
 def test_fp16_overflow_of_one_network_leaves_the_others_scale(tmp_path: Path) -> None:
-    module = DCGAN(**SMALL, gradient_clip_norm=10.0, normalization="none", spectral_norm=True, loss="hinge")
+    module = DCGAN(
+        **SIZES,
+        discriminator=DiscriminatorOptions(8, spectral_norm=True, normalization="none"),
+        gradient_clip_norm=10.0,
+        loss="hinge",
+    )
     weights = train(module, batches(4, bad=(1,)), tmp_path, plugins=[MixedPrecision("16-mixed", "cpu")])
     plugin: Any = module.trainer.precision_plugin
     assert isinstance(plugin, LossScalePerNetwork)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.losses.penalties import clip_weights_, gradient_penalty, r1_penalty
-from lightning_modules.networks.dcgan import DCGANDiscriminator
+from lightning_modules.networks.dcgan import DCGANDiscriminator, DiscriminatorOptions
 
 
 @pytest.fixture
@@ -78,12 +78,7 @@ def reference_penalty(critic: nn.Module, images: Tensor, target: float) -> float
 def test_double_backward_is_the_derivative(kind: str, gradient_checkpointing: bool) -> None:
     torch.manual_seed(0)
     critic = DCGANDiscriminator(
-        resolution=32,
-        width=8,
-        num_classes=0,
-        attention_resolution=8,
-        normalization="layer",
-        gradient_checkpointing=gradient_checkpointing,
+        DiscriminatorOptions(8, 8, normalization="layer", gradient_checkpointing=gradient_checkpointing), resolution=32
     )
     for parameter in critic.parameters():
         parameter.data.mul_(3)  # at DCGAN's initial scale the gradients would nearly vanish
@@ -118,7 +113,7 @@ def test_double_backward_is_the_derivative(kind: str, gradient_checkpointing: bo
 def test_penalties_differentiate_through_attention_on_a_gpu() -> None:
     """The fused attention kernels there have no second derivative; the discriminator must not choose them."""
     torch.manual_seed(0)
-    critic = DCGANDiscriminator(resolution=32, width=64, attention_resolution=16, normalization="layer").cuda()
+    critic = DCGANDiscriminator(DiscriminatorOptions(64, 16, normalization="layer"), resolution=32).cuda()
     nn.init.constant_(critic.get_parameter("blocks.0.attention.gamma"), 0.5)
     real = torch.randn(3, 3, 32, 32, device="cuda")
     r1_penalty(critic, real).backward()

@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lightning_modules.networks.blocks import Normalization
+from lightning_modules.networks.dcgan import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    DiscriminatorOptions,
+    GeneratorOptions,
+)
 
 LABELS = torch.tensor([0, 2, 1])
 
@@ -19,10 +25,9 @@ LABELS = torch.tensor([0, 2, 1])
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_every_resolution_colour_and_conditioning(resolution: int, channels: int, num_classes: int) -> None:
     torch.manual_seed(0)
-    shared = {"resolution": resolution, "channels": channels, "width": 4, "num_classes": num_classes}
-    shared["attention_resolution"] = 8
-    generator = DCGANGenerator(latent_dim=10, spectral_norm=True, **shared)  # type: ignore[arg-type]
-    discriminator = DCGANDiscriminator(spectral_norm=True, **shared)  # type: ignore[arg-type]
+    shared = {"resolution": resolution, "channels": channels, "num_classes": num_classes}
+    generator = DCGANGenerator(GeneratorOptions(4, 8, spectral_norm=True), latent_dim=10, **shared)
+    discriminator = DCGANDiscriminator(DiscriminatorOptions(4, 8, spectral_norm=True), **shared)
     images = generator(torch.randn(3, 10), LABELS)
     assert images.shape == (3, channels, resolution, resolution)
     assert images.abs().max() <= 1
@@ -61,7 +66,7 @@ def copy_in_order(source: nn.Module, target: nn.Module) -> None:
 
 def test_the_generator_is_the_papers() -> None:
     torch.manual_seed(0)
-    ours, theirs = DCGANGenerator(latent_dim=12, width=8), textbook_generator(12, 8)
+    ours, theirs = DCGANGenerator(GeneratorOptions(8), latent_dim=12), textbook_generator(12, 8)
     projection = copy.deepcopy(ours.project.weight)
     ours.project.weight = nn.Parameter(projection.view(4, 4, 64, 12).permute(3, 2, 0, 1).contiguous())
     copy_in_order(ours, theirs)
@@ -74,7 +79,7 @@ def test_the_generator_is_the_papers() -> None:
 
 def test_the_discriminator_is_the_papers() -> None:
     torch.manual_seed(0)
-    ours, theirs = DCGANDiscriminator(width=8), textbook_discriminator(8)
+    ours, theirs = DCGANDiscriminator(DiscriminatorOptions(8)), textbook_discriminator(8)
     copy_in_order(ours, theirs)
     images = torch.randn(5, 3, 64, 64)
     torch.testing.assert_close(ours(images), theirs(images).flatten(), atol=1e-5, rtol=1e-4)
@@ -101,7 +106,7 @@ def test_weights_start_as_the_papers() -> None:
 def test_the_projection_discriminators_formula(autocast: bool) -> None:
     """Also under autocast, where the features are bfloat16 and the logit has to be better than that."""
     torch.manual_seed(0)
-    network = DCGANDiscriminator(resolution=32, width=8, num_classes=3)
+    network = DCGANDiscriminator(DiscriminatorOptions(8), resolution=32, num_classes=3)
     features: list[Tensor] = []
     network.blocks[-1].register_forward_hook(lambda module, inputs, output: features.append(output))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -115,7 +120,7 @@ def test_the_projection_discriminators_formula(autocast: bool) -> None:
 
 def test_labels_change_the_image() -> None:
     torch.manual_seed(0)
-    network = DCGANGenerator(latent_dim=8, resolution=32, width=4, num_classes=3).eval()
+    network = DCGANGenerator(GeneratorOptions(4), latent_dim=8, resolution=32, num_classes=3).eval()
     for name, parameter in network.named_parameters():
         parameter.data.mul_(1 if name.endswith("scale") else 10)  # in eval mode the initial weights give nearly 0
     z = torch.randn(1, 8).expand(3, 8)
@@ -125,20 +130,20 @@ def test_labels_change_the_image() -> None:
 
 
 def test_labels_are_required_with_classes_and_ignored_without() -> None:
-    conditional = DCGANGenerator(latent_dim=8, resolution=32, width=4, num_classes=3)
-    critic = DCGANDiscriminator(resolution=32, width=4, num_classes=3)
+    conditional = DCGANGenerator(GeneratorOptions(4), latent_dim=8, resolution=32, num_classes=3)
+    critic = DCGANDiscriminator(DiscriminatorOptions(4), resolution=32, num_classes=3)
     z, images = torch.randn(3, 8), torch.randn(3, 3, 32, 32)
     for network, x in ((conditional, z), (critic, images)):
         with pytest.raises(ValueError, match="conditioned on 3 classes needs labels"):
             network(x)
-    plain = DCGANGenerator(latent_dim=8, resolution=32, width=4).eval()
+    plain = DCGANGenerator(GeneratorOptions(4), latent_dim=8, resolution=32).eval()
     assert torch.equal(plain(z), plain(z, LABELS))
 
 
 @pytest.mark.parametrize(("normalization", "alone"), [("batch", False), ("layer", True), ("none", True)])
-def test_only_batch_norm_lets_samples_see_each_other(normalization: str, alone: bool) -> None:
+def test_only_batch_norm_lets_samples_see_each_other(normalization: Normalization, alone: bool) -> None:
     torch.manual_seed(0)
-    network = DCGANDiscriminator(resolution=32, width=8, normalization=normalization)  # type: ignore[arg-type]
+    network = DCGANDiscriminator(DiscriminatorOptions(8, normalization=normalization), resolution=32)
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         together, apart = network(images)[0], network(images[:1])[0]
@@ -148,9 +153,9 @@ def test_only_batch_norm_lets_samples_see_each_other(normalization: str, alone: 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_autocast_ends_in_float32(conditional: bool) -> None:
     torch.manual_seed(0)
-    shared = {"resolution": 32, "width": 8, "num_classes": 3 * conditional, "attention_resolution": 16}
-    generator = DCGANGenerator(latent_dim=8, **shared)  # type: ignore[arg-type]
-    discriminator = DCGANDiscriminator(**shared)  # type: ignore[arg-type]
+    shared = {"resolution": 32, "num_classes": 3 * conditional}
+    generator = DCGANGenerator(GeneratorOptions(8, 16), latent_dim=8, **shared)
+    discriminator = DCGANDiscriminator(DiscriminatorOptions(8, 16), **shared)
     z = torch.randn(3, 8)
     dtypes = set()
     for block in (*generator.blocks, *discriminator.blocks):
@@ -165,7 +170,10 @@ def test_autocast_ends_in_float32(conditional: bool) -> None:
 
 def test_channels_last_keeps_its_format_and_the_values() -> None:
     torch.manual_seed(0)
-    generator, discriminator = DCGANGenerator(latent_dim=8, width=8), DCGANDiscriminator(width=8)
+    generator, discriminator = (
+        DCGANGenerator(GeneratorOptions(8), latent_dim=8),
+        DCGANDiscriminator(DiscriminatorOptions(8)),
+    )
     z = torch.randn(3, 8)
     images = generator(z)
     logits = discriminator(images)
@@ -188,16 +196,9 @@ def test_channels_last_keeps_its_format_and_the_values() -> None:
 def test_gradient_checkpointing_trains_the_same(spectral_norm: bool) -> None:
     def step(gradient_checkpointing: bool) -> list[Tensor]:
         torch.manual_seed(0)
-        shared = {
-            "resolution": 32,
-            "width": 8,
-            "num_classes": 3,
-            "attention_resolution": 8,
-            "spectral_norm": spectral_norm,
-            "gradient_checkpointing": gradient_checkpointing,
-        }
-        generator = DCGANGenerator(latent_dim=8, **shared)  # type: ignore[arg-type]
-        discriminator = DCGANDiscriminator(**shared)  # type: ignore[arg-type]
+        shared = {"spectral_norm": spectral_norm, "gradient_checkpointing": gradient_checkpointing}
+        generator = DCGANGenerator(GeneratorOptions(8, 8, **shared), latent_dim=8, resolution=32, num_classes=3)
+        discriminator = DCGANDiscriminator(DiscriminatorOptions(8, 8, **shared), resolution=32, num_classes=3)
         fake = generator(torch.randn(3, 8), LABELS)
         real = torch.randn(3, 3, 32, 32)
         (discriminator(real, LABELS) - 2 * discriminator(fake, LABELS)).square().mean().backward()
@@ -209,6 +210,8 @@ def test_gradient_checkpointing_trains_the_same(spectral_norm: bool) -> None:
 
 
 def test_an_attention_resolution_that_is_no_feature_map_is_refused() -> None:
-    for network in (DCGANGenerator, DCGANDiscriminator):
-        with pytest.raises(ValueError, match="attention_resolution 24 is no feature map of a 64 px network"):
-            network(attention_resolution=24)
+    refused = pytest.raises(ValueError, match="attention_resolution 24 is no feature map of a 64 px network")
+    with refused:
+        DCGANGenerator(GeneratorOptions(attention_resolution=24))
+    with refused:
+        DCGANDiscriminator(DiscriminatorOptions(attention_resolution=24))

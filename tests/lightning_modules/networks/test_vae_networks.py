@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.vae import Autoencoder, VAEDecoder, VAEEncoder
+from lightning_modules.networks.vae import Autoencoder, AutoencoderOptions, VAEDecoder, VAEEncoder
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
@@ -14,7 +14,7 @@ from lightning_modules.networks.vae import Autoencoder, VAEDecoder, VAEEncoder
 @pytest.mark.parametrize("latent_dim", [1, 17])
 def test_every_resolution_colour_and_latent(resolution: int, channels: int, latent_dim: int) -> None:
     torch.manual_seed(0)
-    network = Autoencoder(resolution=resolution, channels=channels, width=4, latent_dim=latent_dim)
+    network = Autoencoder(AutoencoderOptions(4), resolution=resolution, channels=channels, latent_dim=latent_dim)
     images = torch.rand(2, channels, resolution, resolution) * 2 - 1
     decoded, mean, log_variance = network(images, torch.randn(2, latent_dim))
     assert decoded.shape == images.shape
@@ -28,7 +28,7 @@ def test_every_resolution_colour_and_latent(resolution: int, channels: int, late
 
 def test_the_draw_has_the_posteriors_mean_and_deviation() -> None:
     torch.manual_seed(0)
-    network = Autoencoder(resolution=32, width=4, latent_dim=3).eval()
+    network = Autoencoder(AutoencoderOptions(4), resolution=32, latent_dim=3).eval()
     drawn: list[Tensor] = []
     network.decoder.register_forward_pre_hook(lambda module, inputs: drawn.append(inputs[0]))
     images = torch.rand(1, 3, 32, 32)
@@ -40,7 +40,7 @@ def test_the_draw_has_the_posteriors_mean_and_deviation() -> None:
 
 
 def test_a_wild_log_variance_is_bounded() -> None:
-    network = VAEEncoder(resolution=32, width=4, latent_dim=2)
+    network = VAEEncoder(AutoencoderOptions(4), resolution=32, latent_dim=2)
     network.to_posterior.bias.data = torch.tensor([0.0, 0.0, 1e4, -1e4])
     _, log_variance = network(torch.zeros(2, 3, 32, 32))
     assert log_variance.tolist() == [[20.0, -30.0]] * 2
@@ -48,7 +48,7 @@ def test_a_wild_log_variance_is_bounded() -> None:
 
 def test_autocast_ends_in_float32() -> None:
     torch.manual_seed(0)
-    network = Autoencoder(resolution=32, width=8, latent_dim=4)
+    network = Autoencoder(AutoencoderOptions(8), resolution=32, latent_dim=4)
     images, noise = torch.rand(3, 3, 32, 32), torch.randn(3, 4)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network(images, noise)
@@ -60,7 +60,7 @@ def test_autocast_ends_in_float32() -> None:
 def test_gradient_checkpointing_trains_the_same() -> None:
     def step(gradient_checkpointing: bool) -> list[Tensor]:
         torch.manual_seed(0)
-        network = Autoencoder(resolution=32, width=8, latent_dim=4, gradient_checkpointing=gradient_checkpointing)
+        network = Autoencoder(AutoencoderOptions(8, gradient_checkpointing), resolution=32, latent_dim=4)
         decoded, mean, log_variance = network(torch.rand(3, 3, 32, 32), torch.randn(3, 4))
         (decoded.square().sum() + mean.square().sum() + log_variance.square().sum()).backward()
         return [*(parameter.grad for parameter in network.parameters()), *network.buffers()]  # type: ignore[list-item]

@@ -9,6 +9,7 @@ from datamodules.assets.fetching import fetch
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.losses.style import mean_std
 from lightning_modules.networks.adain import Decoder
+from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import merged_mean_std, tiles
@@ -64,7 +65,7 @@ def test_adain_by_tiles_is_adain(published: AdaINTransfer, masked: bool) -> None
 @pytest.mark.parametrize("kind", ["johnson", "light"])
 def test_fast_style_by_tiles_is_fast_style(kind: str) -> None:
     torch.manual_seed(0)
-    family = FastStyle(styles=["a.png", "b.png"], network=kind)  # type: ignore[arg-type]
+    family = FastStyle(styles=["a.png", "b.png"], network=FastStyleOptions(kind))  # type: ignore[arg-type]
     for norm in family.network.modules():
         if isinstance(norm, ConditionalInstanceNorm):
             torch.nn.init.normal_(norm.weight, 1, 0.3)

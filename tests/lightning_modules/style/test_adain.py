@@ -16,6 +16,7 @@ from datamodules.paired import ContentStyleData
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
 from launch.runs.folder import RunFolder
+from lightning_modules.networks.adain import DecoderOptions
 from lightning_modules.style.adain import STYLE_LAYERS, AdaIN
 from tests.launch.identity import assert_identical, training_state
 from tests.pictures import paintings, photographs
@@ -66,7 +67,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     gradients = []
     for on in (False, True):
         torch.manual_seed(0)
-        module = AdaIN(resolution=32, gradient_checkpointing=on)
+        module = AdaIN(resolution=32, decoder=DecoderOptions(gradient_checkpointing=on))
         module.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
         module.losses({"image": photographs(32)[:2], "style": paintings(32)})["loss"].backward()
         gradients.append([p.grad for p in module.decoder.parameters()])

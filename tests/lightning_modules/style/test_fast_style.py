@@ -14,6 +14,7 @@ from gesso.cli.main import main
 from launch.runs.folder import RunFolder
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.losses.style import gram
+from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.instance_norm import ConditionalInstanceNorm
 from lightning_modules.style.fast_style import CONTENT_LAYER, DIRECTIONS, STYLE_LAYERS, FastStyle
 from tests.launch.identity import assert_identical, training_state
@@ -137,7 +138,7 @@ def test_pictures_of_any_size_keep_it(size: tuple[int, int]) -> None:
 def test_gradient_checkpointing_changes_nothing() -> None:
     gradients = []
     for on in (False, True):
-        module = family(gradient_checkpointing=on)
+        module = family(network=FastStyleOptions(gradient_checkpointing=on))
         module.losses({"image": photographs(48)[:2]})["loss"].backward()
         gradients.append([parameter.grad for parameter in module.network.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1])

@@ -1,0 +1,108 @@
+"""Options of a family as nested data: frozen dataclasses in Python, plain dictionaries in recipes and checkpoints.
+
+An option may have had another name before. A family says so once (``ImageFamily.renamed_options``), and recipes,
+command lines, checkpoints and exported configs that use the older name are still understood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: Older name of an option -> the paths of those that have taken its place: ``{"lr": ("optimizer.lr",)}``.
+Renamed = Mapping[str, tuple[str, ...]]
+
+
+def plain(value: Any) -> Any:
+    """``value`` with dataclasses and mappings as dictionaries, and tuples as lists, as JSON and YAML hold them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def constructor_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that build the same family again, as plain data, out of its ``hparams`` or a checkpoint's."""
+    # Lightning and jsonargparse keep notes of their own among them.
+    return {name: plain(value) for name, value in hyper_parameters.items() if not name.startswith("_")}
+
+
+def constructor_arguments(family: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` with a dataclass for each dictionary where the family's constructor has one as its default.
+
+    Fields that a dictionary leaves out are the default's.
+
+    Raises:
+        ValueError: a dataclass has no such field; names both.
+    """
+    defaults: dict[str, Any] = {}
+    for kind in reversed(family.__mro__):
+        if "__init__" in vars(kind):
+            parameters = inspect.signature(vars(kind)["__init__"]).parameters
+            defaults |= {name: parameter.default for name, parameter in parameters.items()}
+    return {name: _like(defaults.get(name), name, value) for name, value in options.items()}
+
+
+def _like(default: Any, name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping) or not dataclasses.is_dataclass(default):
+        return value
+    known = [field.name for field in dataclasses.fields(default)]
+    if unknown := sorted(value.keys() - set(known)):
+        raise ValueError(f"{name} has no option {unknown[0]}; it has {', '.join(known)}")
+    return dataclasses.replace(default, **value)  # type: ignore[type-var]
+
+
+def with_new_names(options: Mapping[str, Any], renamed: Renamed) -> tuple[dict[str, Any], list[str]]:
+    """``options``, in which older names have given way to those of today.
+
+    Returns:
+        The options; and the older names that were there. A new name that was there, too, keeps its value.
+    """
+    # An older name may now be that of a group of options.
+    old = [name for name, value in options.items() if name in renamed and not isinstance(value, Mapping)]
+    current = {name: plain(value) for name, value in options.items() if name not in old}
+    for name in old:
+        for path in renamed[name]:
+            *groups, last = path.split(".")
+            place = current
+            for group in groups:
+                place = place.setdefault(group, {})
+            place.setdefault(last, options[name])
+    return current, old
+
+
+def told(old: list[str], renamed: Renamed, *, prefix: str = "") -> str:
+    """One line on options that were given by older names."""
+    pairs = [f"{prefix}{name} is now {' and '.join(prefix + path for path in renamed[name])}" for name in old]
+    return f"options have other names: {'; '.join(pairs)}"
+
+
+def paths(options: Mapping[str, Any], name: str, *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Paths and values of all options called ``name``, at any depth: ``generator.gradient_checkpointing``, False."""
+    for key, value in options.items():
+        if key == name:
+            yield prefix + key, value
+        elif isinstance(value, Mapping):
+            yield from paths(value, name, prefix=f"{prefix}{key}.")
+
+
+def replaced(options: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """``options``, in which every option called ``name``, at any depth, is ``value``."""
+    return {
+        key: value if key == name else replaced(item, name, value) if isinstance(item, Mapping) else item
+        for key, item in options.items()
+    }
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """What differs between two sets of options: ``generator.width: 8 -> 16``; what only one of them has is left out."""
+    found: list[str] = []
+    for key, value in after.items():
+        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping):
+            found += changes(before[key], value, prefix=f"{prefix}{key}.")
+        elif key in before and before[key] != value:
+            found.append(f"{prefix}{key}: {before[key]} -> {value}")
+    return found

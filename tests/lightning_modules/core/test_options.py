@@ -1,0 +1,88 @@
+"""Options as nested data: there and back, by their older names, and what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lightning_modules import FAMILIES, family
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.options import changes, constructor_options, paths, plain, replaced, with_new_names
+from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.style.fast_style import FastStyle
+
+#: The options that families had before networks had options of their own, with values that no default is.
+OLD: dict[str, dict[str, Any]] = {
+    "AdaIN": {"lr": 3e-4, "gradient_checkpointing": True, "style_weight": 5.0},
+    "DCGAN": {
+        "resolution": 32,
+        "width": 8,
+        "spectral_norm": True,
+        "generator_spectral_norm": True,
+        "attention_resolution": 16,
+        "normalization": "layer",
+        "generator_lr": 1e-3,
+        "discriminator_lr": 2e-3,
+        "beta1": 0.25,
+        "beta2": 0.9,
+        "gradient_checkpointing": True,
+        "r1_gamma": 1.0,
+    },
+    "FastStyle": {"network": "light", "lr": 3e-4, "gradient_checkpointing": True},
+    "VAE": {"width": 8, "lr": 3e-4, "gradient_checkpointing": True, "beta": 2.0},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_comes_back_from_its_plain_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = family(name).from_options(OLD[name])
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert said.startswith("options have other names: ")
+    options = constructor_options(module.hparams)
+    again = family(name).from_options(options)
+    assert not capsys.readouterr().err
+    assert constructor_options(again.hparams) == options
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in module.state_dict().items()}
+    for network, optimized in module.optimization().items():
+        assert optimized == again.optimization()[network]
+
+
+def test_older_names_mean_what_they_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    module = DCGAN.from_options(OLD["DCGAN"])
+    assert module.hparams["generator"] == GeneratorOptions(8, 16, True, True)
+    assert module.hparams["discriminator"] == DiscriminatorOptions(8, 16, True, "layer", True)
+    assert module.generator_optimizer == OptimizerOptions(lr=1e-3, beta1=0.25, beta2=0.9)
+    assert module.discriminator_optimizer == OptimizerOptions(lr=2e-3, beta1=0.25, beta2=0.9)
+    assert "width is now generator.width and discriminator.width" in capsys.readouterr().err
+    assert FastStyle.from_options({"network": "light"}).hparams["network"] == FastStyleOptions("light")
+
+
+def test_a_paper_default_survives_beside_an_older_name() -> None:
+    # Only what is named changes: Adam's beta1 stays DCGAN's 0.5.
+    module = DCGAN.from_options({"resolution": 32, "generator_lr": 1e-3})
+    assert module.generator_optimizer == OptimizerOptions(lr=1e-3, beta1=0.5)
+
+
+def test_a_new_name_wins_over_an_older_one() -> None:
+    found, old = with_new_names({"width": 8, "generator": {"width": 16}}, DCGAN.renamed_options)
+    assert (found, old) == ({"generator": {"width": 16}, "discriminator": {"width": 8}}, ["width"])
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(ValueError, match="generator has no option widht; it has width, attention_resolution"):
+        DCGAN.from_options({"generator": {"widht": 8}})
+    assert ImageFamily.renamed_options == {}
+
+
+def test_options_are_found_replaced_and_compared_at_any_depth() -> None:
+    options = plain({"a": GeneratorOptions(8), "b": (1, 2)})
+    assert options["b"] == [1, 2]
+    assert list(paths(options, "width")) == [("a.width", 8)]
+    wider = replaced(options, "width", 16)
+    assert list(paths(wider, "width")) == [("a.width", 16)]
+    assert changes(options, wider) == ["a.width: 8 -> 16"]
