@@ -148,9 +148,9 @@ def _show_ranks(rows: Sequence[Row], activations: dict[bool, int]) -> None:
 
 
 def _notes(networks: Sequence[Network]) -> None:
-    penalised = [network.name for network in networks if network.penalised]
-    if penalised:
-        print(f"{', '.join(penalised)}: differentiated twice, so at stage 2 under zero3")
+    twice = [network.name for network in networks if network.requires_double_backward]
+    if twice:
+        print(f"{', '.join(twice)}: differentiated twice, so at stage 2 under zero3")
     print(
         "masters: ZeRO's second copy of the weights; buffers: gradients and weights on their way between ranks;\n"
         "in all: with activations, never less than what is held at one moment. Activations were followed through one\n"

@@ -31,7 +31,7 @@ def networks(module: ImageFamily) -> list[Network]:
 
     Every optimizer makes one real step on zero gradients, parameter by parameter.
     """
-    penalised, averaged = set(module.penalised()), set(module.generating_networks())
+    twice, averaged = set(module.requires_double_backward()), set(module.generating_networks())
     optimizers = module.optimizers_by_network()
     found = []
     for name in [*optimizers, *(name for name, _ in module.named_children() if name not in optimizers)]:
@@ -45,7 +45,7 @@ def networks(module: ImageFamily) -> list[Network]:
                 frozen=tuple(p.numel() for p in network.parameters() if id(p) not in trained),
                 buffer_bytes=sum(buffer.nbytes for buffer in network.buffers()),
                 averaged=name in averaged,
-                penalised=name in penalised,
+                requires_double_backward=name in twice,
             )
         )
     return [network for network in found if network.weight_bytes]

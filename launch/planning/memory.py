@@ -75,7 +75,7 @@ class Network:
         frozen: elements of each parameter that no optimizer trains.
         buffer_bytes: statistics and the like; whole on every rank.
         averaged: a moving average of its weights is kept (EMA).
-        penalised: differentiated twice, which stage 3 cannot: it stays at stage 2.
+        requires_double_backward: differentiated twice, which stage 3 cannot: it stays at stage 2.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Network:
     frozen: tuple[int, ...] = ()
     buffer_bytes: int = 0
     averaged: bool = False
-    penalised: bool = False
+    requires_double_backward: bool = False
 
     @property
     def numels(self) -> tuple[int, ...]:
@@ -153,7 +153,7 @@ def held(
     """
     if not network.groups or not strategy.stage:
         return _replicated(network, ranks)
-    if strategy.stage == 3 and not network.penalised:
+    if strategy.stage == 3 and not network.requires_double_backward:
         return _partitioned(network, strategy.offload, ranks, reduce_bucket)
     return _flat(network, min(strategy.stage, 2), strategy.offload, ranks, micro_batches, reduce_bucket)
 

@@ -33,8 +33,8 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
     Args:
         stage: 1 shards optimizer states, 2 gradients too, 3 weights too (0 would shard nothing: that is ``ddp``).
-            A network through which a double backward runs (``ImageFamily.penalised``) stays at 2, since ZeRO 3 cannot
-            differentiate twice; a warning says so.
+            A network that ``ImageFamily.requires_double_backward`` names stays at 2, since ZeRO 3 cannot differentiate
+            twice; a warning says so.
         offload: optimizer states (and parameters, at stage 3) live in the host's memory.
         config: raw DeepSpeed options, laid over gesso's for every engine.
         **options: as of Lightning's ``DDPStrategy``.
@@ -74,9 +74,9 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         deepspeed = import_deepspeed()
         module: Any = self.lightning_module
         deepspeed.init_distributed(dist_backend=self.process_group_backend, auto_mpi_discovery=False)
-        penalised = set(module.penalised()) if self.stage == 3 else set()
-        if penalised:
-            rank_zero_warn(f"ZeRO 3 cannot differentiate twice: {', '.join(sorted(penalised))} stays at stage 2")
+        twice = set(module.requires_double_backward()) if self.stage == 3 else set()
+        if twice:
+            rank_zero_warn(f"ZeRO 3 cannot differentiate twice: {', '.join(sorted(twice))} stays at stage 2")
         for name, optimizer in zip(module._network_names, self.optimizers, strict=True):
             network = getattr(module, name)
             if getattr(optimizer, "needs_whole_weights", False):
@@ -91,7 +91,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             network.to(memory_format=torch.contiguous_format)
             # As the optimizer was given them, which is how a checkpoint counts them.
             groups = [list(group["params"]) for group in optimizer.param_groups]
-            stage = 2 if name in penalised else self.stage
+            stage = 2 if name in twice else self.stage
             engine, *_ = deepspeed.initialize(
                 model=network,
                 model_parameters=[p for p in network.parameters() if p.requires_grad],

@@ -65,7 +65,7 @@ class ImageFamily(Abilities):
         micro_batches: in how many parts a rank's batch goes through the networks (gradient accumulation).
         gradient_clip_norm: each network's gradient is scaled down to this L2 norm; None: never.
         channels_last: memory format of the networks and images; faster for plain convolutional networks.
-        compile: ``torch.compile`` the networks that allow it (all but the ``penalised``).
+        compile: ``torch.compile`` the networks that allow it (all but those that ``requires_double_backward`` names).
     """
 
     #: Options that had other names before: see ``core.options``.
@@ -174,7 +174,7 @@ class ImageFamily(Abilities):
         """Losses worth knowing on images never trained on; their means are logged under ``val/``."""
         return {}
 
-    def penalised(self) -> tuple[str, ...]:
+    def requires_double_backward(self) -> tuple[str, ...]:
         """Networks through which gradients of gradients run (R1, WGAN-GP, path length).
 
         torch.compile and ZeRO 3 cannot differentiate twice: these networks are spared both.
@@ -422,7 +422,7 @@ class ImageFamily(Abilities):
         for name in self._network_names:
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
-            allowed = set(self._network_names) - set(self.penalised())
+            allowed = set(self._network_names) - set(self.requires_double_backward())
             for name in allowed:
                 getattr(self, name).compile()
             if not allowed:

@@ -11,6 +11,8 @@ name               discriminator minimises           generator minimises paper
 ``wgan``           E f - E r                         -E f                Arjovsky et al. 2017
 ``wgan_gp``        E f - E r                         -E f                Gulrajani et al. 2017
 ``hinge``          E max(0, 1 - r) + E max(0, 1 + f) -E f                Lim & Ye 2017, Miyato et al. 2018
+``rpgan``          -E log σ(r - f)                   -E log σ(f - r)     Jolicoeur-Martineau 2019 (relativistic
+                                                                         pairing), Huang et al. 2024 (R3GAN)
 ================== ================================= =================== ===================================
 
 What ``wgan`` and ``wgan_gp`` need beside, clipped weights and a gradient penalty, is in ``penalties.py``.
@@ -23,7 +25,7 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-AdversarialLoss = Literal["vanilla", "non_saturating", "lsgan", "wgan", "wgan_gp", "hinge"]
+AdversarialLoss = Literal["vanilla", "non_saturating", "lsgan", "wgan", "wgan_gp", "hinge", "rpgan"]
 
 
 def discriminator_loss(name: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -51,21 +53,24 @@ def discriminator_loss(name: AdversarialLoss, real_logits: Tensor, fake_logits: 
             return fake.mean() - real.mean()
         case "hinge":
             return relu(1 - real).mean() + relu(1 + fake).mean()
+        case "rpgan":
+            return softplus(fake - real).mean()
     raise _unknown(name)
 
 
-def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
+def generator_loss(name: AdversarialLoss, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
     """The loss of the generator; see the module's table.
 
     Args:
         name: the loss.
         fake_logits: of generated images, any shape.
+        real_logits: of as many real images, for a loss that pairs them (``pairs_images``).
 
     Returns:
         float32 scalar.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or no real logits where they are needed.
     """
     fake = fake_logits.float()
     match name:
@@ -77,7 +82,16 @@ def generator_loss(name: AdversarialLoss, fake_logits: Tensor) -> Tensor:
             return 0.5 * (fake - 1).square().mean()
         case "wgan" | "wgan_gp" | "hinge":
             return -fake.mean()
+        case "rpgan":
+            if real_logits is None:
+                raise ValueError("rpgan compares generated images with real ones: give the real ones' logits, too")
+            return softplus(real_logits.float() - fake).mean()
     raise _unknown(name)
+
+
+def pairs_images(name: AdversarialLoss) -> bool:
+    """Whether the generator's loss compares each generated image with a real one."""
+    return name == "rpgan"
 
 
 def _unknown(name: str) -> ValueError:

@@ -48,6 +48,43 @@ def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
     return _image_gradients(critic, real.detach().float()).square().sum((1, 2, 3)).mean()
 
 
+def first_order_penalty(critic: Critic, images: Tensor, directions: Tensor, *, scale: float = 0.01) -> Tensor:
+    """E((D(x + s e) - D(x)) / s)², which for e ~ N(0, I) and small s is E‖∇D(x)‖², by first derivatives alone.
+
+    Args:
+        critic: images to logits ``[N]``.
+        images: x, ``[N, C, H, W]``.
+        directions: e, like ``images``.
+        scale: s.
+
+    Returns:
+        float32 scalar; differentiable in the critic's parameters.
+    """
+    images = images.detach().float()
+    # Logits that are nearly alike are subtracted: 16 bits would leave nothing.
+    with torch.autocast(images.device.type, enabled=False):
+        difference = critic(images + scale * directions.float()).float() - critic(images).float()
+    return (difference / scale).square().mean()
+
+
+def path_lengths(images: Tensor, latents: Tensor, directions: Tensor) -> Tensor:
+    """‖Jᵀy‖₂ of a generator's Jacobian J = ∂image/∂latent (StyleGAN2, Karras et al. 2020, arXiv:1912.04958, eq. 4).
+
+    Args:
+        images: ``[N, C, H, W]``, made from ``latents`` with a graph.
+        latents: ``[N, D]``; or one for each layer, ``[N, L, D]``, whose squared lengths are averaged.
+        directions: y ~ N(0, I), like ``images``; divided by sqrt(H W) here, so that lengths do not grow with the side.
+
+    Returns:
+        float32 ``[N]``, differentiable in the generator's parameters.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        projected = (images.float() * directions.float()).sum() / (images.shape[2] * images.shape[3]) ** 0.5
+        (gradients,) = torch.autograd.grad(projected, latents, create_graph=True)
+    squares = gradients.float().square().sum(-1)
+    return (squares.mean(1) if squares.dim() > 1 else squares).sqrt()
+
+
 @torch.no_grad()
 def clip_weights_(module: nn.Module, bound: float) -> None:
     """Clamps all parameters to [-bound, bound] in place (WGAN, Arjovsky et al. 2017, arXiv:1701.07875: 0.01)."""

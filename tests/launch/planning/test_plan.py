@@ -145,11 +145,11 @@ def test_offloading_moves_to_the_host_and_loses_nothing() -> None:
     assert off.stays.weights == off.stays.average == 40
 
 
-def test_a_penalised_network_stays_at_stage_2() -> None:
+def test_a_network_with_double_backward_stays_at_stage_2() -> None:
     for suffix in ("", "_offload"):
-        penalised = held(adam(100, penalised=True), BY_NAME[f"zero3{suffix}"], ranks=2)
-        assert penalised == held(adam(100), BY_NAME[f"zero2{suffix}"], ranks=2)
-        assert penalised != held(adam(100), BY_NAME[f"zero3{suffix}"], ranks=2)
+        twice = held(adam(100, requires_double_backward=True), BY_NAME[f"zero3{suffix}"], ranks=2)
+        assert twice == held(adam(100), BY_NAME[f"zero2{suffix}"], ranks=2)
+        assert twice != held(adam(100), BY_NAME[f"zero3{suffix}"], ranks=2)
 
 
 def test_a_network_that_nothing_trains_is_whole_everywhere() -> None:
@@ -238,7 +238,7 @@ def test_sizes_are_the_networks_own() -> None:
         own = getattr(module, name)
         assert network.trained == sum(network.numels) == sum(p.numel() for p in own.parameters())
         assert network.weight_bytes == sum(t.nbytes for t in [*own.parameters(), *own.buffers()])
-    assert [networks[name].penalised for name in ("generator", "discriminator")] == [False, True]
+    assert [networks[name].requires_double_backward for name in ("generator", "discriminator")] == [False, True]
     assert [networks[name].averaged for name in ("generator", "discriminator")] == [True, False]
 
 

@@ -22,14 +22,16 @@ DISCRIMINATOR: dict[str, Callable[[Array, Array], float]] = {
     "wgan": lambda r, f: np.mean(f) - np.mean(r),
     "wgan_gp": lambda r, f: np.mean(f) - np.mean(r),
     "hinge": lambda r, f: -np.mean(np.minimum(0, -1 + r)) - np.mean(np.minimum(0, -1 - f)),
+    "rpgan": lambda r, f: -np.mean(log_expit(r - f)),
 }
-GENERATOR: dict[str, Callable[[Array], float]] = {
-    "vanilla": lambda f: np.mean(np.log(1 - expit(f))),
-    "non_saturating": lambda f: -np.mean(np.log(expit(f))),
-    "lsgan": lambda f: np.mean((f - 1) ** 2) / 2,
-    "wgan": lambda f: -np.mean(f),
-    "wgan_gp": lambda f: -np.mean(f),
-    "hinge": lambda f: -np.mean(f),
+GENERATOR: dict[str, Callable[[Array, Array], float]] = {
+    "vanilla": lambda r, f: np.mean(np.log(1 - expit(f))),
+    "non_saturating": lambda r, f: -np.mean(np.log(expit(f))),
+    "lsgan": lambda r, f: np.mean((f - 1) ** 2) / 2,
+    "wgan": lambda r, f: -np.mean(f),
+    "wgan_gp": lambda r, f: -np.mean(f),
+    "hinge": lambda r, f: -np.mean(f),
+    "rpgan": lambda r, f: -np.mean(log_expit(f - r)),
 }
 
 
@@ -40,9 +42,13 @@ def test_losses_are_the_papers_formulas(name: AdversarialLoss) -> None:
         real, fake = scale * generator.standard_normal((2, 257))
         ours = discriminator_loss(name, torch.from_numpy(real), torch.from_numpy(fake)).item()
         assert ours == pytest.approx(DISCRIMINATOR[name](real, fake), rel=1e-5, abs=1e-6)
-        assert generator_loss(name, torch.from_numpy(fake)).item() == pytest.approx(
-            GENERATOR[name](fake), rel=1e-5, abs=1e-6
-        )
+        ours = generator_loss(name, torch.from_numpy(fake), torch.from_numpy(real)).item()
+        assert ours == pytest.approx(GENERATOR[name](real, fake), rel=1e-5, abs=1e-6)
+
+
+def test_a_relativistic_generator_needs_real_logits() -> None:
+    with pytest.raises(ValueError, match="rpgan compares generated images with real ones"):
+        generator_loss("rpgan", torch.zeros(3))
 
 
 @pytest.mark.parametrize("name", ["vanilla", "non_saturating"])
@@ -74,7 +80,7 @@ def test_only_the_minimax_generator_saturates_on_confidently_rejected_images() -
 def test_half_precision_logits_are_reduced_in_float32(name: AdversarialLoss) -> None:
     logits = torch.full((4,), 300.0, dtype=torch.float16)  # its square overflows float16
     with torch.autocast("cpu", torch.bfloat16):
-        losses = discriminator_loss(name, logits, logits), generator_loss(name, logits)
+        losses = discriminator_loss(name, logits, logits), generator_loss(name, logits, logits)
     expected = DISCRIMINATOR[name](np.array([300.0]), np.array([300.0])) if name == "lsgan" else None
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses)
     if expected is not None:

@@ -1,0 +1,127 @@
+"""Generators that are trained against a discriminator: losses, penalties and turns, once for all GANs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_modules.core.family import Batch, Losses
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.kinds.latent import LatentFamily
+from lightning_modules.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss, pairs_images
+from lightning_modules.losses.penalties import clip_weights_
+from lightning_modules.losses.regularizers import R1, R2, FirstOrderPenalty, GradientPenalty, Regularizer
+from lightning_modules.losses.weights import check_weights
+
+
+class AdversarialFamily(LatentFamily):
+    """A family of ``generator`` (latents and labels to images) and ``discriminator`` (images and labels to logits).
+
+    It sets both, and their optimizers' options.
+
+    Args:
+        loss: ``vanilla`` (Goodfellow et al. 2014, minimax), ``non_saturating``, ``lsgan`` (Mao et al. 2017), ``wgan``
+            (Arjovsky et al. 2017, clipped weights), ``wgan_gp`` (Gulrajani et al. 2017), ``hinge`` (Miyato 2018) or
+            ``rpgan`` (relativistic pairing, Jolicoeur-Martineau 2019; with R1 and R2: R3GAN, Huang et al. 2024).
+        n_critic: steps of the discriminator for each step of the generator, each on fresh images.
+        weight_clip: bound c of the critic's weights for ``wgan``.
+        lambda_gp: weight of WGAN-GP's gradient penalty.
+        r1_gamma: weight gamma of the R1 penalty gamma/2 E|grad D(x)|^2 (Mescheder et al. 2018); 0: none.
+        r2_gamma: the same of R2, on generated images; 0: none.
+        r1_interval: apply R1 and R2 every so many steps, that much stronger (lazy regularisation, Karras et al. 2020).
+        first_order_gamma: weight gamma of an estimate of R1 without double backward, which runs under ZeRO 3 and
+            torch.compile as well: gamma/2 E((D(x + s e) - D(x)) / s)^2, e ~ N(0, I); 0: none.
+        options: those of ``ImageFamily``.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_optimizer: OptimizerOptions
+    discriminator_optimizer: OptimizerOptions
+
+    def __init__(
+        self,
+        *,
+        loss: AdversarialLoss = "non_saturating",
+        n_critic: int = 1,
+        weight_clip: float = 0.01,
+        lambda_gp: float = 10.0,
+        r1_gamma: float = 0.0,
+        r2_gamma: float = 0.0,
+        r1_interval: int = 1,
+        first_order_gamma: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if n_critic < 1 or r1_interval < 1:
+            raise ValueError("n_critic and r1_interval must be 1 or more")
+        check_weights(lambda_gp=lambda_gp, r1_gamma=r1_gamma, r2_gamma=r2_gamma, first_order_gamma=first_order_gamma)
+        self.loss, self.n_critic, self.weight_clip = loss, n_critic, weight_clip
+        asked: list[Regularizer] = [
+            R1(r1_gamma, r1_interval),
+            R2(r2_gamma, r1_interval),
+            FirstOrderPenalty(first_order_gamma),
+        ]
+        #: Penalties on the discriminator, added to its loss in this order; a family may add its own.
+        self.regularizers: list[Regularizer] = [regularizer for regularizer in asked if regularizer.factor > 0]
+        if loss == "wgan_gp":
+            self.regularizers.insert(0, GradientPenalty(lambda_gp))
+
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
+
+    def generating_networks(self) -> tuple[str, ...]:
+        return ("generator",)
+
+    def requires_double_backward(self) -> tuple[str, ...]:
+        twice = any(regularizer.requires_double_backward for regularizer in self.regularizers)
+        return ("discriminator",) if twice else ()
+
+    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        return self.generator(latents, labels).float()
+
+    def step(self, batch: Batch) -> None:
+        self.update("discriminator", self.discriminator_losses, batch)
+        if self.loss == "wgan":
+            with self.edited("discriminator"):
+                clip_weights_(self.discriminator, self.weight_clip)
+        if (self.steps_done + 1) % self.n_critic == 0:
+            self.update("generator", self.generator_losses, batch)
+
+    def discriminator_losses(self, batch: Batch) -> Losses:
+        """Adversarial loss on real and generated images, and the penalties whose turn it is."""
+        real, labels = batch["image"], self.labels_of(batch)
+        fake = self.fakes(batch)
+        real_logits, fake_logits = self.discriminator(real, labels), self.discriminator(fake, labels)
+        adversarial = discriminator_loss(self.loss, real_logits, fake_logits)
+        losses = {"loss": adversarial, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+        for regularizer in self.regularizers:
+            if regularizer.due(self.steps_done):
+                value = regularizer(self._critic(labels), real, fake, self)
+                losses[regularizer.name] = value
+                losses["loss"] = losses["loss"] + regularizer.weight * value
+        return losses
+
+    def generator_losses(self, batch: Batch) -> Losses:
+        """Adversarial loss of freshly generated images."""
+        labels = self.labels_of(batch)
+        logits = self.discriminator(self.fakes(batch), labels)
+        real_logits = self.discriminator(batch["image"], labels) if pairs_images(self.loss) else None
+        return {"loss": generator_loss(self.loss, logits, real_logits)}
+
+    def held_out_losses(self, batch: Batch) -> Losses:
+        # Far below the training images' mean: the discriminator has learnt its images by heart.
+        return {"real_logits": self.discriminator(batch["image"], self.labels_of(batch)).mean()}
+
+    def fakes(self, batch: Batch) -> Tensor:
+        """As many generated images as the batch has, of its classes."""
+        return self.generator(self.randn(len(batch["image"]), self.latent_dim), self.labels_of(batch))
+
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """The batch's labels, if the family is conditional."""
+        return batch["label"] if self.num_classes else None
+
+    def _critic(self, labels: Tensor | None) -> Callable[[Tensor], Tensor]:
+        return lambda images: self.discriminator(images, labels)

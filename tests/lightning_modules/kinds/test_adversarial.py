@@ -1,0 +1,67 @@
+"""What all GANs share: which penalties are asked for, what they add, and what the generator's loss sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+
+SMALL: dict[str, Any] = {
+    "resolution": 32,
+    "channels": 1,
+    "latent_dim": 8,
+    "generator": GeneratorOptions(8),
+    "discriminator": DiscriminatorOptions(8, normalization="none"),
+}
+
+
+class Fixed(DCGAN):
+    """Draws the same noise for every call, without a trainer."""
+
+    def rand(self, count: int, *shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
+
+    def randn(self, count: int, *shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def batch() -> dict[str, Tensor]:
+    return {"image": torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "twice"),
+    [
+        ({}, [], False),
+        ({"loss": "wgan_gp"}, ["gradient_penalty"], True),
+        ({"r1_gamma": 1.0, "r2_gamma": 1.0, "r1_interval": 2}, ["r1", "r2"], True),
+        ({"first_order_gamma": 1.0}, ["first_order"], False),
+    ],
+)
+def test_penalties_are_those_asked_for(options: dict[str, Any], names: list[str], twice: bool) -> None:
+    module = Fixed(**SMALL, **options)
+    assert module.requires_double_backward() == (("discriminator",) if twice else ())
+    plain = Fixed(**SMALL, loss=options.get("loss", "non_saturating"), lambda_gp=0.0)
+    plain.load_state_dict(module.state_dict())
+    losses = module.discriminator_losses(batch())
+    assert [name for name in losses if name not in ("loss", "real_logits", "fake_logits")] == names
+    added = sum(r.weight * losses[r.name] for r in module.regularizers)
+    bare = plain.discriminator_losses(batch())["loss"]
+    torch.testing.assert_close(losses["loss"], bare + added)
+    if options.get("r1_interval"):
+        module.steps_done = 1
+        assert "r1" not in module.discriminator_losses(batch())
+
+
+def test_relativistic_losses_pair_generated_and_real_images() -> None:
+    module = Fixed(**SMALL, loss="rpgan")
+    images = batch()["image"]
+    real, fake = module.discriminator(images), module.discriminator(module.fakes(batch()))
+    torch.testing.assert_close(module.generator_losses(batch())["loss"], softplus(real - fake).mean())
+    torch.testing.assert_close(module.discriminator_losses(batch())["loss"], softplus(fake - real).mean())
