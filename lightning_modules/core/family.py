@@ -70,10 +70,6 @@ class ImageFamily(Abilities):
 
     #: Options that had other names before: see ``core.options``.
     renamed_options: ClassVar[Renamed] = {}
-    #: What the data must be like; None: anything.
-    resolution: int | None = None
-    channels: int | None = None
-    num_classes: int = 0
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ def test_pictures_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_a_models_answers() -> None:
-    small: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
+    small: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
     model = Model(DCGAN(**small, num_classes=10).eval(), path="x", images_seen=0, average=False)
     made = model.generate(5, seed=1, labels=3, batch_size=2)
     index = torch.arange(5)

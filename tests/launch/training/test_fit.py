@@ -135,7 +135,7 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     assert (info["state"], info["family"], info["images_seen"], info["restarts"]) == ("finished", "DCGAN", 3200, 0)
     assert info["versions"]["torch"] == torch.__version__.partition("+")[0]
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["init_args"]["width"] == 8
+    assert config["model"]["init_args"]["generator"]["width"] == 8
     assert config["model"]["init_args"]["loss"] == "non_saturating"
 
     with (run / "metrics.csv").open() as stream:

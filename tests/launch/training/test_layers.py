@@ -14,7 +14,7 @@ from launch.training.training import Training
 OVERRIDES: dict[str, object] = {
     "run.kimg": 3.2,
     "run.name": "123",
-    "model.width": 8,
+    "model.latent_dim": 8,
     "data.path": "shards/other",
     "trainer.num_nodes": 2,
     "trainer.precision": "32-true",

@@ -253,8 +253,8 @@ def test_vae_losses_are_the_evidence_lower_bound() -> None:
 
 
 def test_compiling_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = DCGAN(resolution=32, channels=1, latent_dim=8, width=8, compile=True)
-    monkeypatch.setattr(module, "penalised", lambda: ("generator", "discriminator"))
+    module = DCGAN(**SMALL, compile=True)
+    monkeypatch.setattr(module, "requires_double_backward", lambda: ("generator", "discriminator"))
     with pytest.warns(UserWarning, match="--model.compile true compiles nothing"):
         module.configure_optimizers()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules import FAMILIES, family
+from lightning_modules.catalogue import FAMILIES, family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import changes, constructor_options, paths, plain, replaced, with_new_names
@@ -37,7 +37,7 @@ OLD: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES.own)
 def test_a_family_comes_back_from_its_plain_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = family(name).from_options(OLD[name])
     said = capsys.readouterr().err
