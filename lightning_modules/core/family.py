@@ -217,7 +217,7 @@ class ImageFamily(Abilities):
         parts = split_batch(batch, self.micro_batches)
         with self._only(name):
             for number, part in enumerate(parts):
-                self._noise = NoiseRows(self._step_seed, self._updates, number, len(parts))
+                self._noise = self._noise_of(number, len(parts))
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(poisoned(values["loss"]) / len(parts))
@@ -355,21 +355,22 @@ class ImageFamily(Abilities):
     def randn(self, count: int, *shape: int) -> Tensor:
         """Standard normal noise [count, *shape] for this rank's part of the global batch.
 
-        The noise of a global batch is the same for any number of ranks and micro-batches: each draws all of it and
-        keeps its own rows.
+        The noise of a global batch is the same for any number of ranks and micro-batches: it is a function of the seed,
+        the images seen, the update, the draw and the place in the global batch. A rank computes its own rows alone.
         """
-        return self._draw(torch.randn, count, shape)
+        return self._noise.normal(count, shape, self.device)
 
     def rand(self, count: int, *shape: int) -> Tensor:
         """Like ``randn``, uniform in [0, 1)."""
-        return self._draw(torch.rand, count, shape)
+        return self._noise.uniform(count, shape, self.device)
 
     def randint(self, count: int, below: int) -> list[int]:
         """Integers in [0, below), the same on every rank and in every micro-batch, known without asking the device."""
         return [mix_seed(self._step_seed, self._updates, number) % below for number in range(count)]
 
-    def _draw(self, draw: Callable[..., Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
-        return self._noise.draw(draw, count, shape, self.device, rank=self.global_rank, ranks=self.trainer.world_size)
+    def _noise_of(self, part: int, parts: int) -> NoiseRows:
+        rank, ranks = self.global_rank, self.trainer.world_size
+        return NoiseRows(self._step_seed, self._updates, part, parts, rank=rank, ranks=ranks)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         # Averaged by Lightning, but logged against images by the run's clock: Lightning's loggers would count batches.

@@ -9,7 +9,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("bench_step", "bench_style", "bench_zero", "bench_fid", "bench_loader", "bench_slurm", "bench_tune")
+BENCHMARKS = (
+    "bench_step",
+    "bench_noise",
+    "bench_style",
+    "bench_zero",
+    "bench_fid",
+    "bench_loader",
+    "bench_slurm",
+    "bench_tune",
+)
 
 
 def main() -> int:

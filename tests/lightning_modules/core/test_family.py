@@ -17,6 +17,7 @@ from gesso.common.randomness import mix_seed
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.catalogue import FAMILIES, family
 from lightning_modules.core.family import ImageFamily, split_batch
+from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.kinds.latent import slerp
@@ -79,15 +80,15 @@ def test_a_training_equals_the_textbook_loop(tmp_path: Path) -> None:
     plain.train()
     for step, batch in enumerate(ready):
         seed = mix_seed(0, 8 * step)
-        noise = [torch.Generator().manual_seed(mix_seed(seed, update, 0)) for update in (0, 1)]
+        noise = [NoiseRows(seed, update, 0, 1).normal(8, (8,), module.device) for update in (0, 1)]
         real = batch["image"]
         with torch.no_grad():
-            fake = plain.generator(torch.randn(8, 8, generator=noise[0]))
+            fake = plain.generator(noise[0])
         loss = (1 - plain.discriminator(real)).relu().mean() + (1 + plain.discriminator(fake)).relu().mean()
         optimizers["discriminator"].zero_grad()
         loss.backward()
         optimizers["discriminator"].step()
-        loss = -plain.discriminator(plain.generator(torch.randn(8, 8, generator=noise[1]))).mean()
+        loss = -plain.discriminator(plain.generator(noise[1])).mean()
         optimizers["generator"].zero_grad()
         loss.backward()
         optimizers["generator"].step()
