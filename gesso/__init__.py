@@ -131,27 +131,33 @@ def evaluate(
     source: PathLike | Iterable[Tensor],
     reference: PathLike | None = None,
     *,
-    metrics: Sequence[str] = ("fid", "kid"),
+    metrics: Sequence[str] | None = None,
     extractor: ExtractorName = "inception-tf",
     num_samples: int | None = None,
     split: str = "test",
     reference_split: str = "train",
     reference_samples: int | None = None,
+    second: PathLike | None = None,
+    direction: str | None = None,
     batch_size: int = 64,
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, float]:
-    """FID, KID, IS and PRDC of images against real ones; names carry the feature network: ``fid/inception-tf``.
+    """FID and the others of images against real ones; names carry the feature network: ``fid/inception-tf``.
 
     Args:
-        source: a run or checkpoint that generates, a shard set, or batches of images: uint8, or float in [-1, 1], NCHW.
-        reference: the shard set to compare with; None: the run's own.
-        metrics: any of ``fid``, ``kid``, ``is``, ``prdc``.
+        source: a run or checkpoint, a shard set, or batches of images: uint8, or float in [-1, 1], NCHW. A run that
+            stylises or translates is measured on held-out pictures.
+        reference: the shard set to compare with, or that of such pictures; None: the run's own.
+        metrics: by name, as ``gesso evaluate --help`` lists them: ``fid``, ``prdc``, ``lpips`` ...; None: those that
+            it marks.
         extractor: ``inception-tf`` is comparable with papers; ``mobilenet_v2`` is light enough for a CPU.
-        num_samples: images to measure; None: 50,000 of a run, all of a shard set or of batches.
+        num_samples: images to measure; None: 50,000 of a run that generates, 100 of one that stylises, else all.
         split: of a shard set given as ``source``.
         reference_split: of ``reference``; papers use the training set.
         reference_samples: only so many of its images; None: all.
+        second: shard set of the styles, or of domain B; None: the run's own.
+        direction: of a run that translates: ``b-to-a``; None: its main one.
         batch_size: images at a time.
         seed: which sequence of a run's samples.
         device: ``auto``, ``cpu``, ``cuda:1`` ...
@@ -164,20 +170,20 @@ def evaluate(
         1.07
     """
     from launch.evaluation.front import evaluate as measure
+    from lightning_modules.metrics.evaluator import EvaluationOptions
 
-    return measure(
-        source,
-        reference,
-        metrics=metrics,
+    options = EvaluationOptions(
+        metrics=None if metrics is None else tuple(metrics),
         extractor=extractor,
-        num_samples=num_samples,
-        split=split,
-        reference_split=reference_split,
-        reference_samples=reference_samples,
         batch_size=batch_size,
         seed=seed,
-        device=device,
+        reference_split=reference_split,
+        reference_samples=reference_samples,
+        direction=direction,
+        occasion="evaluate",
+        option="metrics",
     )
+    return measure(source, reference, options, second=second, num_samples=num_samples, split=split, device=device)
 
 
 def stream(

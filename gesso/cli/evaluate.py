@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -24,7 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="FID and the others of a run or a shard set's split; of a style run, what it keeps and what it takes",
         description="Scores generated images (or, given a shard set, its --split) against a split of real images: fid, "
         "kid, is, prdc. A run that stylises is scored on held-out photographs: lpips, ssim and content_cosine say how "
-        "much of the content is left, gram_distance and statistics_distance how far the style is, artfid both in one.",
+        "much of the content is left, gram_distance and statistics_distance how far the style is, artfid both in one. "
+        "A run that translates is scored on held-out pictures, "
+        "too, against the other domain.",
     )
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT_OR_SHARDS")
     parser.add_argument("--data", metavar="SHARDS", help="shard set to compare with (default: the run's own)")
@@ -53,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="inception-tf is comparable with papers; mobilenet_v2 is light enough for a CPU",
     )
     parser.add_argument(
-        "--num-samples", type=int, metavar="N", help="default 50,000, or the whole split; for styles 100"
+        "--num-samples", type=int, metavar="N", help="default 50,000, or all pictures there are; for styles 100"
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="of a style run: how far it flickers in this video")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="held-out pictures and what the run makes of them")
@@ -95,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from launch.evaluation.front import default_samples
     from launch.evaluation.references import held_out
     from launch.evaluation.sources import data_of
     from launch.evaluation.temporal import temporal_consistency
@@ -108,7 +112,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
         module.require("sheet")
     if arguments.video:
         module.require("stylize")
-    options = _options(arguments, 50_000 if "generate" in module.abilities() else 100)
+    options = _options(arguments, default_samples(module))
     evaluator = module.evaluator(options)
     if evaluator is None:
         raise ValueError(f"{arguments.source}: nothing can be measured of {module.described()}")
@@ -165,7 +169,8 @@ def _score(evaluator: Evaluator, data: ShardData, device: torch.device, *, prepa
 
     if not prepared:
         driver.prepare(evaluator, data, device, progress=True)
-    with _bar(evaluator.num_samples) as advance:
+    # How many there will be is certain only when it has begun.
+    with _bar(lambda: evaluator.num_samples) as advance:
         return driver.score(evaluator, data, device, progress=advance)
 
 
@@ -194,7 +199,7 @@ def _device(arguments: argparse.Namespace) -> Any:
     return best_device(arguments.device)
 
 
-def _bar(total: int) -> Any:
+def _bar(total: Callable[[], int]) -> Any:
     import contextlib
 
     from rich.console import Console
@@ -203,7 +208,7 @@ def _bar(total: int) -> Any:
     @contextlib.contextmanager
     def bar():  # type: ignore[no-untyped-def]
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("evaluate", total=total)
-            yield lambda images: progress.advance(task, images)
+            task = progress.add_task("evaluate", total=total())
+            yield lambda images: progress.update(task, advance=images, total=total())
 
     return bar()

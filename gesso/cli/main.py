@@ -9,7 +9,20 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gesso.cli import average, checkpoint, evaluate, fetch, generate, plan, rate, recipes, report, shards, stylize
+from gesso.cli import (
+    average,
+    checkpoint,
+    evaluate,
+    fetch,
+    generate,
+    plan,
+    rate,
+    recipes,
+    report,
+    shards,
+    stylize,
+    translate,
+)
 from gesso.common.text import one_line
 from launch.training.signals import listening
 
@@ -38,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         plan,
         generate,
         stylize,
+        translate,
         rate,
         evaluate,
         average,

@@ -57,18 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from launch.inference import stylization, video
+    from launch.inference import folders, stylization, video
     from launch.training.hardware import best_device
 
     content = Path(arguments.content)
     clip = content.suffix.lower() in video.SUFFIXES and not content.is_dir()
-    files = stylization.pictures_in(content) if content.is_dir() else [content]
-    out = _out(arguments, content, ".mp4" if clip else ".png")
+    planned = folders.plan([content], arguments.out, "stylized", suffix=".mp4" if clip else ".png")
     # What cannot be read is known before anything is fetched or computed.
     request = _request(arguments)
     device = best_device(arguments.device)
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("stylize", total=len(files))
+        task = bar.add_task("stylize", total=len(planned.jobs))
 
         def iterated(done: int, total: int, loss: float) -> None:
             whole = int(bar.tasks[task].completed)
@@ -81,36 +80,24 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
             )
         )
-        failed = 0
         if clip:
 
             def framed(done: int, total: int | None) -> None:
                 bar.update(task, completed=done, total=total)
 
             report = stylization.stylize_clip(
-                content, out, method, request, device, smooth=arguments.smooth, progress=framed
+                content, planned.out, method, request, device, smooth=arguments.smooth, progress=framed
             )
             print(report, file=sys.stderr)
-        for number, file in enumerate([] if clip else files, 1):
-            target = out / f"{file.stem}.png" if content.is_dir() else out
-            try:
-                stylization.stylize_file(file, target, method, request, device)
-            except (ValueError, FileNotFoundError) as error:
-                if not content.is_dir():
-                    raise
-                # One broken file must not cost a folder of thousands.
-                print(f"gesso: {error}", file=sys.stderr)
-                failed += 1
-            bar.update(task, completed=number)
-    print(out)
+            failed = 0
+        else:
+            failed = folders.run(
+                planned,
+                lambda file, target: stylization.stylize_file(file, target, method, request, device),
+                lambda done: bar.update(task, completed=done),
+            )
+    print(planned.out)
     return int(failed > 0)
-
-
-def _out(arguments: argparse.Namespace, content: Path, suffix: str) -> Path:
-    if arguments.out:
-        return Path(arguments.out)
-    name = f"{content.name}-stylized" if content.is_dir() else f"{content.stem}-stylized{suffix}"
-    return content.with_name(name)
 
 
 def _request(arguments: argparse.Namespace) -> Request:

@@ -14,6 +14,7 @@ from torch import Tensor
 from launch.inference.loading import load_family
 from launch.inference.pictures import Picture, as_picture, image_grid, save_png
 from launch.inference.stylization import Request, stylize_picture, stylizer
+from launch.inference.translation import translate
 from launch.training.hardware import best_device
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.kinds.stylizer import Stylizer
@@ -105,19 +106,18 @@ class Model:
         return _stylized(method, content, style, self.module.device, weights=weights, alpha=alpha, size=size)
 
     @torch.no_grad()
-    def translate(self, images: Picture, direction: str | None = None) -> Tensor:
+    def translate(self, images: Picture, direction: str | None = None, *, size: int | None = None) -> Tensor:
         """Pictures of one domain as pictures of the other: [N, C, H, W] in [-1, 1], on the CPU.
 
         Args:
             images: a file, a PIL image, or a tensor [N, C, H, W] in [-1, 1].
-            direction: which way; None: the family's main one.
+            direction: which way, ``b-to-a``; None: the family's main one.
+            size: longer side of the result in pixels; None: the picture's own.
 
         Raises:
-            ValueError: the family does not translate, or not this way.
+            ValueError: the family does not translate, not this way, or not pictures of so many channels.
         """
-        family = self._able("translate", "translates no pictures")
-        chosen = direction or family.directions()[0]
-        return family.translate(as_picture(images).to(self.module.device), chosen).float().cpu()
+        return translate(self.module, images, direction, size=size)
 
     def save_grid(self, path: str | os.PathLike[str], num: int = 64, *, seed: int = 0) -> Path:
         """Writes ``num`` samples, side by side, into a PNG file."""

@@ -41,8 +41,12 @@ def read_picture(file: Path, *, channels: int = 3) -> Tensor:
     return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
 
 
-def as_picture(picture: Picture) -> Tensor:
+def as_picture(picture: Picture, *, channels: int = 3) -> Tensor:
     """A picture as a tensor [N, C, H, W] in [-1, 1]: an image file, a PIL image, or a tensor with or without N.
+
+    Args:
+        picture: the picture; a tensor keeps its channels.
+        channels: of a file or a PIL image: 1 or 3.
 
     Raises:
         FileNotFoundError, ValueError: no such picture.
@@ -55,8 +59,9 @@ def as_picture(picture: Picture) -> Tensor:
             )
         return to_float(batch) if batch.dtype == torch.uint8 else batch.float()
     if isinstance(picture, Image.Image):
-        return to_float(torch.from_numpy(np.array(picture.convert("RGB")))).permute(2, 0, 1)[None]
-    return read_picture(Path(picture))
+        pixels = np.atleast_3d(np.array(picture.convert("L" if channels == 1 else "RGB")))
+        return to_float(torch.from_numpy(pixels)).permute(2, 0, 1)[None]
+    return read_picture(Path(picture), channels=channels)
 
 
 def pil_image(image: np.ndarray) -> Image.Image:

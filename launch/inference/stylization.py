@@ -1,4 +1,4 @@
-"""Pictures in and out of style transfer: files to tensors, masks, sizes, colours, and folders of them."""
+"""Pictures in and out of style transfer: files to tensors, masks, sizes and colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from lightning_modules.pictures.sizes import fit
 KeepColors = Literal["no", "match", "luminance"]
 #: A picture of more pixels is worked on in tiles of this side: 6 GB or so, whatever its size.
 LARGEST, TILE = 2048**2, 1024
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 
 @dataclass(frozen=True)
@@ -110,14 +109,6 @@ def stylize_clip(
     calmer = f", {1 - report.flicker / report.flicker_raw:.0%} less than without" if report.flicker_raw > 0 else ""
     lost = "".join(f"; sound left out: {track}" for track in report.dropped)
     return f"{report.frames} frames, {report.seconds:.1f} s; flicker {report.flicker:.4f}{calmer}{lost}"
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name."""
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not found:
-        raise FileNotFoundError(f"{folder}: no picture here ({', '.join(sorted(SUFFIXES))})")
-    return found
 
 
 def trained(run: str, device: torch.device) -> Stylizer:

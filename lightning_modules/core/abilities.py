@@ -119,6 +119,18 @@ class Abilities(L.LightningModule):
         """What ``translate`` takes as direction, the main one first; empty: it does not translate."""
         return ()
 
+    def known_direction(self, name: str | None) -> str:
+        """One of ``directions`` by name; None: the main one.
+
+        Raises:
+            ValueError: the family does not translate, or not this way.
+        """
+        self.require("translate")
+        known = self.directions()
+        if name is not None and name not in known:
+            raise ValueError(f"direction {name}: {self.described()} translates {' and '.join(known)}")
+        return known[0] if name is None else name
+
     def sheet(self, held_out: Batch) -> Preview:
         """A grid that shows what the family makes of held-out pictures.
 

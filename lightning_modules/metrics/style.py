@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.image import structural_similarity_index_measure
 
-from gesso.common.pixels import LUMA, to_float, to_uint8
+from gesso.common.pixels import to_uint8
 from lightning_modules.losses.style import gram, gram_loss, mean_std, statistics_loss
 from lightning_modules.metrics.features import FeatureExtractor, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance
+from lightning_modules.metrics.similarity import in_range, structural_similarity
 from lightning_modules.metrics.specs import OWN
 from lightning_modules.metrics.statistics import SumMetric
 from lightning_modules.networks.lpips import LPIPS
@@ -108,7 +108,7 @@ class StyleMetrics(SumMetric):
         for network in self.networks:
             if network is not None:
                 network.to(self.device)
-        content, stylized, style = (_in_range(images.to(self.device)) for images in (content, stylized, style))
+        content, stylized, style = (in_range(images.to(self.device)) for images in (content, stylized, style))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
             means = self._means(content, stylized, style)
             self.sums += len(content) * torch.stack([means[name] for name in self.averaged]).double()
@@ -140,11 +140,7 @@ class StyleMetrics(SumMetric):
             assert self.networks.lpips is not None
             means["lpips"] = self.networks.lpips(stylized, content).mean()
         if "ssim" in self.averaged:
-            # Computed on [0, 1].
-            ours, theirs = (_luminance(images).add(1).div(2) for images in (stylized, content))
-            ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
-            assert isinstance(ssim, Tensor)
-            means["ssim"] = ssim
+            means["ssim"] = structural_similarity(stylized, content)
         return means
 
     def _encoder_means(self, content: Tensor, stylized: Tensor, style: Tensor) -> dict[str, Tensor]:
@@ -193,12 +189,3 @@ def _checked(names: Sequence[str] | None, networks: _Networks) -> tuple[str, ...
         needs = "lpips" if networks.lpips is None else "extractor"
         raise ValueError(f"the style metric {refused[0]} needs a network that is missing: pass {needs}")
     return tuple(names)
-
-
-def _in_range(images: Tensor) -> Tensor:
-    return to_float(images) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)
-
-
-def _luminance(images: Tensor) -> Tensor:
-    weights = images.new_tensor(LUMA).view(3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)

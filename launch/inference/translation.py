@@ -1,0 +1,44 @@
+"""Pictures through a translating family: files to files, pictures to tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gesso.common.pixels import to_uint8
+from launch.inference.pictures import Picture, as_picture, save_png
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.pictures.sizes import fit
+
+
+@torch.no_grad()
+def translate(module: ImageFamily, picture: Picture, direction: str | None, *, size: int | None = None) -> Tensor:
+    """A picture, or several of one size, put into the other domain: [N, C, H, W] in [-1, 1], on the CPU.
+
+    Args:
+        module: the family.
+        picture: see ``Picture``.
+        direction: which way; None: the family's main one.
+        size: longer side of the result in pixels; None: the picture's own.
+
+    Raises:
+        ValueError: the family does not translate, not this way, or not pictures of so many channels.
+    """
+    chosen = module.known_direction(direction)
+    channels = module.batch_spec().channels
+    images = as_picture(picture, channels=channels or 3)
+    if channels is not None and images.shape[1] != channels:
+        raise ValueError(
+            f"the picture has {images.shape[1]} channels, {type(module).__name__} was built for {channels}"
+        )
+    if size is not None:
+        images = fit(images, size)
+    return module.translate(images.to(module.device), chosen).float().cpu()
+
+
+def translate_file(module: ImageFamily, file: Path, out: Path, direction: str | None, *, size: int | None) -> Path:
+    """Translates one picture file, and writes the result to ``out``."""
+    picture = translate(module, file, direction, size=size)
+    return save_png(to_uint8(picture)[0].permute(1, 2, 0).numpy(), out)

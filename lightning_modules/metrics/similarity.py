@@ -1,0 +1,112 @@
+"""How much of a picture is left in what was made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from gesso.common.pixels import LUMA, to_float
+from lightning_modules.metrics.features import exact_float32
+from lightning_modules.metrics.statistics import SumMetric
+from lightning_modules.networks.lpips import LPIPS
+
+#: The metrics of the table that ``SourceSimilarity`` computes.
+COMPUTED = ("lpips", "ssim")
+
+
+class SourceSimilarity(SumMetric):
+    """Compares pictures with what they were made of: means of ``lpips`` and ``ssim`` over the pictures.
+
+    Grey pictures are compared by LPIPS as RGB ones of three equal channels.
+
+    Args:
+        lpips: for ``lpips``; it belongs to whoever passed it, and is not in the state dict.
+        names: which of ``COMPUTED``.
+
+    Raises:
+        ValueError: an unknown name, or ``lpips`` without its network.
+    """
+
+    count: Tensor
+    sums: Tensor
+
+    def __init__(self, lpips: LPIPS | None, names: Sequence[str] = COMPUTED) -> None:
+        super().__init__()
+        if set(names) - set(COMPUTED):
+            raise ValueError(f"metrics {', '.join(names)}: choose from {', '.join(COMPUTED)}")
+        if lpips is None and "lpips" in names:
+            raise ValueError("lpips needs its network: pass lpips")
+        # Torch sees no modules in a tuple, so neither checkpoints nor optimizers get them.
+        self.networks = (lpips,)
+        self.names = tuple(names)
+        self.add_sum("count", dtype=torch.int64)
+        self.add_sum("sums", len(self.names))
+
+    def update(self, sources: Tensor, made: Tensor) -> None:
+        """Adds pictures.
+
+        Args:
+            sources, made: [N, C, H, W] with C 1 or 3, uint8, or float in [-1, 1] (and clamped to it); N may be 0.
+
+        Raises:
+            ValueError: their shapes differ.
+        """
+        if sources.shape != made.shape or sources.dim() != 4 or sources.shape[1] not in (1, 3):
+            raise ValueError(
+                f"pictures and what was made of them are [N, 1 or 3, H, W], alike; got {list(sources.shape)} and "
+                f"{list(made.shape)}"
+            )
+        if not len(sources):
+            return
+        sources, made = (in_range(images.to(self.device)) for images in (sources, made))
+        means: dict[str, Tensor] = {}
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+            (lpips,) = self.networks
+            if lpips is not None and "lpips" in self.names:
+                colored = [images.expand(-1, 3, -1, -1) for images in (made, sources)]
+                means["lpips"] = lpips.to(self.device)(*colored).mean()
+            if "ssim" in self.names:
+                means["ssim"] = structural_similarity(made, sources)
+            self.sums += len(sources) * torch.stack([means[name] for name in self.names]).double()
+            self.count += len(sources)
+
+    def compute(self) -> dict[str, float]:
+        """The metrics over all ranks by full name: ``{"lpips/vgg16": ..., "ssim": ...}``.
+
+        Raises:
+            ValueError: no pictures.
+        """
+        if not int(self.count):
+            raise ValueError(f"there are no pictures for {', '.join(self.names)}")
+        (lpips,) = self.networks
+        full = {"lpips": f"lpips/{lpips.name}" if lpips is not None else "lpips"}
+        values = (self.sums / self.count).tolist()
+        return {full.get(name, name): value for name, value in zip(self.names, values, strict=True)}
+
+
+def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
+    """Mean SSIM on the luminance (Wang et al. 2004; Gaussian window of sigma 1.5), up to 1.
+
+    Args:
+        images, others: float32 [N, 1 or 3, H, W] in [-1, 1].
+    """
+    # Computed on [0, 1].
+    ours, theirs = (luminance(pictures).add(1).div(2) for pictures in (images, others))
+    ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
+    assert isinstance(ssim, Tensor)
+    return ssim
+
+
+def luminance(images: Tensor) -> Tensor:
+    """[N, 1 or 3, H, W] as [N, 1, H, W], by the weights of ITU-R BT.601; grey images are it already."""
+    if images.shape[1] == 1:
+        return images
+    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def in_range(images: Tensor) -> Tensor:
+    """uint8, or float that is clamped, as float32 in [-1, 1]."""
+    return to_float(images) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)
