@@ -1,0 +1,1 @@
+"""A small CycleGAN for gesso."""

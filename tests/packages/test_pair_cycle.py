@@ -1,0 +1,134 @@
+"""A translating family in a package of its own, installed outside the checkout: what docs/add-a-family.md shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGE = Path(__file__).parent / "pair_cycle"
+PAGE = CHECKOUT / "docs" / "add-a-family.md"
+
+
+def test_the_page_shows_the_package() -> None:
+    section = PAGE.read_text().partition("\n## A translating family\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"`([\w./-]+)`:\n\n```\w+\n(.*?)```\n", section, re.DOTALL)
+    shown = dict(blocks)
+    files = [
+        file
+        for file in PACKAGE.rglob("*")
+        if file.suffix in (".py", ".toml", ".yaml") and file.name != "__init__.py" and "build" not in file.parts
+    ]
+    assert shown.keys() == {str(file.relative_to(PACKAGE)) for file in files}
+    for file in files:
+        assert shown[str(file.relative_to(PACKAGE))] == file.read_text(), file
+
+
+class Elsewhere:
+    """A machine's user: works in ``folder``, with the package installed and no file of the checkout's tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment: dict[str, str] = {}
+        installed = folder / "installed"
+        shutil.copytree(PACKAGE, folder / "pair_cycle", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+        pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+        self.python(*pip, "--target", str(installed), str(folder / "pair_cycle"))
+        shutil.rmtree(folder / "pair_cycle")
+        self.environment = {"PYTHONPATH": os.pathsep.join([str(installed), str(CHECKOUT)])}
+
+    def python(self, *arguments: str) -> str:
+        environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **self.environment}
+        environment.pop("GESSO_RUN", None)
+        command = [sys.executable, *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def gesso(self, *arguments: str) -> str:
+        return self.python("-m", "gesso", *arguments)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    """With shard sets of the digits 0 to 4 and 5 to 9, 100 of each set."""
+    user = Elsewhere(tmp_path_factory.mktemp("elsewhere"))
+    for name, classes in (("low", range(5)), ("high", range(5, 10))):
+        for number in classes:
+            (user.folder / name / str(number)).mkdir(parents=True)
+            for file in sorted((digits / str(number)).iterdir())[:40]:
+                shutil.copy(file, user.folder / name / str(number))
+        user.gesso("shards", "build", name, f"shards/{name}", "--size", "32", "--format", "png", "--workers", "1")
+    return user
+
+
+@pytest.fixture(scope="module")
+def run(elsewhere: Elsewhere) -> str:
+    """The folder of a run of a few steps."""
+    small: Sequence[str] = [
+        "--model.width=8",
+        "--run.kimg=0.064",
+        "--run.wandb=disabled",
+        "--evaluation.num_samples=16",
+        "--evaluation.every_kimg=0.064",
+        "--previews.every_kimg=0.064",
+        "--checkpoints.every_kimg=0.064",
+        "--trainer.accelerator=cpu",
+        "--data.workers=0",
+    ]
+    elsewhere.gesso("fit", "--config", "cycle-digits", *small, "--run.name=tiny")
+    (found,) = (elsewhere.folder / "runs").glob("tiny*")
+    return str(found)
+
+
+@pytest.mark.slow
+def test_it_is_trained(run: str) -> None:
+    assert list((Path(run) / "samples").glob("*.png"))
+    # Training measured the recipe's metrics.
+    assert "fid/mobilenet_v2" in (Path(run) / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+def test_it_translates(elsewhere: Elsewhere, run: str) -> None:
+    elsewhere.gesso("translate", run, "high/5", "high/6", "--direction", "b-to-a", "--size", "24", "--out", "many")
+    many = list((elsewhere.folder / "many").glob("*.png"))
+    assert len(many) == 80
+    assert {(picture.size, picture.mode) for picture in map(Image.open, many)} == {((24, 24), "L")}
+
+
+@pytest.mark.slow
+def test_it_is_evaluated(elsewhere: Elsewhere, run: str) -> None:
+    options = ["--extractor", "mobilenet_v2", "--num-samples", "16", "--device", "cpu", "--metrics", "fid", "ssim"]
+    found = json.loads(elsewhere.gesso("evaluate", run, *options, "--sheet", "sheet.png"))
+    assert (found["reference"]["name"], found["data"]) == ("high", ["low", "high"])
+    assert found["fid/mobilenet_v2"] > 0
+    assert -1 <= found["ssim"] <= 1
+    assert 2 <= found["samples"] <= 16
+    # Originals above translations, both ways: four rows.
+    sheet = np.asarray(Image.open(elsewhere.folder / "sheet.png"))
+    assert sheet.shape[1] / sheet.shape[0] == pytest.approx(8 / 4, rel=0.05)
+    script = f"""
+import gesso, json
+options = dict(metrics=["fid", "ssim"], num_samples=16, extractor="mobilenet_v2", device="cpu")
+print(json.dumps([
+    list(gesso.load({run!r}, device="cpu").translate("{sorted((elsewhere.folder / "low" / "0").iterdir())[0]}").shape),
+    gesso.evaluate({run!r}, **options),
+    gesso.evaluate({run!r}, direction="b-to-a", **options),
+]))
+"""
+    shape, again, back = json.loads(elsewhere.python("-c", script).splitlines()[-1])
+    assert shape == [1, 1, 28, 28]
+    assert again == pytest.approx({name: found[name] for name in again}, rel=1e-4)
+    assert back["fid/mobilenet_v2"] != again["fid/mobilenet_v2"]
