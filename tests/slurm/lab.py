@@ -77,7 +77,13 @@ class Lab:
         """A training command of some seconds."""
         return [
             *("fit", "--config=mnist-dcgan", f"--data.path={self.shards}", "--data.global_batch_size=16"),
-            *("--model.width=8", "--model.latent_dim=8", f"--run.root={self.root}", "--run.kimg=3.2"),
+            *(
+                "--model.generator.width=8",
+                "--model.discriminator.width=8",
+                "--model.latent_dim=8",
+                f"--run.root={self.root}",
+                "--run.kimg=3.2",
+            ),
             *("--run.log_every_kimg=0.4", "--run.wandb=disabled", "--trainer.precision=32-true"),
             *("--evaluation.metrics=[]", "--evaluation.every_kimg=1.6", "--previews.every_kimg=100"),
             *("--checkpoints.every_kimg=0.8", "--checkpoints.monitor=null", WITNESS),

@@ -54,7 +54,7 @@ BAD = {
     "GPUs in words": (["--gpus-per-node=some"], [], "--gpus-per-node some"),
     "variable without value": (["--env=NCCL_DEBUG"], [], "NAME=VALUE"),
     "unknown option of the recipe": ([], ["--model.widht=3"], "widht"),
-    "wrong type": ([], ["--model.width=wide"], "width"),
+    "wrong type": ([], ["--model.generator.width=wide"], "width"),
     "no such data": ([], ["--data.path=/nowhere/shards"], "/nowhere/shards"),
     "data of another kind": ([], ["--model.channels=3"], "channels"),
     "uneven batch": (["--nodes=2", "--tasks-per-node=3"], [], "global_batch_size"),

@@ -33,7 +33,12 @@ def run(command: list[str], root: Path) -> tuple[Sweep, list[Row], dict[tuple[st
 def test_beta_trades_reconstruction_against_kl(shards: Path, tmp_path: Path) -> None:
     command = [
         *sweep_of("mnist-vae", tmp_path, beta="loguniform(0.05, 20)"),
-        *(f"--data.path={shards}", "--data.global_batch_size=32", "--model.width=8", "--model.lr=2e-3"),
+        *(
+            f"--data.path={shards}",
+            "--data.global_batch_size=32",
+            "--model.autoencoder.width=8",
+            "--model.optimizer.lr=2e-3",
+        ),
         *("--metric=val/reconstruction", "--scheduler=asha", "--num-samples=8", "--grace-kimg=3", "--run.kimg=12"),
         *("--evaluation.every_kimg=3", "--evaluation.metrics=[]", "--checkpoints.monitor=null"),
     ]

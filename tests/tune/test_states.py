@@ -32,7 +32,7 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path) -> None:
         name: str, state: Path | None = None, tell: Callable[[Report], None] = lambda report: None, **more: float
     ) -> Path:
         overrides = {
-            **{"data.path": str(shards), "data.global_batch_size": 16, "model.width": 8},
+            **{"data.path": str(shards), "data.global_batch_size": 16, "model.generator.width": 8},
             **{"run.wandb": "disabled", "trainer.accelerator": "cpu", "trainer.precision": "32-true"},
             **{"evaluation.metrics": ["fid"], "evaluation.num_samples": 16, "evaluation.reference_samples": 32},
             **{"evaluation.every_kimg": 0.08, "checkpoints.every_kimg": 10, "checkpoints.monitor": None},
@@ -48,7 +48,7 @@ def test_a_clone_is_its_parent(shards: Path, tmp_path: Path) -> None:
     assert KeptStates(parent).images_seen() == [160, 240]
     assert [report.images_seen for report in Journal(parent).read()] == [80, 160, 240]
     # The clone changes the learning rate, and stops where it began: all but that is what the parent was.
-    clone = train("clone", kept[1], run__kimg=0.16, model__generator_lr=0.001)
+    clone = train("clone", kept[1], run__kimg=0.16, model__generator_optimizer__lr=0.002)
     ours, theirs = training_state(clone), _state(kept[1])
     for state in (ours, theirs):
         for optimizer in state["optimizer_states"].values():

@@ -312,14 +312,14 @@ def test_checkpointing_and_autocast_save_memory() -> None:
 
 # ---- the command ----------------------------------------------------------------------------------------------------
 
-PLAN = ["plan", "--config", "mnist-dcgan", "--model.width", "8"]
+PLAN = ["plan", "--config", "mnist-dcgan", "--model.generator.width", "8", "--model.discriminator.width", "8"]
 
 
 def test_a_plan_needs_neither_data_nor_gpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     here = ["--data.path", str(tmp_path / "nowhere")]
     assert main([*PLAN, *here, "--devices", "2", "--nodes", "2", "--memory", "24"]) == 0
     out = capsys.readouterr().out
-    assert "DCGAN on 4 ranks (2 x 2), 16 images at once on each: global batch 64" in out
+    assert "DCGAN on 4 ranks (2 x 2), 8 images at once on each: global batch 32" in out
     assert "bf16-mixed" in out
     module = DCGAN.from_options({"resolution": 32, "channels": 1, "width": 8, "latent_dim": 64, "num_classes": 10})
     table = {line.split()[0]: line for line in out.splitlines() if line}

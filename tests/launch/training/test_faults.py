@@ -32,7 +32,12 @@ def test_a_killed_rank_ends_the_other_and_is_named(victim: int, shards: Path, tm
         [
             *(sys.executable, "-m", "gesso.cli.main", "fit", "--config=mnist-vae", f"--data.path={shards}"),
             *("--trainer.strategy=ddp", "--trainer.devices=2", "--run.wandb=disabled"),
-            *("--data.global_batch_size=16", "--model.width=8", "--run.kimg=1000", f"--run.root={tmp_path}"),
+            *(
+                "--data.global_batch_size=16",
+                "--model.autoencoder.width=8",
+                "--run.kimg=1000",
+                f"--run.root={tmp_path}",
+            ),
             *("--run.log_every_kimg=0.1", "--checkpoints.every_kimg=0.1", *QUIET),
         ],
         stderr=subprocess.PIPE,
@@ -126,7 +131,7 @@ def test_a_training_that_does_not_fit_says_so(
 
     monkeypatch.setattr(DCGAN, "step", greedy)
     argv = ["--config=mnist-dcgan", f"--data.path={shards}", f"--run.root={tmp_path}", "--run.wandb=disabled"]
-    assert main(["fit", *argv, "--data.global_batch_size=16", "--model.width=8", *QUIET]) == 1
+    assert main(["fit", *argv, "--data.global_batch_size=16", "--model.generator.width=8", *QUIET]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("gesso: out of memory: rank 0 on cpu, 16 images a step; in this order: --model.m")
     (run,) = tmp_path.iterdir()

@@ -24,8 +24,11 @@ from tests.launch.identity import assert_identical, training_state
 from tests.launch.offline import wandb_runs
 
 TINY = {
-    "mnist-dcgan": ["--model.width=8", "--model.latent_dim=8", "--model.r1_interval=4", "--model.spectral_norm=true"],
-    "mnist-vae": ["--model.width=8", "--model.latent_dim=8"],
+    "mnist-dcgan": [
+        *("--model.generator.width=8", "--model.discriminator.width=8", "--model.latent_dim=8"),
+        *("--model.r1_interval=4", "--model.discriminator.spectral_norm=true"),
+    ],
+    "mnist-vae": ["--model.autoencoder.width=8", "--model.latent_dim=8"],
 }
 
 
@@ -220,7 +223,7 @@ def test_bad_input_is_one_line(shards: Path, tmp_path: Path, capsys: pytest.Capt
     tiny = arguments("mnist-dcgan", shards, tmp_path / "runs")
     assert "did you mean mnist-dcgan?" in bad(capsys, "fit", "--config", "mnist-dcgam")
     assert "betaa" in bad(capsys, "fit", *tiny, "--model.betaa=1")
-    assert "width" in bad(capsys, "fit", *tiny, "--model.width=wide")
+    assert "width" in bad(capsys, "fit", *tiny, "--model.generator.width=wide")
     assert "loss" in bad(capsys, "fit", *tiny, "--model.loss=wassertein")
     nowhere = tmp_path / "nowhere"
     assert f"{nowhere}: no shard set here" in bad(capsys, "fit", *tiny, f"--data.path={nowhere}")
@@ -238,7 +241,7 @@ def test_checkpoints_of_others_are_refused(shards: Path, tmp_path: Path, capsys:
     tiny = arguments("mnist-dcgan", shards, tmp_path / "gan")
     assert "holds a VAE, the config asks for a DCGAN" in bad(capsys, "fit", *tiny, f"--checkpoint={run}")
     os.environ.pop("GESSO_RUN", None)
-    assert "another architecture of VAE" in bad(capsys, "fit", "--resume", str(run), "--model.width=16")
+    assert "another architecture of VAE" in bad(capsys, "fit", "--resume", str(run), "--model.autoencoder.width=16")
 
 
 @pytest.mark.slow

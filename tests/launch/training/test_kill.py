@@ -26,7 +26,13 @@ pytestmark = pytest.mark.slow
 def arguments(strategy: str, shards: Path) -> list[str]:
     return [
         *("fit", "--config=mnist-dcgan", f"--data.path={shards}", "--data.global_batch_size=16"),
-        *("--model.width=8", "--model.latent_dim=8", "--run.kimg=1.6", "--run.log_every_kimg=0.2"),
+        *(
+            "--model.generator.width=8",
+            "--model.discriminator.width=8",
+            "--model.latent_dim=8",
+            "--run.kimg=1.6",
+            "--run.log_every_kimg=0.2",
+        ),
         *("--run.wandb=disabled", "--trainer.accelerator=cpu", "--trainer.precision=32-true"),
         *("--trainer.devices=2", f"--trainer.strategy={strategy}", "--evaluation.metrics=[]"),
         # Most of the time goes into checkpoints: many kills meet one that is being written.
