@@ -352,7 +352,7 @@ def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "--config", "mnist-dcgam"], "did you mean mnist-dcgan"),
         ([*PLAN, "--devices", "0"], "--devices 0: must be more than 0"),
         ([*PLAN, "--memory", "-1"], "--memory -1.0: must be more than 0"),
-        ([*PLAN, "--devices", "3"], "a global batch of 64 images cannot be cut into 3 ranks"),
+        ([*PLAN, "--devices", "3"], "a global batch of 32 images cannot be cut into 3 ranks"),
         (
             [*PLAN, "--trainer.precision", "bf16-true"],
             "precision bf16-true: a plan knows 32-true, bf16-mixed, 16-mixed",
