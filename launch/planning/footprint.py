@@ -99,6 +99,8 @@ def rank_needs(trainer: L.Trainer, module: ImageFamily, images: int, *, ranks: i
 def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str, int]:
     """Most bytes, by network, that live beside weights and gradients while ``count`` images update it once.
 
+    Where several networks are updated together, each is given all of what their common update needs.
+
     Runs the family's own step forwards and backwards on tensors that have shapes but no memory, and follows each from
     its making to its end: the batch, activations, what checkpointing recomputes, 16-bit copies of weights. Kernels'
     workspaces are not seen.
@@ -111,17 +113,19 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     own: Any = module
 
-    def update(name: str, losses: Callable[[Batch], Losses], batch: Batch) -> None:
+    def update(names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch) -> None:
+        together = (names,) if isinstance(names, str) else tuple(names)
         values = [value for value in batch.values() if isinstance(value, Tensor)]
         memory = Memory([*map(fake.from_tensor, [*own.parameters(), *own.buffers()]), *values])
-        with own._only(name), _no_gradients_kept(getattr(own, name)):
+        with own._only(*together), _no_gradients_kept(getattr(own, name) for name in together):
             with memory:
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                     loss = losses(batch)["loss"]
                 loss.backward()
             torch.clear_autocast_cache()
-        # Of several updates in a row, or different ones, that which needs most.
-        peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
+        for name in together:
+            # Of several updates in a row, or different ones, that which needs most.
+            peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
 
     with _ready(own, update), fake:
         batch = example_batch(module, count)
@@ -210,13 +214,14 @@ def _ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def _no_gradients_kept(network: torch.nn.Module) -> Iterator[None]:
+def _no_gradients_kept(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
     """Inside, a weight's gradient is dropped as soon as it is whole: it is counted elsewhere."""
 
     def drop(parameter: Tensor) -> None:
         parameter.grad = None
 
-    hooks = [p.register_post_accumulate_grad_hook(drop) for p in network.parameters() if p.requires_grad]
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    hooks = [p.register_post_accumulate_grad_hook(drop) for p in parameters]
     try:
         yield
     finally:

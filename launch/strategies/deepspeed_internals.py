@@ -5,7 +5,8 @@ The tests of this room say in a sentence what a new version has moved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -33,6 +34,8 @@ class Engine(Protocol):
 
     def destroy(self) -> None: ...
 
+    def _backward_epilogue(self) -> None: ...
+
 
 def sharded_optimizer(engine: Engine) -> Optimizer:
     """The optimizer that steps this rank's slices, inside ZeRO's own."""
@@ -50,6 +53,35 @@ def prepare_backward(engine: Engine, scale: float | None) -> None:
         engine.optimizer.loss_scaler.cur_scale = scale
     # ZeRO 3 counts micro-batches by it.
     engine.optimizer.clear_backward_seen_flag()
+
+
+def finish_backward(engine: Engine) -> None:
+    """Does what ends ``engine.backward``, for an engine whose parameters got gradients in another engine's backward."""
+    engine._backward_epilogue()
+
+
+def gradient_norms(engine: Engine) -> list[Tensor]:
+    """L2 norms over all ranks of an engine's gradients, still scaled, as its step computes them; all ranks must ask."""
+    zero = engine.optimizer
+    return list(zero._get_norm_groups()) if engine.zero_optimization_stage() == 3 else [zero.scaled_global_norm()]
+
+
+def are_finite(norms: Iterable[Tensor]) -> bool:
+    """Whether all gradients were finite, by what ``gradient_norms`` returned: DeepSpeed writes inf or -1 otherwise."""
+    return all(bool(torch.isfinite(norm) & (norm >= 0)) for norm in norms)
+
+
+@contextmanager
+def stepping_by(engine: Engine, norms: list[Tensor]) -> Iterator[None]:
+    """Context manager: the engine's step takes these gradient norms as its own; one that is NaN is an overflow."""
+    zero = engine.optimizer
+    partitioned = engine.zero_optimization_stage() == 3
+    name = "_get_norm_groups" if partitioned else "scaled_global_norm"
+    setattr(zero, name, lambda: norms if partitioned else norms[0])
+    try:
+        yield
+    finally:
+        delattr(zero, name)
 
 
 def overflowed(engine: Engine) -> bool:

@@ -2,7 +2,8 @@
 
 Lightning's own DeepSpeed strategy wraps the whole module and refuses a second optimizer. Here each trained network has
 an engine of its own, the *raw* modules run (so that gradients of gradients work), and the engine whose network is not
-frozen does the backward and the step. Precision, randomness and checkpoints are those of ``ddp``.
+frozen does the backward and the step; of several networks that are updated together, the first one's does the backward.
+Precision, randomness and checkpoints are those of ``ddp``.
 
 Source: Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models (2020).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,14 @@ from torch.optim import Optimizer
 
 from gesso.common.extras import needing
 from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
-from launch.strategies.deepspeed_internals import overflowed, prepare_backward
+from launch.strategies.deepspeed_internals import (
+    are_finite,
+    finish_backward,
+    gradient_norms,
+    overflowed,
+    prepare_backward,
+    stepping_by,
+)
 from launch.strategies.shards import Shards
 from lightning_modules.core.stability import LossScalePerNetwork, advance
 
@@ -128,20 +136,22 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     # ---- one update -------------------------------------------------------------------------------------------------
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        engine = self.engines[self._updating]
-        engine.set_gradient_accumulation_boundary(self._reduce)
+        module: Any = self.lightning_module
+        first, *others = engines = [self.engines[name] for name in module.updating]
         scaler = self._scaler()
-        prepare_backward(engine, scaler.get_scale() if scaler is not None else None)
-        engine.backward(closure_loss)
+        scale = scaler.get_scale() if scaler is not None else None
+        for engine in engines:
+            engine.set_gradient_accumulation_boundary(self._reduce)
+            prepare_backward(engine, scale)
+        # All engines' hooks on their own parameters take up the gradients of this one backward.
+        first.backward(closure_loss)
+        for engine in others:
+            finish_backward(engine)
         if not self._reduce:
             # Tells the engine that a micro-batch is over; on a boundary, ``optimizer_step`` does.
-            engine.step()
+            for engine in engines:
+                engine.step()
         return closure_loss
-
-    @property
-    def _updating(self) -> str:
-        module: Any = self.lightning_module
-        return module.updating
 
     def _scaler(self) -> torch.amp.GradScaler | None:
         """The loss scale of the network that is being updated, in 16-mixed."""
@@ -150,13 +160,26 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
         closure()
-        engine = self.engines[self._updating]
+        module: Any = self.lightning_module
+        engine = self.engines[module.stepping]
         engine.step()
         overflow = overflowed(engine)
-        module: Any = self.lightning_module
         module.skipped = torch.tensor(float(overflow), device=self.root_device)
         if (scaler := self._scaler()) is not None:
             advance(scaler, overflow=overflow)
+
+    @contextlib.contextmanager
+    def skipped_alike(self, names: Sequence[str]) -> Iterator[None]:
+        """Context manager: these networks' engines all step, or all find an overflow if one of them would."""
+        engines = [self.engines[name] for name in names]
+        # Of the ranks' gradients together: all ranks decide alike.
+        norms = [gradient_norms(engine) for engine in engines]
+        if not are_finite(norm for own in norms for norm in own):
+            norms = [[torch.full_like(norm, torch.nan) for norm in own] for own in norms]
+        with contextlib.ExitStack() as stack:
+            for engine, own in zip(engines, norms, strict=True):
+                stack.enter_context(stepping_by(engine, own))
+            yield
 
     @contextlib.contextmanager
     def edited(self, name: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The one base class of all families: the image clock, updates of one network at a time, and what every family answers.
+"""The one base class of all families: the image clock, updates of networks, and what every family answers.
 
 A family wires networks to losses and nothing else::
 
@@ -10,6 +10,7 @@ A family wires networks to losses and nothing else::
             self.update("discriminator", self.discriminator_loss, batch)
             self.update("generator", self.generator_loss, batch)
 
+Networks that step together out of one loss are named together: ``self.update(("encoder", "decoder"), ...)``.
 Whatever the strategy, the precision or the number of ranks, the family does not change.
 """
 
@@ -19,7 +20,7 @@ import contextlib
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -52,7 +53,15 @@ from lightning_modules.core.saved import (
     parameter_names,
     saved_averages,
 )
-from lightning_modules.core.stability import BufferGuard, LossScalePerNetwork, Skips, is_nonfinite, poisoned, skip_if
+from lightning_modules.core.stability import (
+    BufferGuard,
+    LossScalePerNetwork,
+    Skips,
+    is_nonfinite,
+    poisoned,
+    skip_if,
+    spread_nonfinite,
+)
 
 #: What a loss function returns: ``loss`` is what is minimised, all other entries are only logged.
 Losses = Mapping[str, Tensor]
@@ -92,8 +101,10 @@ class ImageFamily(Abilities):
         self.steps_done = 0
         #: Length of the training in thousands of images, where something knows it: some schedules end there.
         self.total_kimg: float | None = None
-        #: The network that is being updated.
-        self.updating = ""
+        #: The networks that are being updated, by one loss.
+        self.updating: tuple[str, ...] = ()
+        #: The one of them whose optimizer steps; until then the first.
+        self.stepping = ""
         #: How many updates in a row may be skipped, since losses or gradients are not finite, before training stops.
         self.nonfinite_limit = 20
         self.skips = Skips()
@@ -198,39 +209,78 @@ class ImageFamily(Abilities):
                 "put them into class folders and build again, or set --model.num_classes 0"
             )
 
-    # ---- one network's update ---------------------------------------------------------------------------------------
+    # ---- an update: of one network, or of several by one loss --------------------------------------------------------
 
-    def update(self, name: str, losses: Callable[[Batch], Losses], batch: Batch) -> None:
-        """Updates the network ``name`` once: forward, backward, unscale, clip, step, zero.
+    def update(self, names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch) -> None:
+        """Updates a network, or several together, once: forward, backward, unscale, clip, step, zero.
 
-        If a loss or a gradient is not finite on any rank, all of them leave the network as it is, and count that.
-        Every other trained network is frozen meanwhile: no gradient is computed for it, on any strategy.
+        If a loss or a gradient is not finite on any rank, all ranks leave all of these networks as they are, and count
+        that. Gradients are clipped for each network by itself. Every other trained network is frozen meanwhile: no
+        gradient is computed for it, on any strategy.
         (Lightning's ``toggle_optimizer`` cannot serve: under ZeRO an optimizer's groups hold flat partitions.)
 
         Args:
-            name: the network's attribute name, a key of ``optimizers_by_network``.
+            names: the network's attribute name, a key of ``optimizers_by_network``; or several, all of which get
+                their gradients from one backward: ``("generator_ab", "generator_ba")``. Their losses are logged
+                under ``generator_ab+generator_ba/``.
             losses: maps a batch to its losses; called once for each micro-batch.
             batch: this rank's batch.
+
+        Raises:
+            ValueError: no network, the same twice, or one that has no optimizer.
         """
-        self.updating = name
-        optimizer = self._optimizer(name)
+        self.updating = self._checked((names,) if isinstance(names, str) else tuple(names))
+        self.stepping = self.updating[0]
+        self._share_loss_scale()
+        logged = "+".join(self.updating)
         parts = split_batch(batch, self.micro_batches)
-        with self._only(name):
+        with self._only(*self.updating):
             for number, part in enumerate(parts):
                 self._noise = self._noise_of(number, len(parts))
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(poisoned(values["loss"]) / len(parts))
-                self._sum_up({f"{name}/{key}": value for key, value in values.items()})
-            self._set_learning_rate(name, optimizer)
-            optimizer.step()
-            # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
-            getattr(self, name).zero_grad()
-        self.skips.note(name, self.skipped)
-        self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
+                self._sum_up({f"{logged}/{key}": value for key, value in values.items()})
+            with self._skipped_alike():
+                for name in self.updating:
+                    self._step_and_zero(name)
         # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.
         torch.clear_autocast_cache()
         self._updates += 1
+
+    def _checked(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in self._network_names]
+        if not names or unknown or len(set(names)) < len(names):
+            raise ValueError(
+                f"update({', '.join(map(repr, names))}): name one or more of the networks that have an optimizer, each "
+                f"once: {', '.join(self._network_names)}"
+            )
+        return names
+
+    def _step_and_zero(self, name: str) -> None:
+        self.stepping = name
+        optimizer = self._optimizer(name)
+        self._set_learning_rate(name, optimizer)
+        optimizer.step()
+        # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
+        getattr(self, name).zero_grad()
+        self.skips.note(name, self.skipped)
+        self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
+
+    def _skipped_alike(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, either all of the networks that are updated together step, or none."""
+        if len(self.updating) == 1:
+            return contextlib.nullcontext()
+        if hasattr(self.trainer.strategy, "skipped_alike"):
+            # ZeRO's engines hold the gradients.
+            return self._by_strategy("skipped_alike", self.updating)
+        spread_nonfinite([list(getattr(self, name).parameters()) for name in self.updating])
+        return contextlib.nullcontext()
+
+    def _share_loss_scale(self) -> None:
+        plugin = self.trainer.precision_plugin
+        if len(self.updating) > 1 and isinstance(plugin, LossScalePerNetwork):
+            plugin.share(self.updating)
 
     def _optimizer(self, name: str) -> Any:
         optimizers = self.optimizers()
@@ -246,11 +296,11 @@ class ImageFamily(Abilities):
                 group["lr"] = rate
 
     @contextlib.contextmanager
-    def _only(self, name: str) -> Iterator[None]:
+    def _only(self, *names: str) -> Iterator[None]:
         frozen = [
             parameter
             for other in self._network_names
-            if other != name
+            if other not in names
             for parameter in getattr(self, other).parameters()
             if parameter.requires_grad
         ]

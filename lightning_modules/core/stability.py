@@ -5,7 +5,7 @@ Nothing here waits for a GPU: flags and counters stay on the device until somebo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,21 @@ def is_nonfinite(parameters: list[Tensor], *, clip_norm: float | None = None) ->
     if clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     return (~torch.isfinite(norm)).float()
+
+
+def spread_nonfinite(networks: Sequence[Sequence[Tensor]]) -> None:
+    """Puts NaN into a gradient of each network if any gradient of any of them is not finite: all skip their step alike.
+
+    Args:
+        networks: each one's parameters. Whatever looks at one network's gradients afterwards, a fused optimizer or a
+            loss scale, sees that they are not finite.
+    """
+    gradients = [[p.grad for p in parameters if p.grad is not None and p.grad.numel()] for parameters in networks]
+    norm = torch.nn.utils.get_total_norm([gradient for own in gradients for gradient in own])
+    factor = torch.where(torch.isfinite(norm), 1.0, torch.nan)
+    for own in gradients:
+        if own:
+            own[0].mul_(factor)
 
 
 class Skips:
@@ -101,7 +116,7 @@ class LossScalePerNetwork(MixedPrecision):
     """16-mixed with a loss scale for each network: a discriminator's overflow must not shrink the generator's.
 
     Args:
-        module: the family; its ``updating`` names the network whose turn it is.
+        module: the family; its ``stepping`` names the network whose turn it is.
         device: ``cuda`` or ``cpu``.
     """
 
@@ -112,14 +127,24 @@ class LossScalePerNetwork(MixedPrecision):
 
     @property
     def scaler(self) -> torch.amp.GradScaler:
-        name = self._module.updating
-        if name not in self.scalers:
-            self.scalers[name] = torch.amp.GradScaler(device=self.device)
-        return self.scalers[name]
+        return self._of(self._module.stepping)
 
     @scaler.setter
     def scaler(self, value: Any) -> None:
         """Lightning's own one, for all networks together, is not used."""
+
+    def _of(self, name: str) -> torch.amp.GradScaler:
+        if name not in self.scalers:
+            self.scalers[name] = torch.amp.GradScaler(device=self.device)
+        return self.scalers[name]
+
+    def share(self, names: Sequence[str]) -> None:
+        """Gives networks that one backward serves one loss scale: the smallest of theirs; waits for no device."""
+        scalers = [self._of(name) for name in names]
+        one = torch.ones((), device=self._module.device)
+        smallest = torch.stack([scaler.scale(one) for scaler in scalers]).amin()
+        for scaler in scalers:
+            scaler.update(smallest)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: scaler.state_dict() for name, scaler in self.scalers.items()}

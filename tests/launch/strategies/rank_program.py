@@ -34,6 +34,7 @@ from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
+from tests.cycle import Cycle
 
 GLOBAL_BATCH = 8
 SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
@@ -104,6 +105,8 @@ def make(
         gan["generator"] = replace(generator, attention_resolution=16)
         gan["discriminator"] = replace(critic, normalization="none", spectral_norm=True, attention_resolution=16)
         module = DCGAN(**gan, loss="hinge")
+    elif family == "together":
+        module = Cycle(**options)
     elif family == "teacher":
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     else:
@@ -122,7 +125,8 @@ def make(
 
 
 def run(job: dict[str, Any], out: Path) -> None:
-    options = {key: job[key] for key in ("micro_batches", "gradient_clip_norm", "gradient_checkpointing") if key in job}
+    known = ("micro_batches", "gradient_clip_norm", "gradient_checkpointing", "burst")
+    options = {key: job[key] for key in known if key in job}
     synchronised = job.get("sync_batchnorm", False)
     module = make(job["family"], synchronised=synchronised, **options)
     resume = job.get("resume")

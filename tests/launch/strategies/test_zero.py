@@ -157,6 +157,40 @@ def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path: Path) -> None:
         assert {int(entry["step"]) for entry in state["state"].values()} == {8 - counted["spectral"][network]}
 
 
+def test_networks_that_are_updated_together_train_like_ddp(tmp_path: Path) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "accumulated and clipped": {"micro_batches": 2, "gradient_clip_norm": 1e-3},
+        "one of them overflows": {"burst": 3},
+        "a loss is not finite": {"bad_steps": [3]},
+        "both overflow in 16-mixed": {"burst": 3, "precision": "16-mixed"},
+    }
+    strategies = (*STAGES, "zero2_offload", "zero3_offload")
+    results = run(
+        tmp_path,
+        *(
+            {"name": f"{name}-{strategy}", "family": "together", "strategy": strategy, "until": 8, **job}
+            for name, job in options.items()
+            for strategy in ("ddp", *strategies)
+        ),
+    )
+    skipped = {"one of them overflows": (1, 0), "both overflow in 16-mixed": (1, 0), "a loss is not finite": (1, 1)}
+    for name, result in results.items():
+        option, _, strategy = name.rpartition("-")
+        together, alone = skipped.get(option, (0, 0))
+        assert result["gesso"]["skipped_updates"] == {"ab": together, "ba": together, "critic": alone}, name
+        assert all(tensor.isfinite().all() for tensor in result["state_dict"].values()), name
+        if "16-mixed" in option:
+            scales = {network: state["scale"] for network, state in result["LossScalePerNetwork"].items()}
+            assert scales == {"ab": 2.0**15, "ba": 2.0**15, "critic": 2.0**16}, name
+            continue
+        if option == "a loss is not finite":
+            # A loss that is NaN equals nothing.
+            del result["losses"][3]
+        if strategy != "ddp":
+            assert_same_training(result, results[f"{option}-ddp"])
+
+
 def test_precisions_mean_the_same_under_zero(tmp_path: Path) -> None:
     fp16 = {"family": "spectral", "until": 6, "precision": "16-mixed", "bad_steps": [2]}
     bf16 = {"family": "vae", "until": 10, "precision": "bf16-true"}
