@@ -35,6 +35,7 @@ from torch.optim import Optimizer
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.abilities import Abilities, Batch, Preview
 from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
+from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.noise import NoiseRows, seed_everything
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import (
@@ -470,8 +471,10 @@ class ImageFamily(Abilities):
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
             allowed = set(self._network_names) - set(self.requires_double_backward())
-            for name in allowed:
-                getattr(self, name).compile()
+            # A double backward might run through a helper as well.
+            helpers = [] if self.requires_double_backward() else [m for m in self.modules() if isinstance(m, Frozen)]
+            for network in [*(getattr(self, name) for name in allowed), *helpers]:
+                network.compile()
             if not allowed:
                 rank_zero_warn("--model.compile true compiles nothing: a double backward runs through every network")
         return list(optimizers.values())

@@ -14,6 +14,7 @@ from torch import Tensor
 from gesso.common.pixels import to_uint8
 from lightning_modules.core.abilities import Batch, BatchSpec, Preview
 from lightning_modules.core.family import ImageFamily, Losses
+from lightning_modules.core.frozen import Frozen
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures, TableEvaluator
 from lightning_modules.metrics.style import StyleMetrics
@@ -31,8 +32,7 @@ class StyleFamily(ImageFamily):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Frozen and published: neither trained, nor saved in every checkpoint. (In a list, torch does not see it.)
-        self._encoders: list[VGG19] = []
+        self._encoder: Frozen[VGG19] | None = None
 
     @abstractmethod
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
@@ -52,15 +52,14 @@ class StyleFamily(ImageFamily):
         return ("vgg19_normalized",)
 
     def take_weights(self, name: str, file: Path) -> None:
-        self._encoders = [VGG19(file)]
+        self._encoder = Frozen(VGG19(file)).to(self.device)
 
     @property
     def encoder(self) -> VGG19:
         """VGG19, on the module's device."""
-        if not self._encoders:
+        if self._encoder is None:
             raise RuntimeError(f"{type(self).__name__} has no encoder yet: take_weights comes first")
-        (encoder,) = self._encoders
-        return encoder if encoder.normalize.weight.device == self.device else encoder.to(self.device)
+        return self._encoder.network
 
     def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
         if channels != 3:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gesso.common.pixels import to_uint8
+from lightning_modules.core.frozen import Frozen
 from lightning_modules.losses.style import gram, gram_loss, mean_std, statistics_loss
 from lightning_modules.metrics.features import FeatureExtractor, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance
@@ -76,9 +76,11 @@ class StyleMetrics(SumMetric):
         names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        # Torch sees no modules in a tuple, so neither checkpoints nor optimizers get them.
-        self.networks = _Networks(encoder, lpips, extractor)
-        self.names = _checked(names, self.networks)
+        self.names = _checked(names, lpips=lpips is not None, extractor=extractor is not None)
+        self.encoder = Frozen(encoder)
+        self.lpips = None if lpips is None else Frozen(lpips)
+        self.extractor = None if extractor is None else Frozen(extractor)
+        self.to(self.device)
         needed = {*self.names, "lpips"} if "artfid" in self.names else set(self.names)
         self.averaged = [name for name in COMPUTED if name in needed - {"artfid"}]
         self.add_sum("count", dtype=torch.int64)
@@ -105,9 +107,6 @@ class StyleMetrics(SumMetric):
             )
         if not len(content):
             return
-        for network in self.networks:
-            if network is not None:
-                network.to(self.device)
         content, stylized, style = (in_range(images.to(self.device)) for images in (content, stylized, style))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
             means = self._means(content, stylized, style)
@@ -126,10 +125,9 @@ class StyleMetrics(SumMetric):
         if count < 1 + ("artfid" in self.names):
             raise ValueError(f"there are too few pictures ({count}) for {', '.join(self.names)}")
         values: dict[str, float] = dict(zip(self.averaged, (self.sums / count).tolist(), strict=True))
-        _, lpips, extractor = self.networks
-        made_by: dict[str, str] = {"lpips": lpips.name if lpips is not None else ""}
-        if extractor is not None and "artfid" in self.names:
-            made_by["artfid"] = extractor.name
+        made_by: dict[str, str] = {"lpips": self.lpips.network.name if self.lpips is not None else ""}
+        if self.extractor is not None and "artfid" in self.names:
+            made_by["artfid"] = self.extractor.network.name
             values["artfid"] = (1 + values["lpips"]) * (1 + self._frechet(count))
         return {f"{name}/{made_by[name]}" if name in made_by else name: values[name] for name in self.names}
 
@@ -137,14 +135,14 @@ class StyleMetrics(SumMetric):
         """Scalars over the batch."""
         means = self._encoder_means(content, stylized, style)
         if "lpips" in self.averaged:
-            assert self.networks.lpips is not None
-            means["lpips"] = self.networks.lpips(stylized, content).mean()
+            assert self.lpips is not None
+            means["lpips"] = self.lpips(stylized, content).mean()
         if "ssim" in self.averaged:
             means["ssim"] = structural_similarity(stylized, content)
         return means
 
     def _encoder_means(self, content: Tensor, stylized: Tensor, style: Tensor) -> dict[str, Tensor]:
-        encoder, means = self.networks.encoder, {}
+        encoder, means = self.encoder, {}
         of_content = "content_cosine" in self.averaged
         of_style = bool({"gram_distance", "statistics_distance"} & set(self.averaged))
         layers = STYLE_LAYERS if of_style else (CONTENT_LAYER,)
@@ -159,9 +157,9 @@ class StyleMetrics(SumMetric):
         return means
 
     def _add_features(self, stylized: Tensor, style: Tensor) -> None:
-        assert self.networks.extractor is not None
+        assert self.extractor is not None
         for images, total, outer in zip((stylized, style), self.totals, self.outers, strict=True):
-            features = self.networks.extractor(to_uint8(images)).pool.double()
+            features = self.extractor(to_uint8(images)).pool.double()
             total += features.sum(0)
             outer.addmm_(features.T, features)
 
@@ -173,19 +171,13 @@ class StyleMetrics(SumMetric):
             return frechet_distance(means[0], covariances[0], means[1], covariances[1]).item()
 
 
-class _Networks(NamedTuple):
-    encoder: VGG19
-    lpips: LPIPS | None
-    extractor: FeatureExtractor | None
-
-
-def _checked(names: Sequence[str] | None, networks: _Networks) -> tuple[str, ...]:
-    missing = {"lpips": networks.lpips is None, "artfid": None in (networks.lpips, networks.extractor)}
+def _checked(names: Sequence[str] | None, *, lpips: bool, extractor: bool) -> tuple[str, ...]:
+    missing = {"lpips": not lpips, "artfid": not (lpips and extractor)}
     if names is None:
         return tuple(name for name in COMPUTED if not missing.get(name))
     if not names or set(names) - set(COMPUTED):
         raise ValueError(f"style metrics {', '.join(names) or '(none)'}: choose from {', '.join(COMPUTED)}")
     if refused := [name for name in names if missing.get(name)]:
-        needs = "lpips" if networks.lpips is None else "extractor"
+        needs = "extractor" if lpips else "lpips"
         raise ValueError(f"the style metric {refused[0]} needs a network that is missing: pass {needs}")
     return tuple(names)

@@ -83,9 +83,7 @@ def test_every_metric_is_its_formula(metrics: StyleMetrics) -> None:
     results = evaluate(metrics, split(pictures, [3, 2]))
     assert list(results) == KEYS
     content, stylized, style = map(to_float, pictures)
-    encoder, lpips, extractor = metrics.networks
-    assert lpips is not None
-    assert extractor is not None
+    encoder, lpips, extractor = networks_of(metrics)
 
     distance = lpips(content, stylized).mean().item()
     assert results["lpips/alexnet"] == pytest.approx(distance, rel=1e-5)
@@ -133,11 +131,15 @@ def test_equal_pictures(metrics: StyleMetrics) -> None:
     assert results == pytest.approx(dict(zip(KEYS, [0, 1, 1, 0, 0, 1], strict=True)), abs=1e-5)
 
 
+def networks_of(metrics: StyleMetrics) -> tuple[VGG19, LPIPS, FeatureExtractor]:
+    assert metrics.lpips is not None
+    assert metrics.extractor is not None
+    return metrics.encoder.network, metrics.lpips.network, metrics.extractor.network
+
+
 def test_each_picture_passes_each_network_once(metrics: StyleMetrics) -> None:
     passed = {"encoder": 0, "lpips": 0, "extractor": 0}
-    encoder, lpips, extractor = metrics.networks
-    assert lpips is not None
-    assert extractor is not None
+    encoder, lpips, extractor = networks_of(metrics)
 
     def watch(name: str, module: nn.Module) -> RemovableHandle:
         def count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -182,7 +184,7 @@ def test_two_ranks_equal_one_process(metrics: StyleMetrics, tmp_path: Path) -> N
 
 def test_adain_moves_from_the_content_to_the_style(metrics: StyleMetrics) -> None:
     content, style = photographs(64), paintings(64, 3)
-    encoder, lpips, _ = metrics.networks
+    encoder, lpips, _ = networks_of(metrics)
     decoder = Decoder()
     decoder.load_published(fetch("adain_decoder", progress=False))
     with torch.no_grad():
@@ -207,7 +209,7 @@ def test_adain_moves_from_the_content_to_the_style(metrics: StyleMetrics) -> Non
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_what_does_not_fit_is_refused(metrics: StyleMetrics) -> None:
-    encoder, lpips, extractor = metrics.networks
+    encoder, lpips, extractor = networks_of(metrics)
     assert StyleMetrics(encoder).names == ("ssim", "content_cosine", "gram_distance", "statistics_distance")
     with pytest.raises(ValueError, match="style metrics fid: choose from lpips, ssim"):
         StyleMetrics(encoder, names=["fid"])  # type: ignore[list-item]

@@ -1,0 +1,61 @@
+"""Helper networks that stay as they are: perceptual encoders, teachers, optical flow.
+
+>>> family.encoder = Frozen(VGG19(file))  # doctest: +SKIP
+>>> family.encoder(images, ("relu4_1",))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+Network = TypeVar("Network", bound=Module)
+
+
+class Frozen(Module, Generic[Network]):
+    """Holds a network that nothing trains, and calls it.
+
+    As an attribute of a module it follows that module to its device, and is compiled with a family. But it is in no
+    ``parameters()`` and no ``state_dict()``: so in no checkpoint, no optimizer, no average, and no broadcast between
+    ranks. It needs no gradient (its inputs may), is always in eval mode, and keeps its dtype: bf16-true training
+    leaves it as it was loaded.
+
+    Args:
+        network: is switched to eval mode, and its parameters to ``requires_grad=False``.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        network.requires_grad_(False).eval()
+        # torch looks for modules among attributes, not inside a tuple.
+        self._held = (network,)
+
+    @property
+    def network(self) -> Network:
+        """The network itself."""
+        return self._held[0]
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """What the network returns."""
+        return self.network(*inputs, **options)
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compiles the network, like ``torch.nn.Module.compile``."""
+        self.network.compile(*arguments, **options)
+
+    def extra_repr(self) -> str:
+        """The class of the network."""
+        return type(self.network).__name__
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen[Network]:
+        # What `to`, `cuda`, `half` ... of a module do to every tensor: only the device is followed.
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        if tensors:
+            device = fn(torch.empty(0, device=tensors[0].device)).device
+            if any(tensor.device != device for tensor in tensors):
+                self.network.to(device)
+        return self
