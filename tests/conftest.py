@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import multiprocessing.util
 import os
+import re
 import signal
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,11 +32,19 @@ LONGEST = (
     "tests/launch/strategies/test_zero.py",
     "tests/launch/training/test_kill.py",
     "tests/launch/training/test_fit.py",
-    "tests/launch/planning/test_plan.py",
+    "tests/launch/planning/test_footprint.py",
     "tests/lightning_modules/metrics/test_real_images.py",
     "tests/tune/test_on_slurm.py",
     "tests/slurm/test_survive.py",
 )
+
+
+#: Fixtures that fetch.
+FETCHING = frozenset({"digits", "shards"})
+#: What a test function's own text holds when it starts processes.
+STARTING = re.compile(r"\bsubprocess\.|\bmultiprocessing\.|\bFork\(|\brun_ranks\(|\bsys\.executable\b")
+#: A test without any of these marks is of the inner loop, `make test-quick`.
+OUTSIDE = ("network", "process", "slow", "slurm", "gpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +54,80 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+    for item in items:
+        if not FETCHING.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("network")
+        if isinstance(item, pytest.Function) and STARTING.search(_source(item.function)):
+            item.add_marker("process")
+
+
+@functools.cache
+def _source(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except OSError:
+        return ""
+
+
+# ---- what the inner loop may not do ---------------------------------------------------------------------------------
+
+#: What the running test did that its marks do not say; None: it may.
+_unmarked: list[str] | None = None
+
+
+def _listen(event: str, arguments: tuple[Any, ...]) -> None:
+    if _unmarked is None:
+        return
+    if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"):
+        _refuse(f"starts a process ({event}): mark it `process`, or `network` where that fetches")
+    elif event == "socket.connect" and isinstance(arguments[1], tuple) and not _is_here(arguments[1][0]):
+        _refuse(f"connects to {arguments[1][0]}: mark it `network`")
+
+
+def _refuse(what: str) -> None:
+    assert _unmarked is not None
+    # Code under test may take the error for one of the surroundings.
+    _unmarked.append(what)
+    raise RuntimeError(f"a test that {what}")
+
+
+def _is_here(host: object) -> bool:
+    return str(host) in ("localhost", "::1") or str(host).startswith("127.")
+
+
+def _spawn(path: object, arguments: object, descriptors: object) -> int:
+    # Of "spawn" and "forkserver", which raise no audit event.
+    _listen("os.posix_spawn", ())
+    return _spawnv_passfds(path, arguments, descriptors)
+
+
+_spawnv_passfds: Any = multiprocessing.util.spawnv_passfds
+multiprocessing.util.spawnv_passfds = _spawn  # type: ignore[assignment]
+sys.addaudithook(_listen)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    global _unmarked
+    if any(item.get_closest_marker(mark) for mark in OUTSIDE):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as nothing:
+        # What is in the machine's cache would hide that a test fetches.
+        patch.setenv("GESSO_CACHE", nothing)
+        _unmarked = []
+        try:
+            return (yield)
+        finally:
+            _unmarked = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    try:
+        return (yield)
+    finally:
+        if _unmarked:
+            pytest.fail(f"{item.name} {'; it '.join(dict.fromkeys(_unmarked))}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

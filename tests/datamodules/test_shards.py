@@ -18,6 +18,8 @@ from datamodules.manifest import Manifest
 from datamodules.shards import ShardData, to_float_images
 from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
 
+pytestmark = pytest.mark.process
+
 TOTAL = 67
 
 

@@ -109,6 +109,7 @@ def test_a_third_at_most_is_spent_and_the_best_found(tmp_path: Path, seed: int) 
     assert min(finished) in sorted(values)[:2]
 
 
+@pytest.mark.slow
 def test_it_goes_on_as_if_never_interrupted(tmp_path: Path) -> None:
     whole = Cluster(a_sweep(tmp_path / "whole"))
     events = 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.forks import Fork
 from tests.tune.lab import RANGES, WHOLE_SWEEPS, Lab, gesso
+from tests.waiting import wait_until
 from tune.journal import Journal
 from tune.sweep import Sweep
 
@@ -40,13 +39,16 @@ def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) 
 
 def wait_for_trials(lab: Lab, other: Sweep, *, count: int) -> Sweep:
     """Waits until a sweep's trial number ``count`` has reported something, but not all."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
+
+    def begun() -> Sweep | None:
         sweep, rows = lab.last()
-        if sweep.path != other.path and len(rows) >= count and 1 <= len(Journal(sweep.trials / rows[-1].id).read()) < 5:
-            return sweep
-        time.sleep(0.05)
-    raise AssertionError("no such moment")
+        if sweep.path == other.path or len(rows) < count:
+            return None
+        return sweep if 1 <= len(Journal(sweep.trials / rows[-1].id).read()) < 5 else None
+
+    sweep = wait_until(begun, f"the first reports of trial {count}", seconds=240, every=0.05)
+    assert sweep is not None
+    return sweep
 
 
 def stamp(sweep: Sweep, identity: str) -> float:

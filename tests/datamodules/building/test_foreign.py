@@ -69,6 +69,7 @@ def read_back(manifest: Manifest, split: str, get: dict[str, bytes]) -> list[tup
     return found
 
 
+@pytest.mark.process
 def test_local_tars(tars: Tars, tmp_path: Path) -> None:
     (first, inside), (second, other) = tars
     manifest = index({"train": [str(first)], "val": [str(second.parent / "data-{1..1}.tar")]}, tmp_path / "out")
@@ -93,6 +94,7 @@ def site(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.process
 def test_http_and_pipe(tars: Tars, site: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     url, pipe = f"{site}/tars/data-0.tar", f"pipe:cat {tars[1][0]}"
     assert main(["shards", "index", url, pipe, "--out", str(tmp_path / "out"), "--workers", "1"]) == 0

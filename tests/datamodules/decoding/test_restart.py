@@ -123,6 +123,7 @@ def test_damaged_files_do_no_harm(at: float, bit: int) -> None:
     assert isinstance(with_restart_markers(bytes(damaged)), bytes)
 
 
+@pytest.mark.slow
 @given(
     sampling=st.sampled_from(SAMPLINGS),
     reduce=st.sampled_from([1, 2, 4, 8]),
@@ -156,6 +157,7 @@ def test_what_lies_around_a_box_is_left_out() -> None:
     assert decode(sampled("420"), Box(100, 100, 20, 30)).image.shape == (124, WIDTH, 3)
 
 
+@pytest.mark.slow
 @given(places=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=300)
 def test_a_forged_segment_does_no_harm(places: list[tuple[int, int]]) -> None:

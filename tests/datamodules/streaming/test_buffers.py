@@ -6,11 +6,13 @@ import gc
 import random
 import threading
 
+import pytest
 import torch
 
 from datamodules.streaming.buffers import Buffers
 
 
+@pytest.mark.slow
 def test_memory_comes_back_when_the_last_tensor_is_gone() -> None:
     buffers = Buffers()
     first = buffers.empty((4, 5), torch.float32)

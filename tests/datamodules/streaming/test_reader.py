@@ -124,6 +124,7 @@ def test_a_full_disk_is_not_tried_again(remote: Manifest, store: ShardCache, mon
     assert len(attempts) == 1
 
 
+@pytest.mark.process
 def test_pipes_run_only_when_allowed(tmp_path: Path, store: ShardCache) -> None:
     witness = tmp_path / "witness"
     manifest = write_shards(tmp_path / "set", urls=f"pipe:touch {witness}; cat {tmp_path}/set/{{}}", train=SHARDS)
@@ -211,6 +212,7 @@ def test_a_file_that_drops_out_of_the_table_stays_open_while_it_is_used(
     assert [samples.read(span) for span in spans] == [numbered(number) for number in range(40)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is in its page cache")
 def test_what_is_prepared_waits_in_memory(tmp_path: Path) -> None:
     padded = [Sample(numbered(n) + bytes(1 << 20)) for n in range(10)]

@@ -25,6 +25,8 @@ from datamodules.streaming.transforms import Augment
 from datamodules.streaming.workers import WorkerKind
 from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
 
+pytestmark = pytest.mark.process
+
 SEED = 11
 TOTAL = 67  # samples of numbered_set's train split
 AUGMENT = Augment(4, "random_resized", flip=True, color_jitter=0.3)
@@ -73,6 +75,7 @@ def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Non
             assert same, f"{key} differs at position {a['position']}"
 
 
+@pytest.mark.process
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.sampled_from([4, 8, 12, 32]),
@@ -128,6 +131,7 @@ def test_rows_hold_what_their_index_says(numbered_set: Manifest, number_of: Call
         assert batch["image"].shape == (8, 4, 4, 3)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("world", [1, 2, 4])
 @WORKERS
 def test_finite_stream_sees_each_sample_once(
@@ -140,6 +144,7 @@ def test_finite_stream_sees_each_sample_once(
         assert all(len(batch["image"]) for batch in part)
 
 
+@pytest.mark.process
 @WORKERS
 def test_state_counts_what_was_received_not_what_was_prepared(numbered_set: Manifest, workers: dict[str, Any]) -> None:
     source = stream(numbered_set, 8, **workers)
@@ -152,6 +157,7 @@ def test_state_counts_what_was_received_not_what_was_prepared(numbered_set: Mani
     assert torch.equal(next(iter(other))["index"], next(received)["index"])
 
 
+@pytest.mark.process
 @WORKERS
 def test_a_finite_stream_is_a_whole_pass_each_time(numbered_set: Manifest, workers: dict[str, Any]) -> None:
     source = stream(numbered_set, 4, split="val", order=SequentialOrder(10), stop=10, **workers)
@@ -160,6 +166,7 @@ def test_a_finite_stream_is_a_whole_pass_each_time(numbered_set: Manifest, worke
         assert [index for batch in source for index in batch["index"].tolist()] == list(range(10))
 
 
+@pytest.mark.process
 def test_processes_of_a_data_loader_are_refused(numbered_set: Manifest) -> None:
     with pytest.raises(RuntimeError, match="give the stream workers instead"):
         next(iter(DataLoader(stream(numbered_set, 8), batch_size=None, num_workers=1)))
@@ -181,6 +188,7 @@ def broken_set(tmp_path: Path) -> Manifest:
     return write_shards(tmp_path, train=in_shards(samples, 25, 15))
 
 
+@pytest.mark.process
 @WORKERS
 def test_a_broken_image_is_named_and_replaced(
     broken_set: Manifest, workers: dict[str, Any], number_of: Callable[[Any], list[int]]
@@ -221,6 +229,7 @@ def test_nothing_but_broken_images(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.process
 @WORKERS
 def test_a_truncated_shard_is_an_error_that_names_shard_and_offset(tmp_path: Path, workers: dict[str, Any]) -> None:
     manifest = write_shards(tmp_path, train=[[Sample(numbered(n)) for n in range(20)] for _ in range(2)])

@@ -69,6 +69,7 @@ def test_none_is_the_whole_image(photo: np.ndarray) -> None:
     assert np.abs(render(Augment(100, "none"), png(photo)).astype(int) - expected).max() <= 2
 
 
+@pytest.mark.slow
 def test_random_cuts_pixels_as_they_are(photo: np.ndarray) -> None:
     corners = set()
     for draws in uniforms(0, np.arange(300), DRAWS).tolist():

@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 
 from datamodules.streaming.workers import WorkerKind, prepared
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.process
 
 SHAPE = (50, 3)
 KINDS = pytest.mark.parametrize("kind", get_args(WorkerKind))
@@ -142,10 +145,7 @@ def test_processes_end_with_their_parent() -> None:
     assert done.returncode == -signal.SIGKILL
     workers = list(map(int, done.stdout.split()))
     assert len(set(workers)) == 4
-    deadline = time.monotonic() + 10
-    while any(map(psutil.pid_exists, workers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(psutil.pid_exists, workers)), "the workers' end", seconds=10)
 
 
 def test_a_worker_has_one_thread() -> None:

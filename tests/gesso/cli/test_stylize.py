@@ -30,6 +30,7 @@ def pixels(name: str) -> np.ndarray:
     return np.asarray(Image.open(name).convert("RGB"), np.int16)
 
 
+@pytest.mark.network
 def test_a_picture(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stylize", "photo.png", "--style", "one.png"]) == 0
     assert capsys.readouterr().out == "photo-stylized.png\n"
@@ -47,6 +48,7 @@ def test_a_picture(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+@pytest.mark.network
 def test_size_and_colours(gallery: Path) -> None:
     Image.open("photo.png").crop((0, 0, 72, 50)).save("wide.png")
     for color in ("match", "luminance"):
@@ -60,6 +62,7 @@ def test_size_and_colours(gallery: Path) -> None:
         assert np.abs(made.mean((0, 1)) - mean).sum() < np.abs(pixels("free.png").mean((0, 1)) - mean).sum()
 
 
+@pytest.mark.network
 def test_a_folder_goes_on_past_a_broken_file(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (gallery / "album" / "1.jpg").write_bytes((gallery / "album" / "1.png").read_bytes()[:300])
     (gallery / "album" / "notes.txt").write_text("no picture, and not taken for one")
@@ -69,6 +72,7 @@ def test_a_folder_goes_on_past_a_broken_file(gallery: Path, capsys: pytest.Captu
     assert sorted(path.name for path in (gallery / "album-stylized").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.network
 def test_a_turned_photograph_comes_out_upright(gallery: Path) -> None:
     tall = Image.open("photo.png").crop((0, 0, 40, 72))
     exif = Image.Exif()
@@ -78,6 +82,7 @@ def test_a_turned_photograph_comes_out_upright(gallery: Path) -> None:
     assert pixels("turned-stylized.png").shape == (72, 40, 3)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 3)])
 def test_odd_sizes(gallery: Path, size: tuple[int, int]) -> None:
     Image.open("photo.png").resize(size).save("odd.png")
@@ -85,12 +90,14 @@ def test_odd_sizes(gallery: Path, size: tuple[int, int]) -> None:
     assert Image.open("odd-stylized.png").size == size
 
 
+@pytest.mark.network
 def test_gatys(gallery: Path) -> None:
     command = ["stylize", "photo.png", "--style", "one.png", "--method", "gatys", "--steps", "2", "--size", "40"]
     assert main(command) == 0
     assert pixels("photo-stylized.png").shape == (40, 40, 3)
 
 
+@pytest.mark.network
 def test_tiles_give_the_same_picture(gallery: Path) -> None:
     command = ["stylize", "photo.png", "--style", "one.png", "--size", "160"]
     assert main([*command, "--out", "whole.png"]) == 0
@@ -98,6 +105,7 @@ def test_tiles_give_the_same_picture(gallery: Path) -> None:
     assert np.abs(pixels("whole.png") - pixels("tiles.png")).max() <= 1
 
 
+@pytest.mark.network
 def test_a_video(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import av
 
@@ -136,6 +144,7 @@ BAD = {
 }
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_ends_in_one_line(name: str, gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, says = BAD[name]

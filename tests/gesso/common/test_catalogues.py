@@ -39,6 +39,7 @@ def run(site: Path, script: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.process
 def test_a_name_of_ours_needs_no_other_module() -> None:
     printed = run(
         Path("/nowhere"),
@@ -49,6 +50,7 @@ def test_a_name_of_ours_needs_no_other_module() -> None:
     assert printed == "VAE False"
 
 
+@pytest.mark.process
 def test_families_and_recipes_of_other_packages(tmp_path: Path) -> None:
     site = package(
         tmp_path,
@@ -79,6 +81,7 @@ def test_families_and_recipes_of_other_packages(tmp_path: Path) -> None:
     assert "did you mean Stranger?" in printed[4]
 
 
+@pytest.mark.process
 def test_two_packages_with_one_name_are_one_line(tmp_path: Path) -> None:
     site = package(tmp_path, "first", "[gesso.families]", "DCGAN = first.families:DCGAN")
     for name in ("second", "third"):

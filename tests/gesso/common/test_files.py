@@ -73,3 +73,12 @@ def test_several_files_come_together_or_not_at_all(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(range(256)) * 5000)
     assert sha256(tmp_path / "file") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "missing" / "second"
+    first.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_all_whole({first: "new", second: "\udc80"})
+    assert first.read_text() == "old"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["first"]

@@ -128,6 +128,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
         open_remote("http://127.0.0.1:9/x.tar")
 
 
+@pytest.mark.process
 def test_a_command_that_fails_says_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
     assert read("pipe:printf abc") == b"abc"

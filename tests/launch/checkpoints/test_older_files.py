@@ -47,6 +47,7 @@ def test_an_older_export_generates_the_same_pictures() -> None:
     torch.testing.assert_close(made, load_file(OLD / "samples.safetensors")["dcgan"], atol=1e-6, rtol=0)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["dcgan", "vae"])
 def test_an_older_run_resumes(name: str, old: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = layout.read(OLD / name / "checkpoints" / "000000000024")
@@ -79,6 +80,7 @@ def test_the_command_line_takes_an_older_run(name: str, old: Path, tmp_path: Pat
     assert main(["report", run]) == 0
 
 
+@pytest.mark.network
 def test_an_older_run_is_evaluated(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--metrics", "fid", "--extractor", "mobilenet_v2", "--num-samples", "10"]
     assert main(["evaluate", str(old / "dcgan"), "--data", str(old / "digits"), *arguments]) == 0

@@ -37,6 +37,7 @@ def together(batches: list[dict[int, torch.Tensor]]) -> dict[int, torch.Tensor]:
     return {number: image for batch in batches for number, image in batch.items()}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("rounds", [0.5, 1, 2.3])
 def test_ranks_share_the_pictures(data: ShardData, rounds: float, size: int) -> None:

@@ -18,7 +18,7 @@ from launch.checkpoints.snapshots import moments, reconstruct
 from launch.inference.averaging import average_of_width
 from launch.inference.loading import load_family
 from lightning_modules.core.profiles import Power
-from tests.launch.callbacks.test_callbacks import train
+from tests.launch.callbacks.small_training import train
 
 
 class Direct(L.Callback):

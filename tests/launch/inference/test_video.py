@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,109 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gesso.common.pixels import to_uint8
 from launch.inference import video_out
-from launch.inference.video import VideoReader, VideoReport, stylize_video
-from tests.pictures import photographs
-
-RATE = 48_000
-X264 = {"crf": "12", "preset": "ultrafast"}
-
-
-def pan(count: int, width: int = 96, height: int = 64) -> Iterator[np.ndarray]:
-    """A camera over a photograph: uint8 [height, width, 3] each, no two alike."""
-    ground = to_uint8(photographs(max(width, height) + 128))[0].permute(1, 2, 0).numpy()
-    for t in range(count):
-        step = t % 120
-        yield np.ascontiguousarray(ground[step : step + height, step : step + width])
-
-
-def sine(seconds: float, channels: int = 2) -> np.ndarray:
-    """440 Hz, the right channel softer: float32 [channels, samples]."""
-    wave = np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)
-    return np.stack([0.5 * wave, 0.25 * wave][:channels]).astype(np.float32)
-
-
-def film(
-    path: Path,
-    pictures: Iterable[np.ndarray],
-    *,
-    codec: str = "libx264",
-    layout: str = "yuv420p",
-    sound: str | None = None,
-    seconds: float = 0.0,
-    times: list[int] | None = None,
-    time_base: Fraction = Fraction(1, 24),
-    turn: tuple[int, bool] | None = None,
-    aspect: Fraction = Fraction(1),
-    options: dict[str, str] | None = None,
-) -> Path:
-    """A video made with nothing of ours."""
-    with av.open(str(path), "w", options=options or {}) as out:
-        stream: Any = out.add_stream(codec, rate=24, options=X264 if codec == "libx264" else {})
-        stream.pix_fmt = layout
-        stream.codec_context.time_base, stream.codec_context.sample_aspect_ratio = time_base, aspect
-        track: Any = out.add_stream(sound, rate=RATE, bit_rate=192_000) if sound else None
-        if turn is not None:
-            stream.set_display_rotation(turn[0], hflip=turn[1])
-        wave = sine(seconds)
-        for number, picture in enumerate(pictures):
-            if number == 0:
-                stream.height, stream.width = picture.shape[:2]
-            frame = av.VideoFrame.from_ndarray(picture)
-            frame.pts, frame.time_base = times[number] if times else number, time_base
-            out.mux(stream.encode(frame))
-            if track is not None:
-                samples = av.AudioFrame.from_ndarray(wave[:, number * 2000 :][:, :2000].copy(), "fltp", "stereo")
-                samples.rate, samples.pts, samples.time_base = RATE, number * 2000, Fraction(1, RATE)
-                out.mux(track.encode(samples))
-        for one in (stream, track):
-            if one is not None:
-                out.mux(one.encode(None))
-    return path
-
-
-def same(picture: Tensor) -> Tensor:
-    return picture
-
-
-def convert(source: Path, out: Path, stylize: Any = same, smooth: float = 0.0) -> VideoReport:
-    return stylize_video(source, out, stylize, smooth=smooth, progress=lambda done, total: None)
-
-
-def shown(path: Path) -> list[np.ndarray]:
-    """The pictures as FFmpeg alone decodes them: uint8 [H, W, 3]."""
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-
-
-def times(path: Path) -> list[Fraction]:
-    """When each picture is shown, and when the last one ends, in seconds."""
-    with av.open(str(path)) as container:
-        frames: list[Any] = list(container.decode(video=0))
-        found = [frame.pts * frame.time_base for frame in frames]
-        return [*found, found[-1] + frames[-1].duration * frames[-1].time_base]
-
-
-def packets(path: Path) -> list[bytes]:
-    with av.open(str(path)) as container:
-        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
-
-
-def heard(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        resampler = av.AudioResampler("fltp", "stereo", RATE)
-        parts = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-        return np.concatenate([part.to_ndarray() for part in parts], 1)
-
-
-def apart(wave: np.ndarray, known: np.ndarray) -> float:
-    """The largest difference within half a second, at the best shift: coders put some samples before the first."""
-    half = RATE // 2
-    return min(np.abs(wave[:, half : 2 * half] - known[:, half + k : 2 * half + k]).max() for k in range(-1400, 1400))
-
-
-# ---- what must stay -------------------------------------------------------------------------------------------------
+from launch.inference.video import VideoReader, stylize_video
+from tests.launch.inference.films import RATE, apart, convert, film, heard, packets, pan, same, shown, sine, times
 
 
 @pytest.mark.slow
@@ -144,6 +43,7 @@ def test_ten_seconds_come_out_as_they_went_in(tmp_path: Path) -> None:
     assert list(out.parent.iterdir()) == [out]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "codec", "sound", "copied"),
     [
@@ -314,63 +214,6 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
         peaks.append(float(done.stdout))
     # The 96 frames between them are 88 MB as floats.
     assert peaks[1] - peaks[0] < 32, peaks
-
-
-# ---- what is no video, or not all of one ----------------------------------------------------------------------------
-
-
-def test_what_is_no_video_ends_in_one_line(tmp_path: Path) -> None:
-    whole = film(tmp_path / "whole.mp4", pan(24), sound="aac", seconds=1)
-    (tmp_path / "empty.mp4").touch()
-    (tmp_path / "text.mp4").write_text("not a video at all\n" * 50)
-    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20_000))
-    (tmp_path / "headless.mp4").write_bytes(whole.read_bytes()[:4000])
-    with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as out:
-        track: Any = out.add_stream("aac", rate=RATE)
-        samples = av.AudioFrame.from_ndarray(sine(1), "fltp", "stereo")
-        samples.rate = RATE
-        out.mux([*track.encode(samples), *track.encode(None)])
-    for name in ("empty.mp4", "text.mp4", "noise.mp4", "headless.mp4", "sound.m4a"):
-        before = sorted(tmp_path.iterdir())
-        with pytest.raises(ValueError, match=rf"/{name}: not a video that can be read \([^\n]+\)$"):
-            convert(tmp_path / name, tmp_path / "out.mp4")
-        assert sorted(tmp_path.iterdir()) == before
-    with pytest.raises(ValueError, match="no video stream"):
-        VideoReader(tmp_path / "sound.m4a")
-    with pytest.raises(FileNotFoundError, match=r"nowhere.mp4: no such video"):
-        VideoReader(tmp_path / "nowhere.mp4")
-    with pytest.raises(ValueError, match=r"out.avi: videos are written as MP4"):
-        convert(whole, tmp_path / "out.avi")
-    with pytest.raises(OSError, match=r"out.mp4: cannot be written"):
-        convert(whole, whole / "out.mp4")
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.flv"])
-@pytest.mark.parametrize("kept", [0.4, 0.6, 0.8])
-def test_half_a_video_is_an_error(tmp_path: Path, name: str, kept: float) -> None:
-    codec, sound = ("libvpx-vp9", "libopus") if name == "a.webm" else ("libx264", "aac")
-    options = {"movflags": "+faststart"} if name == "a.mp4" else None
-    source = film(tmp_path / name, pan(72), codec=codec, sound=sound, seconds=3, options=options)
-    source.write_bytes(source.read_bytes()[: int(source.stat().st_size * kept)])
-    out = tmp_path / "out.mp4"
-    out.write_bytes(b"what was there before")
-    with pytest.raises(
-        ValueError, match=rf"/{name}: not a video that can be read \([^\n]*(broken off|damaged)[^\n]*\)$"
-    ):
-        convert(source, out)
-    assert out.read_bytes() == b"what was there before"
-    assert sorted(tmp_path.iterdir()) == sorted([source, out])
-
-
-def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
-    source = film(tmp_path / "a.mp4", pan(72))
-    data = bytearray(source.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 2000] = np.random.default_rng(0).bytes(2000)
-    source.write_bytes(data)
-    with pytest.raises(ValueError, match="not a video that can be read"):
-        convert(source, tmp_path / "out.mp4")
-    assert sorted(tmp_path.iterdir()) == [source]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -12,6 +12,7 @@ import pytest
 from launch.runs.folder import RunFolder
 from launch.runs.tracking import finish_wandb, wandb_logger
 from tests.launch.offline import wandb_runs
+from tests.waiting import wait_until
 
 
 def core_processes() -> set[int]:
@@ -35,14 +36,15 @@ def test_a_dead_wandb_ends_nothing_and_has_lost_nothing(tmp_path: Path, capsys: 
     before = core_processes()
     for value in range(5):
         logger.log_metrics({"loss": value})
-    time.sleep(3)
+    wandb_id = run.info()["wandb_id"]
+    wait_until(lambda: wandb_runs(tmp_path) == [(wandb_id, 5)], "W&B's writing")
     # As SLURM does with every process of a job.
     for process in before | core_processes():
         os.kill(process, signal.SIGTERM)
-    time.sleep(0.5)
+    wait_until(lambda: not core_processes(), "the end of W&B's processes")
     for value in range(5):
         logger.log_metrics({"loss": value})
         time.sleep(0.1)
     finish_wandb(failed=False)
     assert capsys.readouterr().err.count("W&B no longer answers") == 2
-    assert wandb_runs(tmp_path) == [(run.info()["wandb_id"], 5)]
+    assert wandb_runs(tmp_path) == [(wandb_id, 5)]

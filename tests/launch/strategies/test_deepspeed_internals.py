@@ -12,6 +12,8 @@ deepspeed = pytest.importorskip("deepspeed")
 
 from deepspeed.runtime.zero import parameter_offload, partition_parameters, stage3, stage_1_and_2  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 FLAT, PARTITIONED = stage_1_and_2.DeepSpeedZeroOptimizer, stage3.DeepSpeedZeroOptimizer_Stage3
 #: Where: what is used there.
 USED = {

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from launch.runs.folder import RunFolder
 from launch.strategies import ddp, zero
 from launch.training.hardware import OutOfMemory, is_out_of_memory, out_of_memory
 from lightning_modules.gan.dcgan import DCGAN
+from tests.waiting import wait_until
 
 SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8}
 QUIET = ("--evaluation.metrics=[]", "--checkpoints.monitor=null", "--trainer.accelerator=cpu")
@@ -48,11 +48,8 @@ def test_a_killed_rank_ends_the_other_and_is_named(victim: int, shards: Path, tm
         run = trained(tmp_path, process)
         ranks = [process.pid, second_rank(process.pid)]
         os.kill(ranks[victim], signal.SIGKILL)
-        killed = time.monotonic()
         _, errors = process.communicate(timeout=90)
-        while alive(ranks[1]):
-            assert time.monotonic() - killed < 90, "the other rank lives on"
-            time.sleep(0.1)
+        wait_until(lambda: not alive(ranks[1]), "the end of the other rank", seconds=90)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -70,13 +67,14 @@ def test_a_killed_rank_ends_the_other_and_is_named(victim: int, shards: Path, tm
 
 def trained(root: Path, process: subprocess.Popen[str]) -> RunFolder:
     """The run under ``root``, once it has saved a checkpoint."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        for folder in root.iterdir():
-            if RunFolder(folder).last_checkpoint:
-                return RunFolder(folder)
-        time.sleep(0.05)
-    raise AssertionError(f"no checkpoint: {process.poll()}")
+
+    def saved() -> RunFolder | None:
+        assert process.poll() is None, f"ended without a checkpoint: {process.poll()}"
+        return next((run for run in map(RunFolder, root.iterdir()) if run.last_checkpoint), None)
+
+    run = wait_until(saved, "a checkpoint")
+    assert run is not None
+    return run
 
 
 def second_rank(first: int) -> int:

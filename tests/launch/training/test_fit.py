@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from PIL import Image
 from gesso.cli.main import main
 from tests.launch.identity import assert_identical, training_state
 from tests.launch.offline import wandb_runs
+from tests.waiting import wait_until
 
 TINY = {
     "mnist-dcgan": [
@@ -115,13 +115,12 @@ def test_three_segments_with_two_ctrl_c_equal_one(recipe: str, shards: Path, tmp
 
 def wait_for_images(root: Path, images: int, process: subprocess.Popen[str]) -> None:
     """Until the run under ``root`` has logged that many images."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        for file in root.glob("*/run.json"):
-            if json.loads(file.read_text()).get("images_seen", 0) >= images:
-                return
-        time.sleep(0.01)
-    raise AssertionError(f"training ended or hung before {images} images: {process.poll()}")
+
+    def logged() -> bool:
+        assert process.poll() is None, f"training ended before {images} images: {process.poll()}"
+        return any(json.loads(file.read_text()).get("images_seen", 0) >= images for file in root.glob("*/run.json"))
+
+    wait_until(logged, f"{images} images", every=0.01)
 
 
 @pytest.mark.slow

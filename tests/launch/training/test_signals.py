@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from launch.training.signals import act_on_ctrl_c, agreed, listening
+from tests.waiting import handles, wait_until
 
 ALONE = SimpleNamespace(world_size=1)
 
@@ -70,8 +70,9 @@ def test_a_warning_while_torch_is_loaded_ends_training_before_its_first_step(
     command += [f"--run.root={tmp_path}", "--run.wandb=disabled", "--evaluation.metrics=[]"]
     command += ["--checkpoints.monitor=null", "--trainer.accelerator=cpu", "--data.global_batch_size=16"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    # Its interpreter has started, torch has not.
-    time.sleep(0.7)
+    # It listens as soon as its interpreter has started, long before torch has.
+    wait_until(lambda: handles(process.pid, number), "that the command line listens")
+    assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number, said

@@ -185,6 +185,7 @@ def test_only_the_updated_network_changes(tmp_path: Path) -> None:
     assert not unchanged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["vanilla", "non_saturating", "lsgan", "wgan", "wgan_gp", "hinge"])
 def test_every_loss_trains_with_everything_on(loss: Any, tmp_path: Path) -> None:
     module = DCGAN(

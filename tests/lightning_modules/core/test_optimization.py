@@ -142,6 +142,7 @@ def scheduled() -> VAE:
     return module
 
 
+@pytest.mark.slow
 def test_each_step_has_the_learning_rate_of_its_images_and_a_resumed_run_too(tmp_path: Path) -> None:
     whole, resumed = scheduled(), scheduled()
     rates = train(whole, tmp_path, 0, 20).rates

@@ -70,6 +70,7 @@ def test_a_stored_average_is_its_own_reconstruction() -> None:
         assert not factors[2 * (images // 1000) :].any()
 
 
+@pytest.mark.slow
 def test_any_width_comes_out_of_two() -> None:
     images = list(range(8, 8001, 8))
     moments = [images.index(seen) for seen in range(1000, 8001, 1000)]

@@ -90,6 +90,7 @@ def test_good_steps_are_untouched_by_the_guard() -> None:
         assert weight.grad.isnan()
 
 
+@pytest.mark.slow
 def test_training_ends_after_too_many_bad_steps_in_a_row(tmp_path: Path) -> None:
     module = DCGAN(**SMALL)
     module.nonfinite_limit = 4

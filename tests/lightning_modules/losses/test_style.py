@@ -125,6 +125,7 @@ def test_total_variation() -> None:
     assert total_variation(torch.ones(1, 3, 1, 1)).item() == 0
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gives_the_same_gram_matrices(dtype: torch.dtype) -> None:
     encoder = VGG19(fetch("vgg19_normalized", progress=False))

@@ -41,6 +41,7 @@ def test_clean_resize_equals_pil(size: tuple[int, int]) -> None:
     assert np.abs(difference).max() < 1e-4  # of 255
 
 
+@pytest.mark.network
 def test_inception_features_equal_torch_fidelity() -> None:
     weights = fetch("inception", progress=False)
     images = cifar10("test", 8)
@@ -51,6 +52,7 @@ def test_inception_features_equal_torch_fidelity() -> None:
     assert features.logits is None
 
 
+@pytest.mark.slow
 def test_inception_reads_a_state_dict_with_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     reference = FidelityInception(["2048", "logits_unbiased"])
@@ -67,6 +69,7 @@ def test_inception_reads_a_state_dict_with_classifier(tmp_path: Path) -> None:
     torch.testing.assert_close(features.logits, logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.network
 def test_mobilenet_equals_torchvision() -> None:
     weights = fetch("mobilenet_v2", progress=False)
     images = cifar10("test", 8)
@@ -138,6 +141,7 @@ def test_missing_weights(name: str, tmp_path: Path) -> None:
         build_extractor(name, tmp_path / "none.pt")
 
 
+@pytest.mark.network
 def test_truncated_weights(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(fetch("inception", progress=False).read_bytes()[:1_000_000])
     with pytest.raises(ValueError, match=r"cut\.pt: not the weights"):

@@ -102,6 +102,7 @@ def _rank(rank: int, folder: Path) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.network
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     mp.spawn(_rank, (tmp_path,), nprocs=2)
     expected = evaluate([images(150, 1)], images(100, 2, darker=60), [torch.arange(100)], 150)

@@ -41,6 +41,7 @@ def test_fid_and_kid_equal_torch_fidelity_with_scipy() -> None:
     )
 
 
+@pytest.mark.network
 def test_mobilenet_fid_tells_far_from_near() -> None:
     """Train against test is near; train against its own negatives is far."""
     extractor = build_extractor("mobilenet_v2", fetch("mobilenet_v2", progress=False))

@@ -78,6 +78,7 @@ def to_float(images: Tensor) -> Tensor:
     return images / 127.5 - 1
 
 
+@pytest.mark.network
 def test_every_metric_is_its_formula(metrics: StyleMetrics) -> None:
     pictures = triples(5)
     results = evaluate(metrics, split(pictures, [3, 2]))
@@ -112,6 +113,7 @@ def test_every_metric_is_its_formula(metrics: StyleMetrics) -> None:
         assert results[name] == pytest.approx(np.mean(values), rel=1e-4)
 
 
+@pytest.mark.network
 def test_floats_equal_bytes_and_an_empty_share_adds_nothing(metrics: StyleMetrics) -> None:
     pictures = triples(4)
     expected = evaluate(metrics, [pictures])
@@ -125,6 +127,7 @@ def test_floats_equal_bytes_and_an_empty_share_adds_nothing(metrics: StyleMetric
     assert metrics(*pictures) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.network
 def test_equal_pictures(metrics: StyleMetrics) -> None:
     content, _, _ = triples(3)
     results = evaluate(metrics, [(content, content, content)])
@@ -137,6 +140,7 @@ def networks_of(metrics: StyleMetrics) -> tuple[VGG19, LPIPS, FeatureExtractor]:
     return metrics.encoder.network, metrics.lpips.network, metrics.extractor.network
 
 
+@pytest.mark.network
 def test_each_picture_passes_each_network_once(metrics: StyleMetrics) -> None:
     passed = {"encoder": 0, "lpips": 0, "extractor": 0}
     encoder, lpips, extractor = networks_of(metrics)
@@ -155,6 +159,7 @@ def test_each_picture_passes_each_network_once(metrics: StyleMetrics) -> None:
     assert passed == {"encoder": 6, "lpips": 4, "extractor": 4}
 
 
+@pytest.mark.network
 def test_the_networks_belong_to_somebody_else(metrics: StyleMetrics) -> None:
     assert not metrics.state_dict()
     assert not list(metrics.parameters())
@@ -173,6 +178,7 @@ def _rank(rank: int, folder: Path) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.network
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_ranks_equal_one_process(metrics: StyleMetrics, tmp_path: Path) -> None:
     mp.spawn(_rank, (tmp_path,), nprocs=2)
@@ -182,6 +188,7 @@ def test_two_ranks_equal_one_process(metrics: StyleMetrics, tmp_path: Path) -> N
             assert results == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.network
 def test_adain_moves_from_the_content_to_the_style(metrics: StyleMetrics) -> None:
     content, style = photographs(64), paintings(64, 3)
     encoder, lpips, _ = networks_of(metrics)
@@ -207,6 +214,7 @@ def test_adain_moves_from_the_content_to_the_style(metrics: StyleMetrics) -> Non
     print(before, after, other)
 
 
+@pytest.mark.network
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_what_does_not_fit_is_refused(metrics: StyleMetrics) -> None:
     encoder, lpips, extractor = networks_of(metrics)

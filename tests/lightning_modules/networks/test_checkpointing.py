@@ -69,6 +69,7 @@ def test_checkpointing_keeps_less() -> None:
     assert kept(False) >= 6 * x.numel()
 
 
+@pytest.mark.slow
 def test_checkpointing_goes_through_the_compiler() -> None:
     torch.manual_seed(0)
     block = UpBlock(4, 4)

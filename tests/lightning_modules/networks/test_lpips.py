@@ -45,6 +45,7 @@ def vgg16() -> LPIPS:
     return LPIPS(fetch("vgg16_lpips", progress=False))
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_torchmetrics(name: LPIPSName, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = torchmetrics_lpips(name, monkeypatch)
@@ -59,6 +60,7 @@ def test_it_is_torchmetrics(name: LPIPSName, monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(ours(images, images), torch.zeros(3))
 
 
+@pytest.mark.network
 def test_gradients_are_torchmetrics_and_lead_down(vgg16: LPIPS, monkeypatch: pytest.MonkeyPatch) -> None:
     images, target = pairs(48)
     images.requires_grad_()
@@ -73,6 +75,7 @@ def test_gradients_are_torchmetrics_and_lead_down(vgg16: LPIPS, monkeypatch: pyt
     assert (after < before - 0.01).all()
 
 
+@pytest.mark.network
 def test_equal_and_black_pictures_have_finite_gradients(vgg16: LPIPS) -> None:
     for images in (photographs(32), torch.full((2, 3, 32, 32), -1.0)):
         images.requires_grad_()
@@ -81,6 +84,7 @@ def test_equal_and_black_pictures_have_finite_gradients(vgg16: LPIPS) -> None:
     assert not any(parameter.requires_grad for parameter in vgg16.parameters())
 
 
+@pytest.mark.network
 def test_autocast_ends_in_float32(vgg16: LPIPS) -> None:
     images, target = pairs(32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -89,6 +93,7 @@ def test_autocast_ends_in_float32(vgg16: LPIPS) -> None:
     torch.testing.assert_close(distance, vgg16(images, target), atol=0.005, rtol=0)
 
 
+@pytest.mark.network
 def test_sizes_that_do_not_fit_are_refused(vgg16: LPIPS) -> None:
     assert vgg16(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)).isfinite().all()
     with pytest.raises(ValueError, match=r"\(vgg16\) .* sides of 16 pixels"):
@@ -109,6 +114,7 @@ class _Attack:
         return Path.touch, (self.target,)
 
 
+@pytest.mark.network
 def test_foreign_files_are_named_and_run_no_code(tmp_path: Path) -> None:
     file, target = tmp_path / "weights.ckpt", tmp_path / "owned"
     whole = fetch("vgg16_lpips", progress=False)

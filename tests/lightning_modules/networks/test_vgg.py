@@ -48,6 +48,7 @@ def encoder() -> VGG19:
     return VGG19(fetch("vgg19_normalized", progress=False))
 
 
+@pytest.mark.network
 def test_every_layer_is_the_published_one(encoder: VGG19) -> None:
     images = torch.cat([photographs(48), paintings(48)])
     images = images[:, :, :45, :39]  # odd sides
@@ -61,12 +62,14 @@ def test_every_layer_is_the_published_one(encoder: VGG19) -> None:
     assert next(names, None) is None
 
 
+@pytest.mark.network
 def test_it_goes_no_deeper_than_asked(encoder: VGG19, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAYERS[LAYERS.index("relu3_1") + 1 :]:
         monkeypatch.setattr(encoder.convolutions[name], "forward", lambda x: pytest.fail("ran"))
     assert encoder(photographs(32), ("relu1_1", "relu3_1")).keys() == {"relu1_1", "relu3_1"}
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_tiny_pictures_have_features(encoder: VGG19, side: int) -> None:
     assert encoder(torch.zeros(1, 3, side, 1), ("relu5_4",))["relu5_4"].shape == (1, 512, 1, 1)
@@ -81,6 +84,7 @@ def test_a_foreign_file_is_named(tmp_path: Path) -> None:
         VGG19(None)(torch.zeros(1, 3, 8, 8), ("relu6_1",))
 
 
+@pytest.mark.network
 def test_the_decoder_is_the_published_one(encoder: VGG19) -> None:
     decoder = Decoder()
     decoder.load_published(fetch("adain_decoder", progress=False))

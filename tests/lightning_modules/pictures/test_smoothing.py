@@ -54,6 +54,7 @@ def test_a_cut_leaves_nothing_of_the_scene_before(clip: Clip) -> None:
         torch.testing.assert_close(smoother(second, second), second, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_ghost_follows_a_moving_thing() -> None:
     """Taken as it is, a video needs no smoothing: what differs afterwards is a trail, or blur."""
     clip = Clip(30, noise=0.004)

@@ -53,6 +53,7 @@ def published() -> AdaINTransfer:
     return AdaINTransfer(VGG19(fetch("vgg19_normalized", progress=False)), decoder)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("masked", [False, True])
 def test_adain_by_tiles_is_adain(published: AdaINTransfer, masked: bool) -> None:
     content, styles = photographs(165)[:1, :, :, :107], list(paintings(100).split(1))
@@ -62,6 +63,7 @@ def test_adain_by_tiles_is_adain(published: AdaINTransfer, masked: bool) -> None
     torch.testing.assert_close(published.stylize(content, style, tile=80), whole, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["johnson", "light"])
 def test_fast_style_by_tiles_is_fast_style(kind: str) -> None:
     torch.manual_seed(0)

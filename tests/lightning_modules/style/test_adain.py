@@ -36,6 +36,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "photographs-set", root / "paintings-set"
 
 
+@pytest.mark.network
 def test_losses_are_the_published_code_s() -> None:
     module = AdaIN(resolution=64, content_weight=2.0, style_weight=5.0)
     module.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
@@ -63,6 +64,7 @@ def test_losses_are_the_published_code_s() -> None:
     assert not any(name.startswith("encoder") for name in module.state_dict())
 
 
+@pytest.mark.network
 def test_gradient_checkpointing_changes_nothing() -> None:
     gradients = []
     for on in (False, True):
@@ -74,6 +76,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+@pytest.mark.network
 def test_both_streams_go_on_from_one_position(sets: tuple[Path, Path]) -> None:
     def batches(position: int, count: int) -> list[dict[str, Any]]:
         data = ContentStyleData(str(sets[0]), str(sets[1]), 4, workers=0)

@@ -29,6 +29,7 @@ def family(count: int = 1, **options: object) -> FastStyle:
     return module
 
 
+@pytest.mark.network
 def test_the_losses_are_the_papers() -> None:
     weights = {"content_weight": 2.0, "style_weight": 30.0, "tv_weight": 0.5, "layer_weights": (1.0, 0.5, 2.0, 1.0)}
     module = family(2, noise=0.0, **weights)
@@ -53,6 +54,7 @@ def test_the_losses_are_the_papers() -> None:
     torch.testing.assert_close(found["style_weighted"], 30 * found["style"])
 
 
+@pytest.mark.network
 def test_the_sliced_loss_is_the_mean_over_the_directions_distributions() -> None:
     module = family(2, noise=0.0, style_loss="sliced_wasserstein", layer_weights=(1.0, 0.0, 2.0, 0.0))
     images = photographs(48)[:2]
@@ -87,6 +89,7 @@ def test_one_style_is_plain_instance_norm() -> None:
     torch.testing.assert_close(norm(x, torch.ones(2, 1, 1, 1)), (plain - shift) * scale + shift, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.network
 def test_styles_mix_and_go_where_masks_say() -> None:
     module = family(2)
     for norm in module.network.modules():
@@ -106,6 +109,7 @@ def test_styles_mix_and_go_where_masks_say() -> None:
         module.stylize(content, Style(weights=[1]))
 
 
+@pytest.mark.network
 def test_noise_makes_texture_where_there_is_nothing() -> None:
     grey = torch.zeros(1, 3, 64, 64)
     pictures = []
@@ -117,6 +121,7 @@ def test_noise_makes_texture_where_there_is_nothing() -> None:
     assert [picture.std((2, 3)).max().item() > 0.05 for picture in pictures] == [False, True]
 
 
+@pytest.mark.network
 def test_what_lies_beyond_white_is_cut_but_has_a_way_back() -> None:
     network = family().network
     torch.nn.init.constant_(network.colors.bias, 3.0)
@@ -128,6 +133,7 @@ def test_what_lies_beyond_white_is_cut_but_has_a_way_back() -> None:
     assert network.eval()(images, mix).max() == 1
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("size", [(1, 1), (3, 70), (5, 5), (33, 47)])
 def test_pictures_of_any_size_keep_it(size: tuple[int, int]) -> None:
     picture = family().stylize(photographs(80)[:1, :, : size[0], : size[1]], Style())
@@ -135,6 +141,7 @@ def test_pictures_of_any_size_keep_it(size: tuple[int, int]) -> None:
     assert picture.isfinite().all()
 
 
+@pytest.mark.network
 def test_gradient_checkpointing_changes_nothing() -> None:
     gradients = []
     for on in (False, True):
@@ -144,6 +151,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+@pytest.mark.network
 def test_targets_of_a_style_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = family()
     grams = module.style_targets()
@@ -200,6 +208,7 @@ def test_a_run_is_measured_resumes_exactly_and_stylises(
     assert "styles of its own (wheat, water)" in capsys.readouterr().err
 
 
+@pytest.mark.network
 def test_a_style_that_is_missing_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

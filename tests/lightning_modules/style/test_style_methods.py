@@ -39,6 +39,7 @@ def by_formula(published: AdaINTransfer, content: Tensor, style: Tensor, alpha: 
     return published.decoder((1 - alpha) * f + alpha * t)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("alpha", [1.0, 0.4, 0.0])
 def test_the_published_decoder_gives_the_papers_picture(published: AdaINTransfer, alpha: float) -> None:
     content, style = photographs(96)[:1], paintings(96)[:1]
@@ -46,6 +47,7 @@ def test_the_published_decoder_gives_the_papers_picture(published: AdaINTransfer
     torch.testing.assert_close(published.stylize(content, Style([style], alpha=alpha)), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.network
 def test_the_picture_has_the_painting_s_statistics(published: AdaINTransfer, encoder: VGG19) -> None:
     content, style = photographs(192)[:1], paintings(192)[:1]
 
@@ -56,6 +58,7 @@ def test_the_picture_has_the_painting_s_statistics(published: AdaINTransfer, enc
     assert distance(published.stylize(content, Style([style]))) < 0.6 * distance(content)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 70), (61, 47), (64, 33)])
 def test_pictures_of_any_size_keep_it(published: AdaINTransfer, height: int, width: int) -> None:
     content = photographs(80)[:1, :, :height, :width]
@@ -64,6 +67,7 @@ def test_pictures_of_any_size_keep_it(published: AdaINTransfer, height: int, wid
     assert picture.isfinite().all()
 
 
+@pytest.mark.network
 def test_two_styles_mix_as_features(published: AdaINTransfer) -> None:
     content, (one, two) = photographs(64)[:1], paintings(64).split(1)
     alone = [published.stylize(content, Style([style])) for style in (one, two)]
@@ -72,6 +76,7 @@ def test_two_styles_mix_as_features(published: AdaINTransfer) -> None:
     assert all((mixed - picture).abs().mean() > 0.02 for picture in alone)
 
 
+@pytest.mark.network
 def test_masks_put_styles_into_places(published: AdaINTransfer) -> None:
     content, (one, two) = photographs(128)[:1], paintings(128).split(1)
     left = torch.zeros(128, 128)
@@ -104,6 +109,7 @@ def test_shares_sum_to_one_and_uncovered_places_get_all_styles() -> None:
 # ---- the optimised picture ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.network
 def test_losses_fall_over_the_scales_and_the_picture_takes_the_style(encoder: VGG19) -> None:
     content, style = photographs(96)[:1], paintings(96)[:1]
     reports: list[tuple[int, int]] = []
@@ -139,6 +145,7 @@ def picture_loss(
     )
 
 
+@pytest.mark.network
 def test_the_loss_is_the_papers(encoder: VGG19) -> None:
     content, style = photographs(48)[:1], paintings(48)[:1]
     picture = paintings(48)[1:]
@@ -156,6 +163,7 @@ def test_the_loss_is_the_papers(encoder: VGG19) -> None:
     assert (gradient - wanted).norm() < 1e-3 * wanted.norm()
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("masked", [False, True])
 def test_tiles_give_the_loss_and_gradient_of_the_whole(encoder: VGG19, masked: bool) -> None:
     content, styles = photographs(130)[:1, :, :, :90], list(paintings(100).split(1))
@@ -169,6 +177,7 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(encoder: VGG19, masked: b
     assert (by_tiles - gradient).norm() < 1e-3 * gradient.norm()
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("start", ["content", "style", "noise"])
 def test_the_same_seed_gives_the_same_picture(encoder: VGG19, start: str) -> None:
     content, style = photographs(32)[:1], paintings(40)[:1]
@@ -179,6 +188,7 @@ def test_the_same_seed_gives_the_same_picture(encoder: VGG19, start: str) -> Non
     assert torch.equal(*pictures)
 
 
+@pytest.mark.network
 def test_a_mask_s_gram_matrix_is_its_region_s(encoder: VGG19) -> None:
     content = photographs(32)[:1]
     features = encoder(content, ("relu2_1",))["relu2_1"]
@@ -191,6 +201,7 @@ def test_a_mask_s_gram_matrix_is_its_region_s(encoder: VGG19) -> None:
 # ---- colours --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.network
 def test_matched_colours_have_the_content_s_mean_and_covariance() -> None:
     content, style = photographs(64)[:1] * 0.2, paintings(64)[:1]  # nothing is clamped
     matched = match_colors(style, content)
@@ -199,11 +210,13 @@ def test_matched_colours_have_the_content_s_mean_and_covariance() -> None:
     torch.testing.assert_close(ours.cov(), theirs.cov(), atol=1e-3, rtol=1e-2)
 
 
+@pytest.mark.network
 def test_a_grey_painting_can_be_matched() -> None:
     grey = paintings(32)[:1].mean(1, keepdim=True).expand(1, 3, 32, 32)
     assert match_colors(grey, photographs(32)[:1]).isfinite().all()
 
 
+@pytest.mark.network
 def test_luminance_is_the_picture_s_and_colour_the_content_s() -> None:
     picture, content = paintings(32)[:1] * 0.4, photographs(32)[:1] * 0.4
     kept = keep_chrominance(picture, content)

@@ -37,6 +37,7 @@ def step(name: str, dtype: torch.dtype) -> tuple[dict[str, float], torch.Tensor]
     return {key: value.item() for key, value in losses.items()}, torch.cat(gradients)
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("name", ["adain", "fast_style"])
 def test_half_precision_agrees_with_single(name: str, dtype: torch.dtype) -> None:

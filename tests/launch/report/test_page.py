@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
-import csv
 import html
 import json
-import math
 import re
 import shlex
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from gesso.cli import report as command
-from launch.checkpoints.layout import write
 from launch.inference.pictures import save_png
 from launch.report import write_report
-from launch.report.curves import loss_charts
 from launch.report.page import duration
-from launch.report.record import evenly, read_metrics, read_record
-
-Row = tuple[int, str, float]
+from launch.report.record import evenly
+from tests.launch.report.finished import write_metrics
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -64,53 +54,6 @@ class Page(HTMLParser):
 
     def attributes(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-def write_metrics(run: Path, rows: list[Row]) -> None:
-    with (run / "metrics.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["images_seen", "seconds", "name", "value"])
-        writer.writerows([images, "1795244400.125", name, repr(value)] for images, name, value in rows)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A finished run with every part that a report can show."""
-    run = tmp_path / "my run"
-    write(run / "checkpoints" / "000000200000", {})
-    info: dict[str, Any] = {
-        "name": "digits",
-        "family": "DCGAN",
-        "command": "gesso fit --config mnist-dcgan --run.kimg 200",
-        "created": "2026-11-21T08:40:12+01:00",
-        "wandb_id": "k3j9x2ab",
-        "versions": {"torch": "2.14.1", "lightning": "2.6.6"},
-        "git": {"commit": "7694ac6f3e", "dirty": True},
-        "state": "finished",
-        "kimg": 200.0,
-        "seconds": 184.3,
-        "images_per_second": 1173.4,
-        "restarts": 2,
-        "device": "CPU",
-        "world_size": 1,
-        "error": None,
-    }
-    (run / "run.json").write_text(json.dumps(info))
-    (run / "config.yaml").write_text("model:\n  init_args:\n    resolution: 32\n")
-    fids = {40: 219.0, 80: 98.25, 120: 39.5, 160: 41.0, 200: 41.2}
-    rows: list[Row] = []
-    for kimg in range(5, 201, 5):
-        rows.append((kimg * 1000, "loss/generator/loss", 1 + kimg / 100))
-        rows.append((kimg * 1000, "loss/discriminator/loss", 1 - kimg / 250))
-        if kimg in fids:
-            rows += [(kimg * 1000, "fid/mobilenet_v2", fids[kimg]), (kimg * 1000, "is/mobilenet_v2", kimg / 50)]
-            rows += [(kimg * 1000, "kid/mobilenet_v2", 0.01), (kimg * 1000, "kid_std/mobilenet_v2", 0.0015)]
-            rows.append((kimg * 1000, "evaluation/samples", 1000))
-    write_metrics(run, rows)
-    for kimg in (40, 80, 120, 160, 200):
-        save_png(np.full((64, 96), kimg, np.uint8), run / "samples" / f"{kimg:09d}000.png")
-        save_png(np.full((32, 96, 3), kimg, np.uint8), run / "samples" / f"interpolation-{kimg:09d}000.png")
-    return run
 
 
 def test_page_holds_the_run(run: Path) -> None:
@@ -285,6 +228,7 @@ def test_evaluations_say_what_made_them(run: Path) -> None:
     assert "KID inception-tf, 50,000 samples, against mnist train 200 kimg 0.0121 ± 0.0009" in text
 
 
+@pytest.mark.slow
 def test_a_large_run_stays_a_small_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = save_png(rng.integers(0, 256, (700, 700, 3), dtype=np.uint8), tmp_path / "noise.png").read_bytes()
@@ -305,74 +249,8 @@ def test_a_large_run_stays_a_small_page(tmp_path: Path) -> None:
     assert int(images[23]["width"]) > int(images[0]["width"]) >= 400, "the final grid is the finest"
 
 
-# ---- metrics.csv ----------------------------------------------------------------------------------------------------
-
-
-def test_what_a_resumed_run_logs_again_replaces_what_it_logged_before(tmp_path: Path) -> None:
-    first = [(images, "loss/a/loss", 1.0) for images in range(1000, 7000, 1000)] + [(6000, "fid/x", 90.0)]
-    again = [(images, "loss/a/loss", 2.0) for images in range(4000, 6000, 1000)]
-    write_metrics(tmp_path, [*first, *again])
-    series = read_metrics(tmp_path / "metrics.csv")
-    assert series["loss/a/loss"] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0)]
-    assert "fid/x" not in series, "the FID at 6 kimg was of weights that are gone"
-    write_metrics(tmp_path, [(1000, "a", 1.0), (2000, "a", 1.0), (2000, "b", 5.0), (2000, "a", 2.0)])
-    assert read_metrics(tmp_path / "metrics.csv") == {"a": [(1, 1.0), (2, 2.0)], "b": [(2, 5.0)]}
-
-
-def test_torn_lines_are_skipped(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.csv"
-    good = "1000,1.5,loss/a/loss,0.25\r\n"
-    torn = [
-        "2000,1.5,loss/a",
-        "2000,1.5,lo3000,1.5,loss/a/loss,9\r\n",
-        "x,1,a,1\r\n",
-        "\r\n",
-        "\0\0\r\n",
-        "4000,1,a,nan\r\n",
-    ]
-    file.write_bytes(("images_seen,seconds,name,value\r\n" + good + "".join(torn[1:]) + torn[0]).encode())
-    series = read_metrics(file)
-    assert series["loss/a/loss"] == [(1, 0.25)]
-    assert list(series) == ["loss/a/loss", "a"]
-    assert math.isnan(series["a"][0][1])
-
-
 def test_times_and_choices() -> None:
     seconds = [0.2, 59.7, 184.3, 3600, 7800, 273_600]
     assert [duration(number) for number in seconds] == ["0 s", "1 min", "3 min 4 s", "1 h", "2 h 10 min", "3 d 4 h"]
     assert evenly(list(range(10)), 4) == [0, 3, 6, 9]
     assert evenly([1, 2], 4) == [1, 2]
-
-
-def test_losses_share_charts_by_what_they_measure(tmp_path: Path) -> None:
-    gan = ["generator/loss", "discriminator/loss", "discriminator/real_logits", "discriminator/fake_logits"]
-    gan = [f"loss/{name}" for name in [*gan, "discriminator/gradient_penalty"]] + ["val/real_logits"]
-    write_metrics(tmp_path, [(1000, name, 1.0) for name in gan])
-    assert [(chart.title, [line.label for line in chart.lines]) for chart in loss_charts(read_record(tmp_path))] == [
-        ("loss", ["discriminator", "generator"]),
-        ("logits", ["discriminator fake", "discriminator real", "held-out real"]),
-        ("gradient penalty", ["discriminator"]),
-    ]
-    vae = ["loss/autoencoder/kl", "loss/autoencoder/loss", "val/loss", "val/kl"]
-    write_metrics(tmp_path, [(1000, name, 1.0) for name in vae])
-    assert [(chart.title, [line.label for line in chart.lines]) for chart in loss_charts(read_record(tmp_path))] == [
-        ("loss", ["autoencoder", "held-out"]),
-        ("kl", ["autoencoder", "held-out"]),
-    ]
-
-
-# ---- the command ----------------------------------------------------------------------------------------------------
-
-
-def test_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["report", str(run)])
-    assert arguments.run(arguments) == 0
-    assert capsys.readouterr().out.strip() == str(run / "report.html")
-    assert (run / "report.html").is_file()
-
-
-def test_report_needs_no_torch() -> None:
-    code = "import sys, launch.report, gesso.cli.report; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,10 +1,7 @@
-"""`gesso plan`: its arithmetic by hand, its activations against the allocator, all of it against two training ranks."""
+"""What a plan says of memory, against the allocator and against two training ranks."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +9,13 @@ import pytest
 import torch
 from torch.optim import SGD, Adafactor, Adam, Optimizer
 
-from gesso.cli.main import main
 from launch.planning import footprint
 from launch.planning.memory import (
-    BUCKET_BYTES,
-    FP32,
-    MAX_LIVE,
     STRATEGIES,
-    Group,
-    Network,
-    Row,
-    Share,
     Strategy,
-    first_that_fits,
     held,
-    images_per_micro_batch,
     rows,
-    together,
 )
-from launch.strategies import ddp
-from launch.strategies.zero import MultiNetworkZeRO
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions
@@ -104,93 +88,6 @@ def test_a_process_grows_by_what_was_planned(checkpointing: bool, tmp_path: Path
     assert planned == pytest.approx(measured["resident_peak"] - measured["resident_before"], rel=0.1)
 
 
-# ---- arithmetic -----------------------------------------------------------------------------------------------------
-
-
-def adam(*numels: int, **options: Any) -> Network:
-    return Network("net", (Group(numels, 8 * sum(numels) + 4 * len(numels), 8.0, 4),), **options)
-
-
-def test_stages_shard_what_the_paper_says() -> None:
-    network, ranks, options = adam(*[1000] * 64), 8, {"ranks": 8, "reduce_bucket": 0}
-    whole = 64_000 * 4
-    zero1, zero3 = (held(network, BY_NAME[name], **options) for name in ("zero1", "zero3"))
-    assert zero1.stays.weights == whole
-    assert zero1.stays.masters == whole // ranks
-    assert zero1.stays.optimizer == 2 * whole // ranks + 4
-    assert zero1.passes.gradients == whole // ranks
-    assert zero3.stays == Share(whole // ranks, whole // ranks, whole // ranks, 2 * whole // ranks + 4)
-    assert zero3.passes.buffers == whole
-
-
-def test_a_parameter_across_the_cut_is_kept_on_both_sides() -> None:
-    # Slices of ten: the first rank has a part of both 7 and 10, the second of 10 and 3.
-    assert held(adam(7, 10, 3), BY_NAME["zero2"], ranks=2).passes.gradients == 17 * 4
-    assert held(adam(10, 7, 3), BY_NAME["zero2"], ranks=2).passes.gradients == 10 * 4
-
-
-def test_padding_counts() -> None:
-    # 21 elements on four ranks: slices of 6, aligned to two elements a rank; stage 3 cuts each parameter by itself.
-    network = adam(20, 1)
-    assert held(network, BY_NAME["zero1"], ranks=4).stays.weights == 24 * 4
-    assert held(network, BY_NAME["zero1"], ranks=4).stays.masters == 6 * 4
-    assert held(network, BY_NAME["zero3"], ranks=4).stays.weights == (5 + 1) * 4
-
-
-def test_offloading_moves_to_the_host_and_loses_nothing() -> None:
-    network = adam(600, 400, averaged=True, buffer_bytes=40)
-    on, off = (held(network, BY_NAME[name], ranks=2) for name in ("zero3", "zero3_offload"))
-    for what in ("weights", "masters", "optimizer", "average"):
-        assert getattr(on.stays, what) == getattr(off.stays, what) + getattr(off.host, what)
-    assert off.stays.weights == off.stays.average == 40
-
-
-def test_a_network_with_double_backward_stays_at_stage_2() -> None:
-    for suffix in ("", "_offload"):
-        twice = held(adam(100, requires_double_backward=True), BY_NAME[f"zero3{suffix}"], ranks=2)
-        assert twice == held(adam(100), BY_NAME[f"zero2{suffix}"], ranks=2)
-        assert twice != held(adam(100), BY_NAME[f"zero3{suffix}"], ranks=2)
-
-
-def test_a_network_that_nothing_trains_is_whole_everywhere() -> None:
-    encoder = Network("encoder", (), frozen=(500,), buffer_bytes=8)
-    for strategy in STRATEGIES:
-        assert held(encoder, strategy, ranks=4).stays == Share(weights=2008)
-
-
-def test_networks_are_updated_one_after_the_other() -> None:
-    first, second = (held(adam(n), BY_NAME["ddp"], ranks=1) for n in (100, 300))
-    device, host = together([first, second])
-    assert device == Share(weights=1600, gradients=1200, optimizer=2 * 1600 + 8)
-    assert host == Share()
-
-
-def test_defaults_are_those_of_the_strategies() -> None:
-    # It takes seconds to import.
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-
-    options = MultiNetworkZeRO()._engine_config(3, clip=None, bf16=False)["zero_optimization"]
-    assert options["reduce_bucket_size"] * FP32 == BUCKET_BYTES == ddp.BUCKET_BYTES
-    assert DeepSpeedZeroConfig(**options).max_live_parameters == MAX_LIVE
-
-
-def test_the_first_strategy_that_fits() -> None:
-    table = [Row(BY_NAME[name], Share(weights=size), Share()) for name, size in (("ddp", 900), ("zero2", 500))]
-    activations = {False: 300, True: 100}
-    chosen = {
-        memory: first_that_fits(table, activations, memory, checkpointing=False) for memory in (1200, 1100, 700, 500)
-    }
-    assert chosen == {1200: (table[0], False), 1100: (table[1], False), 700: (table[1], True), 500: None}
-    assert first_that_fits(table, activations, 1000, checkpointing=True) == (table[0], True)
-    assert first_that_fits(table, {False: 300}, 700, checkpointing=False) is None
-
-
-def test_a_batch_must_come_out_even() -> None:
-    assert images_per_micro_batch(64, ranks=4, micro_batches=2) == 8
-    with pytest.raises(ValueError, match="64 images cannot be cut into 3 ranks x 2 micro-batches.*multiple of 6"):
-        images_per_micro_batch(64, ranks=3, micro_batches=2)
-
-
 # ---- measured on the family -----------------------------------------------------------------------------------------
 
 
@@ -205,6 +102,7 @@ def test_a_batch_must_come_out_even() -> None:
     ],
     ids=["adam", "amsgrad", "sgd", "momentum", "adafactor"],
 )
+@pytest.mark.slow
 def test_states_are_those_of_a_real_step(optimizer: Any) -> None:
     class Family(VAE):
         def optimizers_by_network(self) -> dict[str, Optimizer]:
@@ -251,6 +149,7 @@ def test_sizes_are_the_networks_own() -> None:
     ],
     ids=["dcgan", "vae"],
 )
+@pytest.mark.slow
 def test_activations_are_what_the_allocator_saw(family: Any, options: dict[str, Any], checkpointing: bool) -> None:
     module = family.from_options({**options, "gradient_checkpointing": checkpointing})
     planned = footprint.activations(module, 16, autocast=False)
@@ -267,6 +166,7 @@ def test_activations_are_what_the_allocator_saw(family: Any, options: dict[str, 
         assert 0.85 < bytes_planned / allocated < 1.02, name
 
 
+@pytest.mark.slow
 def test_following_a_step_changes_nothing() -> None:
     module = DCGAN(resolution=32, loss="wgan", n_critic=3)
     before = {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
@@ -298,6 +198,7 @@ def allocator_peak(module: Any, name: str, losses: Any, batch: dict[str, Any]) -
     return peak + given
 
 
+@pytest.mark.slow
 def test_checkpointing_and_autocast_save_memory() -> None:
     module = VAE(resolution=128, autoencoder=AutoencoderOptions(16))
     checkpointed = footprint.with_checkpointing(module, True)
@@ -308,83 +209,3 @@ def test_checkpointing_and_autocast_save_memory() -> None:
     )
     assert fewer < 0.8 * plain
     assert half < 0.8 * plain
-
-
-# ---- the command ----------------------------------------------------------------------------------------------------
-
-PLAN = ["plan", "--config", "mnist-dcgan", "--model.generator.width", "8", "--model.discriminator.width", "8"]
-
-
-def test_a_plan_needs_neither_data_nor_gpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    here = ["--data.path", str(tmp_path / "nowhere")]
-    assert main([*PLAN, *here, "--devices", "2", "--nodes", "2", "--memory", "24"]) == 0
-    out = capsys.readouterr().out
-    assert "DCGAN on 4 ranks (2 x 2), 8 images at once on each: global batch 32" in out
-    assert "bf16-mixed" in out
-    module = DCGAN.from_options({"resolution": 32, "channels": 1, "width": 8, "latent_dim": 64, "num_classes": 10})
-    table = {line.split()[0]: line for line in out.splitlines() if line}
-    for name in ("generator", "discriminator"):
-        assert f"{sum(p.numel() for p in getattr(module, name).parameters()):,}" in table[name]
-    assert all(strategy.name in table for strategy in STRATEGIES)
-    assert "discriminator: differentiated twice, so at stage 2 under zero3" in out
-    assert out.splitlines()[-1].startswith("the first that fits into 24 GiB")
-    assert out.splitlines()[-1].endswith("--trainer.strategy ddp")
-    assert "GESSO_RUN" not in os.environ
-
-
-def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    config = "{zero_optimization: {reduce_bucket_size: 26214400}}"
-    strategy = f"{{class_path: launch.strategies.zero.MultiNetworkZeRO, init_args: {{config: {config}}}}}"
-    overrides = ["--trainer.devices", "4", "--trainer.precision", "32-true", "--trainer.strategy", strategy]
-    assert main([*PLAN, *overrides, "--memory", "0.001"]) == 0
-    out = capsys.readouterr().out
-    assert "on 4 ranks (1 x 4)" in out
-    assert "fp32 throughout" in out
-    zero2 = next(line for line in out.splitlines() if line.startswith("zero2 "))
-    assert "100.0 MiB" in zero2
-    assert out.splitlines()[-1].startswith("nothing fits into 0.001 GiB; the least is ddp")
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["plan"], "name a recipe: gesso plan --config RECIPE"),
-        (["plan", "--config", "mnist-dcgam"], "did you mean mnist-dcgan"),
-        ([*PLAN, "--devices", "0"], "--devices 0: must be more than 0"),
-        ([*PLAN, "--memory", "-1"], "--memory -1.0: must be more than 0"),
-        ([*PLAN, "--devices", "3"], "a global batch of 32 images cannot be cut into 3 ranks"),
-        (
-            [*PLAN, "--trainer.precision", "bf16-true"],
-            "precision bf16-true: a plan knows 32-true, bf16-mixed, 16-mixed",
-        ),
-        ([*PLAN, "--model.widht", "8"], "widht"),
-    ],
-)
-def test_a_mistake_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(argv) == 2
-    errors = capsys.readouterr().err.strip()
-    assert message in errors
-    assert len(errors.splitlines()) == 1
-
-
-def test_other_verbs_still_refuse_what_they_do_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["fetch", "--list", "--devices"])
-    assert end.value.code == 2
-    assert "unrecognized arguments: --devices" in capsys.readouterr().err
-
-
-def test_help_needs_no_torch() -> None:
-    script = (
-        "import sys\nfrom gesso.cli.main import main\n"
-        "try:\n    main(['plan', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
-        "heavy = {'torch', 'lightning', 'numpy', 'rich'} & sys.modules.keys()\nassert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--memory GIB" in done.stdout
-
-
-def test_rows_are_for_one_rank() -> None:
-    table = {row.strategy.name: row.device for row in rows([adam(1000)], STRATEGIES, ranks=4)}
-    assert table["zero1"].optimizer == table["ddp"].optimizer // 4 + 3

@@ -1,0 +1,92 @@
+"""`gesso plan`: what it prints, and mistakes in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gesso.cli.main import main
+from launch.planning.memory import (
+    STRATEGIES,
+)
+from lightning_modules.gan.dcgan import DCGAN
+
+PLAN = ["plan", "--config", "mnist-dcgan", "--model.generator.width", "8", "--model.discriminator.width", "8"]
+
+
+@pytest.mark.slow
+def test_a_plan_needs_neither_data_nor_gpu(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    here = ["--data.path", str(tmp_path / "nowhere")]
+    assert main([*PLAN, *here, "--devices", "2", "--nodes", "2", "--memory", "24"]) == 0
+    out = capsys.readouterr().out
+    assert "DCGAN on 4 ranks (2 x 2), 8 images at once on each: global batch 32" in out
+    assert "bf16-mixed" in out
+    module = DCGAN.from_options({"resolution": 32, "channels": 1, "width": 8, "latent_dim": 64, "num_classes": 10})
+    table = {line.split()[0]: line for line in out.splitlines() if line}
+    for name in ("generator", "discriminator"):
+        assert f"{sum(p.numel() for p in getattr(module, name).parameters()):,}" in table[name]
+    assert all(strategy.name in table for strategy in STRATEGIES)
+    assert "discriminator: differentiated twice, so at stage 2 under zero3" in out
+    assert out.splitlines()[-1].startswith("the first that fits into 24 GiB")
+    assert out.splitlines()[-1].endswith("--trainer.strategy ddp")
+    assert "GESSO_RUN" not in os.environ
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    config = "{zero_optimization: {reduce_bucket_size: 26214400}}"
+    strategy = f"{{class_path: launch.strategies.zero.MultiNetworkZeRO, init_args: {{config: {config}}}}}"
+    overrides = ["--trainer.devices", "4", "--trainer.precision", "32-true", "--trainer.strategy", strategy]
+    assert main([*PLAN, *overrides, "--memory", "0.001"]) == 0
+    out = capsys.readouterr().out
+    assert "on 4 ranks (1 x 4)" in out
+    assert "fp32 throughout" in out
+    zero2 = next(line for line in out.splitlines() if line.startswith("zero2 "))
+    assert "100.0 MiB" in zero2
+    assert out.splitlines()[-1].startswith("nothing fits into 0.001 GiB; the least is ddp")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["plan"], "name a recipe: gesso plan --config RECIPE"),
+        (["plan", "--config", "mnist-dcgam"], "did you mean mnist-dcgan"),
+        ([*PLAN, "--devices", "0"], "--devices 0: must be more than 0"),
+        ([*PLAN, "--memory", "-1"], "--memory -1.0: must be more than 0"),
+        ([*PLAN, "--devices", "3"], "a global batch of 32 images cannot be cut into 3 ranks"),
+        (
+            [*PLAN, "--trainer.precision", "bf16-true"],
+            "precision bf16-true: a plan knows 32-true, bf16-mixed, 16-mixed",
+        ),
+        ([*PLAN, "--model.widht", "8"], "widht"),
+    ],
+)
+def test_a_mistake_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    errors = capsys.readouterr().err.strip()
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_other_verbs_still_refuse_what_they_do_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["fetch", "--list", "--devices"])
+    assert end.value.code == 2
+    assert "unrecognized arguments: --devices" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys\nfrom gesso.cli.main import main\n"
+        "try:\n    main(['plan', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'rich'} & sys.modules.keys()\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--memory GIB" in done.stdout

@@ -1,0 +1,56 @@
+"""EMA against a closed form, and where it is in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from launch.callbacks.checkpoints import Checkpoints
+from launch.callbacks.ema import EMA
+from lightning_modules.core.averages import live_state
+from tests.launch.callbacks.small_training import BATCH, train
+
+
+def test_ema_is_the_geometric_mean_of_the_trajectory(tmp_path: Path) -> None:
+    half_life = 0.02
+    trajectory: list[dict[str, torch.Tensor]] = []
+
+    class Record(L.Callback):
+        def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+            self.on_train_batch_end(trainer, pl_module)
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            trajectory.append({name: tensor.clone() for name, tensor in live_state(pl_module, ["generator"]).items()})
+
+    ema = EMA(half_life_kimg=half_life, ramp_up=0.0)
+    trainer = train(tmp_path, 0.08, ema, Record(), Checkpoints())
+    average = trainer.lightning_module.averages["ema"].values  # type: ignore[union-attr]
+    beta = 0.5 ** (BATCH / (half_life * 1000))
+    weights = [beta ** (len(trajectory) - 1), *((1 - beta) * beta**k for k in reversed(range(len(trajectory) - 1)))]
+    assert sum(weights) == pytest.approx(1.0)
+    for name in ("generator.project.parametrizations.weight.original", "generator.blocks.0.norm.running_var"):
+        if name not in trajectory[0]:
+            name = next(n for n in trajectory[0] if n.endswith(name.rpartition(".")[2]))
+        expected = sum(w * state[name].double() for w, state in zip(weights, trajectory, strict=True))
+        torch.testing.assert_close(average[name].double(), expected, rtol=1e-4, atol=1e-6)
+    unit = next(name for name in average if name.endswith("_u"))
+    assert torch.equal(average[unit], trajectory[-1][unit])
+
+
+def test_the_average_is_in_place_only_inside_the_context(tmp_path: Path) -> None:
+    ema = EMA(half_life_kimg=0.05)
+    trainer = train(tmp_path, 0.04, ema, Checkpoints())
+    module: Any = trainer.lightning_module
+    module.train()
+    raw = {name: tensor.clone() for name, tensor in live_state(module, ["generator"]).items()}
+    average = {name: tensor.clone() for name, tensor in module.averages["ema"].values.items()}
+    assert any(not torch.equal(raw[name], average[name]) for name in raw)
+    with module.evaluating(), module.evaluating():
+        assert not module.training
+        assert all(torch.equal(tensor, average[name]) for name, tensor in live_state(module, ["generator"]).items())
+    assert module.training
+    assert all(torch.equal(tensor, raw[name]) for name, tensor in live_state(module, ["generator"]).items())

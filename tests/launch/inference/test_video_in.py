@@ -1,0 +1,67 @@
+"""What is no video, or not all of one, is an error in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from launch.inference.video import VideoReader
+from tests.launch.inference.films import RATE, convert, film, pan, sine
+
+
+def test_what_is_no_video_ends_in_one_line(tmp_path: Path) -> None:
+    whole = film(tmp_path / "whole.mp4", pan(24), sound="aac", seconds=1)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video at all\n" * 50)
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20_000))
+    (tmp_path / "headless.mp4").write_bytes(whole.read_bytes()[:4000])
+    with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as out:
+        track: Any = out.add_stream("aac", rate=RATE)
+        samples = av.AudioFrame.from_ndarray(sine(1), "fltp", "stereo")
+        samples.rate = RATE
+        out.mux([*track.encode(samples), *track.encode(None)])
+    for name in ("empty.mp4", "text.mp4", "noise.mp4", "headless.mp4", "sound.m4a"):
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(ValueError, match=rf"/{name}: not a video that can be read \([^\n]+\)$"):
+            convert(tmp_path / name, tmp_path / "out.mp4")
+        assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(ValueError, match="no video stream"):
+        VideoReader(tmp_path / "sound.m4a")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.mp4: no such video"):
+        VideoReader(tmp_path / "nowhere.mp4")
+    with pytest.raises(ValueError, match=r"out.avi: videos are written as MP4"):
+        convert(whole, tmp_path / "out.avi")
+    with pytest.raises(OSError, match=r"out.mp4: cannot be written"):
+        convert(whole, whole / "out.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.flv"])
+@pytest.mark.parametrize("kept", [0.4, 0.6, 0.8])
+def test_half_a_video_is_an_error(tmp_path: Path, name: str, kept: float) -> None:
+    codec, sound = ("libvpx-vp9", "libopus") if name == "a.webm" else ("libx264", "aac")
+    options = {"movflags": "+faststart"} if name == "a.mp4" else None
+    source = film(tmp_path / name, pan(72), codec=codec, sound=sound, seconds=3, options=options)
+    source.write_bytes(source.read_bytes()[: int(source.stat().st_size * kept)])
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"what was there before")
+    with pytest.raises(
+        ValueError, match=rf"/{name}: not a video that can be read \([^\n]*(broken off|damaged)[^\n]*\)$"
+    ):
+        convert(source, out)
+    assert out.read_bytes() == b"what was there before"
+    assert sorted(tmp_path.iterdir()) == sorted([source, out])
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    source = film(tmp_path / "a.mp4", pan(72))
+    data = bytearray(source.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = np.random.default_rng(0).bytes(2000)
+    source.write_bytes(data)
+    with pytest.raises(ValueError, match="not a video that can be read"):
+        convert(source, tmp_path / "out.mp4")
+    assert sorted(tmp_path.iterdir()) == [source]

@@ -1,0 +1,26 @@
+"""Which losses share a chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch.report.curves import loss_charts
+from launch.report.record import read_record
+from tests.launch.report.finished import write_metrics
+
+
+def test_losses_share_charts_by_what_they_measure(tmp_path: Path) -> None:
+    gan = ["generator/loss", "discriminator/loss", "discriminator/real_logits", "discriminator/fake_logits"]
+    gan = [f"loss/{name}" for name in [*gan, "discriminator/gradient_penalty"]] + ["val/real_logits"]
+    write_metrics(tmp_path, [(1000, name, 1.0) for name in gan])
+    assert [(chart.title, [line.label for line in chart.lines]) for chart in loss_charts(read_record(tmp_path))] == [
+        ("loss", ["discriminator", "generator"]),
+        ("logits", ["discriminator fake", "discriminator real", "held-out real"]),
+        ("gradient penalty", ["discriminator"]),
+    ]
+    vae = ["loss/autoencoder/kl", "loss/autoencoder/loss", "val/loss", "val/kl"]
+    write_metrics(tmp_path, [(1000, name, 1.0) for name in vae])
+    assert [(chart.title, [line.label for line in chart.lines]) for chart in loss_charts(read_record(tmp_path))] == [
+        ("loss", ["autoencoder", "held-out"]),
+        ("kl", ["autoencoder", "held-out"]),
+    ]
