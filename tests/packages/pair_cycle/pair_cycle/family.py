@@ -58,9 +58,8 @@ class PairCycle(TranslatingFamily):
         return self.generator_ab(images) if direction == "a-to-b" else self.generator_ba(images)
 
     def step(self, batch: Batch) -> None:
-        # The cycles run through both generators: the losses are those of both, and each steps by its own share.
-        self.update("generator_ab", self.generator_losses, batch)
-        self.update("generator_ba", self.generator_losses, batch)
+        # The cycles run through both generators, which therefore step together.
+        self.update(("generator_ab", "generator_ba"), self.generator_losses, batch)
         self.update("discriminator_a", self.discriminator_a_losses, batch)
         self.update("discriminator_b", self.discriminator_b_losses, batch)
 
