@@ -185,7 +185,7 @@ def allocator_peak(module: Any, name: str, losses: Any, batch: dict[str, Any]) -
     with (
         footprint._ready(module, lambda *_: None),
         module._only(name),
-        footprint._no_gradients_kept(getattr(module, name)),
+        footprint._no_gradients_kept([getattr(module, name)]),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
     ):
         losses(batch)["loss"].backward()
