@@ -38,6 +38,7 @@ def test_every_verb_has_a_line_of_help() -> None:
         assert re.search(rf"^    {verb}\s+\S", text, re.MULTILINE), verb
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_a_recipe_builds(name: str, tmp_path: Path) -> None:
     cli: Any = Training(name, {"trainer.accelerator": "cpu"}, folder=tmp_path / "run").build()

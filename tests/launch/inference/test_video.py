@@ -108,6 +108,7 @@ def test_odd_sizes_are_kept(tmp_path: Path, width: int, height: int) -> None:
     assert np.abs(after - before).mean() < (5 if width > 20 else 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [(0, False), (90, False), (180, False), (270, False), (0, True), (90, True)])
 def test_telephones_lie_on_their_side(tmp_path: Path, turn: tuple[int, bool]) -> None:
     source = film(tmp_path / "a.mp4", pan(3), layout="yuv444p", turn=turn, aspect=Fraction(4, 3))
@@ -216,6 +217,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 32, peaks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_whatever_stops_it_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     source, out = film(tmp_path / "a.mp4", pan(60), sound="aac", seconds=2.5), tmp_path / "out.mp4"

@@ -39,6 +39,7 @@ def test_what_is_no_video_ends_in_one_line(tmp_path: Path) -> None:
         convert(whole, whole / "out.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.flv"])
 @pytest.mark.parametrize("kept", [0.4, 0.6, 0.8])
 def test_half_a_video_is_an_error(tmp_path: Path, name: str, kept: float) -> None:

@@ -68,6 +68,7 @@ def test_a_recipe_over_another() -> None:
     assert options == {"generator": {"width": 8}, "channels": 1}
 
 
+@pytest.mark.slow
 def test_another_class_keeps_the_options_that_it_shares() -> None:
     parsed = Training("mnist-dcgan", {"model": "VAE", "model.latent_dim": 5}).parse()
     model: Any = parsed.config.model

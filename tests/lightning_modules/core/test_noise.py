@@ -111,6 +111,7 @@ def test_normals_are_standard_normal() -> None:
     assert stats.kstest(drawn.numpy(), "norm").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_uniforms_are_24_bits_from_0_to_below_1() -> None:
     drawn = uniforms(mix_key(2), Rows(64), 16384, CPU).double().flatten()
     assert drawn.min() >= 0

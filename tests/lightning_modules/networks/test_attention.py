@@ -36,6 +36,7 @@ def test_attention_is_the_papers_formula(double_backward: bool) -> None:
                 np.testing.assert_allclose(ours[:, row, column], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_can_be_differentiated_twice() -> None:
     torch.manual_seed(0)
     layer = SelfAttention(8, double_backward=True).double()

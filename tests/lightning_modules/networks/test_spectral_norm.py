@@ -27,6 +27,7 @@ class OneOfEach(nn.Module):
         return self.down(self.norm(self.up(self.linear(self.embedding(labels)).unflatten(1, (4, 4, 4)))))
 
 
+@pytest.mark.slow
 def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
     torch.manual_seed(0)
     network = OneOfEach()
