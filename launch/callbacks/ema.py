@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import lightning as L
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Every, clock_of
-from launch.callbacks.lookup import find, run_folder
+from launch.callbacks.lookup import family_of, find, run_folder
 from launch.checkpoints import snapshots
 from lightning_modules.core.averages import MAIN
+from lightning_modules.core.family import Batch
 from lightning_modules.core.profiles import HalfLife, Power, Profile
 
 
@@ -48,33 +48,38 @@ class EMA(L.Callback):
         self.snapshot_every = Every(snapshot_every_kimg) if snapshot_every_kimg is not None else None
         self._validation = contextlib.ExitStack()
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        module = family_of(pl_module)
         for name, profile in self.named().items():
-            pl_module.averages.keep(name, profile, pl_module.generating_networks())
+            module.averages.keep(name, profile, module.generating_networks())
 
     def named(self) -> dict[str, Profile]:
         """The averages by name: the first is ``ema``, all others are named by their lengths."""
         first, *others = self.profiles
         return {MAIN: first, **{profile.key: profile for profile in others}}
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
         if not self.powers:
             return
+        module = family_of(pl_module)
         saving = find(trainer, Checkpoints)
         every = self.snapshot_every or (saving.every if saving else None)
-        if trainer.should_stop or (every is not None and clock_of(trainer).due(every, pl_module)):
+        if trainer.should_stop or (every is not None and clock_of(trainer).due(every, module)):
             # Every rank, since they gather what is shared out over them.
             names = {profile.width: name for name, profile in self.named().items() if isinstance(profile, Power)}
-            wholes = {width: pl_module.averages.whole(name) for width, name in names.items()}
+            wholes = {width: module.averages.whole(name) for width, name in names.items()}
             if trainer.is_global_zero:
-                copied = pl_module.averages.copied(next(iter(names.values())))
-                snapshots.write(run_folder(trainer).averages, wholes, copied, images_seen=pl_module.images_seen)
+                copied = module.averages.copied(next(iter(names.values())))
+                snapshots.write(run_folder(trainer).averages, wholes, copied, images_seen=module.images_seen)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._validation.enter_context(pl_module.averages.in_place())
-        self._validation.enter_context(pl_module.whole_weights())
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        module = family_of(pl_module)
+        self._validation.enter_context(module.averages.in_place())
+        self._validation.enter_context(module.whole_weights())
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation.close()
 
     on_test_start, on_test_end = on_validation_start, on_validation_end

@@ -7,11 +7,11 @@ from typing import Any
 
 import lightning as L
 
-from launch.callbacks.lookup import find
+from launch.callbacks.lookup import family_of, find
 from launch.callbacks.progress import Progress
 from launch.evaluation import driver
 from launch.runs.tracking import record
-from launch.training.lightning_internals import run_validation
+from launch.training.lightning_internals import data_of, run_validation
 from launch.training.signals import agreed
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics import specs
@@ -83,36 +83,36 @@ class Evaluation(L.Callback):
         evaluator = module.evaluator(self.options)
         return list(evaluator.weights) if evaluator else []
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
-        self._evaluator = self._prepare(trainer, pl_module)
+        self._evaluator = self._prepare(trainer, family_of(pl_module))
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # A run that was stopped between a step and the end of the validation due after it; Lightning skips that.
-        steps, interval = pl_module.steps_done, trainer.val_check_interval
+        module, interval = family_of(pl_module), trainer.val_check_interval
+        steps = module.steps_done
         due = isinstance(interval, int) and steps > 0 and steps % interval == 0
-        if due and self._validated_at != pl_module.images_seen:
+        if due and self._validated_at != module.images_seen:
             trainer.validating = True
             run_validation(trainer)
             trainer.training = True
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not agreed(trainer):
-            self._validated_at = pl_module.images_seen
+            self._validated_at = family_of(pl_module).images_seen
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        bar = find(trainer, Progress)
-        evaluator = self._evaluator = self._evaluator or self._prepare(trainer, pl_module)
+        bar, module = find(trainer, Progress), family_of(pl_module)
+        evaluator = self._evaluator = self._evaluator or self._prepare(trainer, module)
         if evaluator is None:
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with trainer.precision_plugin.val_step_context():
             scores = driver.score(
                 evaluator,
-                data,
-                pl_module.device,
+                data_of(trainer),
+                module.device,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
                 progress=lambda pictures: bar.evaluated(pictures, evaluator.num_samples) if bar else None,
@@ -123,12 +123,12 @@ class Evaluation(L.Callback):
 
     on_test_epoch_end = on_validation_epoch_end
 
-    def _prepare(self, trainer: Any, module: ImageFamily) -> Evaluator | None:
+    def _prepare(self, trainer: L.Trainer, module: ImageFamily) -> Evaluator | None:
         evaluator = module.evaluator(self.options)
         if evaluator is not None:
             driver.prepare(
                 evaluator,
-                trainer.datamodule,
+                data_of(trainer),
                 module.device,
                 progress=trainer.is_global_zero,
                 rank=trainer.global_rank,

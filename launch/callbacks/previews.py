@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning as L
 
 from launch.callbacks.clock import Every, clock_of
-from launch.callbacks.lookup import run_folder
+from launch.callbacks.lookup import family_of, run_folder
 from launch.evaluation.references import held_out
 from launch.inference.pictures import image_grid, save_png
 from launch.runs.folder import at_images
 from launch.runs.tracking import record_pictures
-from lightning_modules.core.family import ImageFamily
+from launch.training.lightning_internals import data_of
+from lightning_modules.core.family import Batch, ImageFamily
 
 
 class Previews(L.Callback):
@@ -26,23 +25,24 @@ class Previews(L.Callback):
     def __init__(self, every_kimg: float = 50.0, seed: int = 0) -> None:
         self.every = Every(every_kimg)
         self.seed = seed
-        self._batch: dict[str, Any] = {}
+        self._batch: Batch = {}
         self._written_at = -1
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if clock_of(trainer).due(self.every, pl_module) or trainer.should_stop:
-            self.write(trainer, pl_module)
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        if clock_of(trainer).due(self.every, family_of(pl_module)) or trainer.should_stop:
+            self.write(trainer, family_of(pl_module))
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if pl_module.images_seen != self._written_at:
-            self.write(trainer, pl_module)
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if family_of(pl_module).images_seen != self._written_at:
+            self.write(trainer, family_of(pl_module))
 
     def write(self, trainer: L.Trainer, module: ImageFamily) -> None:
         """Every rank generates, since a sharded network needs them all; the first one writes."""
         self._written_at = module.images_seen
         if not self._batch:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._batch = held_out(data, 20, module.device)
+            self._batch = held_out(data_of(trainer), 20, module.device)
         with module.evaluating():
             previews = module.previews(self._batch, seed=self.seed)
         if not trainer.is_global_zero:

@@ -29,7 +29,7 @@ class BackgroundIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: object = None
     ) -> None:
         self.wait()
-        tree = layout.to_host(checkpoint)
+        tree = {key: layout.to_host(value) for key, value in checkpoint.items()}
         self.then(lambda: layout.write(Path(path), tree))
 
     def then(self, action: Callable[[], None]) -> None:

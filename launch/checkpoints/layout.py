@@ -103,12 +103,12 @@ def read(path: Path) -> dict[str, Any]:
             name.removesuffix(".safetensors"): load_file(path / name) for name in files if name.endswith(".safetensors")
         }
         state = json.loads((path / STATE).read_text())
-        return upgraded(_with_tensors(state, tensors))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        return upgraded({key: _with_tensors(value, tensors) for key, value in state.items()})
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
 
 
-def _without_tensors(value: Any, at: tuple[str, ...], tensors: Tensors) -> Any:
+def _without_tensors(value: object, at: tuple[str, ...], tensors: Tensors) -> object:
     """``value`` as JSON can hold it; its tensors go into ``tensors``, by file and key."""
     if isinstance(value, Tensor):
         start = next((start for start in FILES if at[: len(start)] == start), ())
@@ -128,7 +128,7 @@ def _without_tensors(value: Any, at: tuple[str, ...], tensors: Tensors) -> Any:
     )
 
 
-def _with_tensors(value: Any, tensors: Tensors) -> Any:
+def _with_tensors(value: object, tensors: Tensors) -> object:
     if isinstance(value, dict):
         if value.keys() == {REFERENCE}:
             file, _, key = value[REFERENCE].partition(":")
@@ -137,7 +137,7 @@ def _with_tensors(value: Any, tensors: Tensors) -> Any:
     return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value
 
 
-def to_host(value: Any) -> Any:
+def to_host(value: object) -> object:
     """A copy of a tree whose tensors are the CPU's own: training may go on while it is written."""
     if isinstance(value, Tensor):
         value = value.detach()

@@ -74,8 +74,9 @@ def held_out(data: ShardData, count: int, device: torch.device) -> dict[str, Any
 def on_device(batch: Mapping[str, Any], images: Sequence[str], device: torch.device) -> dict[str, Any]:
     """A batch with its ``images`` (keys) as float32 in [-1, 1], and all its tensors on the device."""
 
-    def moved(name: str, value: Any) -> Any:
-        value = to_float(value) if name in images else value
-        return value.to(device) if isinstance(value, Tensor) else value
+    def moved(name: str, value: object) -> object:
+        if not isinstance(value, Tensor):
+            return value
+        return (to_float(value) if name in images else value).to(device)
 
     return {name: moved(name, value) for name, value in batch.items()}

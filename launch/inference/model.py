@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL.Image import Image
@@ -71,10 +71,10 @@ class Model:
         """
         if num < 1 or batch_size < 1:
             raise ValueError(f"num is {num} and batch_size {batch_size}: both must be 1 or more")
-        family = self.able_to_generate()
+        self.module.require("generate")
         chosen = None if labels is None else self._labels(labels, num)
         made = [
-            family.generate(index, seed=seed, labels=None if chosen is None else chosen[index]).float().cpu()
+            self.module.generate(index, seed=seed, labels=None if chosen is None else chosen[index]).float().cpu()
             for index in torch.arange(num).split(batch_size)
         ]
         return torch.cat(made)
@@ -101,9 +101,8 @@ class Model:
         Raises:
             ValueError: the family does not stylise.
         """
-        self._able("stylize", "puts no picture into another's style")
-        method: Any = self.module
-        return _stylized(method, content, style, self.module.device, weights=weights, alpha=alpha, size=size)
+        self.module.require("stylize")
+        return _stylized(self.module, content, style, self.module.device, weights=weights, alpha=alpha, size=size)
 
     @torch.no_grad()
     def translate(self, images: Picture, direction: str | None = None, *, size: int | None = None) -> Tensor:
@@ -122,18 +121,6 @@ class Model:
     def save_grid(self, path: str | os.PathLike[str], num: int = 64, *, seed: int = 0) -> Path:
         """Writes ``num`` samples, side by side, into a PNG file."""
         return save_png(image_grid(self.generate(num, seed=seed)), Path(path))
-
-    def able_to_generate(self) -> Any:
-        """The family; a ValueError where it makes no samples."""
-        return self._able("generate", "makes no samples")
-
-    def _able(self, method: str, lack: str) -> Any:
-        require = getattr(self.module, "require", None)
-        if require is not None:
-            require(method)
-        elif not hasattr(self.module, method):
-            raise ValueError(f"a {type(self.module).__name__} {lack}")
-        return self.module
 
     def _labels(self, labels: int | Sequence[int] | Tensor, num: int) -> Tensor:
         chosen = torch.as_tensor(labels).expand(num) if isinstance(labels, int) else torch.as_tensor(labels)

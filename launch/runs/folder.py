@@ -89,7 +89,7 @@ class RunFolder:
         file = self.path / "run.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **fields: object) -> None:
         """Merges ``fields`` into run.json, atomically.
 
         Raises:

@@ -83,7 +83,7 @@ class ForgivingWandb(WandbLogger):
         with self._forgiving():
             super().log_metrics(metrics, step)
 
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: object) -> None:
         with self._forgiving():
             super().log_image(key, images, step, **kwargs)
 

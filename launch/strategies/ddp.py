@@ -6,8 +6,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins import LayerSync
@@ -55,12 +55,12 @@ class MultiNetworkDDP(DDPStrategy):
 
     def last_words(self, reason: str) -> None:
         """Records in run.json why this rank, which hangs, is ended."""
-        module: Any = self.lightning_module
-        run = RunFolder(Path(module.trainer.default_root_dir))
+        assert self.lightning_module is not None
+        run = RunFolder(Path(self.lightning_module.trainer.default_root_dir))
         if run.info():
             rank_zero_only(run.update)(state="failed", error=reason)
 
-    def setup(self, trainer: Any) -> None:
+    def setup(self, trainer: L.Trainer) -> None:
         if self._layer_sync is not None:
             # trainer.sync_batchnorm: true; torch's own layer knows neither the CPU, nor labels, nor penalties.
             self._layer_sync = BatchNormSync()

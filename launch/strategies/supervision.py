@@ -15,12 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import lightning as L
 import torch.distributed as dist
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from launch.callbacks.lookup import find
+
+T = TypeVar("T")
 
 #: Environment variable with the process that started this rank.
 LAUNCHER = "GESSO_LAUNCHER"
@@ -78,7 +82,7 @@ def failed_collective(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
-def children(processes: list[subprocess.Popen[Any]], first_rank: int) -> Callable[[], str | None]:
+def children(processes: list[subprocess.Popen[bytes]], first_rank: int) -> Callable[[], str | None]:
     """Looks at the ranks that this process started; ``first_rank`` is its own."""
 
     def look() -> str | None:
@@ -133,15 +137,17 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
         """Whether it will start other ranks."""
         return self.num_processes > 1 and not self.cluster_environment.creates_processes_externally
 
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+    def launch(
+        self, function: Callable[..., T], *args: object, trainer: L.Trainer | None = None, **kwargs: object
+    ) -> T:
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         with contextlib.ExitStack() as until_the_end:
             if not self.cluster_environment.creates_processes_externally:
                 until_the_end.enter_context(_environment_kept())
                 os.environ[LAUNCHER] = str(os.getpid())
-                ours = [c for c in trainer.callbacks if isinstance(c, OtherRanks)] if trainer is not None else []
-                if ours:
-                    command = until_the_end.enter_context(ours[0].command(trainer.state.fn.value))
+                others = find(trainer, OtherRanks) if trainer is not None else None
+                if trainer is not None and trainer.state.fn is not None and others is not None:
+                    command = until_the_end.enter_context(others.command(trainer.state.fn.value))
                     self._start(command, trainer.default_root_dir)
                 else:
                     self._call_children_scripts()

@@ -13,18 +13,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 
 from gesso.common.extras import needing
+from launch.callbacks.lookup import family_of
 from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
 from launch.strategies.deepspeed_internals import (
+    Engine,
     are_finite,
     finish_backward,
     gradient_norms,
@@ -60,7 +65,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         self.stage = stage
         self.offload = offload
         self.config = config or {}
-        self.engines: dict[str, Any] = {}
+        self.engines: dict[str, Engine] = {}
         #: What this rank holds of each network, by its name.
         self.shards: dict[str, Shards] = {}
         self._whole = False
@@ -73,14 +78,14 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().setup_environment()
 
-    def setup(self, trainer: Any) -> None:
+    def setup(self, trainer: L.Trainer) -> None:
         super().setup(trainer)
         if trainer.state.fn == TrainerFn.FITTING:
             self._start_engines(bf16=trainer.precision == "bf16-true")
 
     def _start_engines(self, *, bf16: bool) -> None:
         deepspeed = import_deepspeed()
-        module: Any = self.lightning_module
+        module = family_of(self.lightning_module)
         deepspeed.init_distributed(dist_backend=self.process_group_backend, auto_mpi_discovery=False)
         twice = set(module.requires_double_backward()) if self.stage == 3 else set()
         if twice:
@@ -135,8 +140,8 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
     # ---- one update -------------------------------------------------------------------------------------------------
 
-    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        module: Any = self.lightning_module
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: object, **kwargs: object) -> Tensor:
+        module = family_of(self.lightning_module)
         first, *others = engines = [self.engines[name] for name in module.updating]
         scaler = self._scaler()
         scale = scaler.get_scale() if scaler is not None else None
@@ -158,9 +163,11 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         plugin = self.precision_plugin
         return plugin.scaler if isinstance(plugin, LossScalePerNetwork) else None
 
-    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
+    def optimizer_step(
+        self, optimizer: Optimizer, closure: Callable[[], object], model: Module | None = None, **kwargs: object
+    ) -> None:
         closure()
-        module: Any = self.lightning_module
+        module = family_of(self.lightning_module)
         engine = self.engines[module.stepping]
         engine.step()
         overflow = overflowed(engine)
@@ -283,7 +290,7 @@ def merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def import_deepspeed() -> Any:
+def import_deepspeed() -> ModuleType:
     """Imports DeepSpeed with logging of errors alone; late, since the import takes seconds."""
     with needing("zero"):
         import deepspeed

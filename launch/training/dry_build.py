@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any
 
 from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
@@ -35,9 +34,8 @@ def check(cli: GessoCLI) -> None:
 
 def provide(cli: GessoCLI) -> None:
     """Fetches here what family and evaluation need: compute nodes seldom reach the internet."""
-    model: Any = cli.model
-    provide_weights(model)
-    provide_pictures(model)
+    provide_weights(cli.model)
+    provide_pictures(cli.model)
     evaluation = find(cli.trainer, Evaluation)
-    for name in evaluation.published_weights(model) if evaluation else ():
+    for name in evaluation.published_weights(cli.model) if evaluation else ():
         fetch(name)

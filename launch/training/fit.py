@@ -9,11 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of
-from launch.callbacks.lookup import run_folder
+from launch.callbacks.lookup import family_of, run_folder
 from launch.report import write_report
 from launch.runs.folder import (
     RunFolder,
@@ -30,6 +31,7 @@ from launch.training.lightning_cli import GessoCLI, check_data, save_config
 from launch.training.outcome import Run, State, last_metrics
 from launch.training.provisions import provide_pictures, provide_weights
 from launch.training.signals import Interrupted, deaf_to_ctrl_c
+from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.saved import check_checkpoint
 
 #: What the first rank has after a failure to book it, and to write the report.
@@ -55,7 +57,7 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
 
 def evaluate(cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path | None) -> Run:
     """Runs the validation or test loop, with the averaged weights."""
-    trainer: Any = cli.trainer
+    trainer = cli.trainer
     getattr(trainer, verb)(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return Run(run_folder(trainer).path, "finished", metrics, cli.model.images_seen, rank=trainer.global_rank)
@@ -63,11 +65,9 @@ def evaluate(cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path 
 
 def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> Run:
     """Trains, and leaves a run folder that tells the whole story, however training ends."""
-    trainer: Any = cli.trainer
-    module: Any = cli.model
+    trainer, module = cli.trainer, cli.model
     run = run_folder(trainer)
     open_folder(cli, run, command=command, resumed=resumed)
-    data: Any = cli.datamodule
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
     try:
         trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -78,7 +78,7 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     except Superseded:
         raise
     except BaseException as problem:
-        error = explained(problem, trainer, module, data.global_batch_size // trainer.world_size)
+        error = explained(problem, trainer, module, cli.datamodule.global_batch_size // trainer.world_size)
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         close_folder(trainer, state, error=one_line(f"{type(error).__name__}: {error}"))
@@ -96,13 +96,15 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     return outcome(trainer, "finished")
 
 
-def outcome(trainer: Any, state: State, signal: int = 0) -> Run:
+def outcome(trainer: L.Trainer, state: State, signal: int = 0) -> Run:
     """What came of a training, as the run folder tells it."""
     run = run_folder(trainer)
-    return Run(run.path, state, last_metrics(run), trainer.lightning_module.images_seen, signal, trainer.global_rank)
+    return Run(
+        run.path, state, last_metrics(run), family_of(trainer.lightning_module).images_seen, signal, trainer.global_rank
+    )
 
 
-def explained(problem: BaseException, trainer: Any, module: Any, batch_size: int) -> BaseException:
+def explained(problem: BaseException, trainer: L.Trainer, module: ImageFamily, batch_size: int) -> BaseException:
     """``problem``, or what lies behind it: a lost rank, or memory that did not suffice."""
     if is_out_of_memory(problem):
         return out_of_memory(trainer, module, batch_size)
@@ -143,11 +145,11 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
 
 
 @rank_zero_only
-def close_folder(trainer: Any, state: str, error: str | None = None) -> None:
+def close_folder(trainer: L.Trainer, state: str, error: str | None = None) -> None:
     """Books how training ended, and writes the report. A Ctrl-C must not cut this short."""
     with deaf_to_ctrl_c():
         try:
-            clock_of(trainer).write(trainer, trainer.lightning_module, state=state, error=error)
+            clock_of(trainer).write(trainer, family_of(trainer.lightning_module), state=state, error=error)
             finish_wandb(failed=state == "failed")
             say(f"report: {write_report(run_folder(trainer).path)}")
         except OSError as problem:

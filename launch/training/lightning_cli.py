@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import yaml
@@ -19,6 +18,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
+from datamodules.shards import ShardData
 from gesso.common.files import writing_whole
 from gesso.common.text import one_line
 from launch.callbacks.checkpoints import Checkpoints
@@ -78,6 +78,10 @@ class GessoCLI(LightningCLI):
     Raises:
         ValueError: an option is unknown or has a wrong value; one line.
     """
+
+    model: ImageFamily
+    datamodule: ShardData
+    trainer: L.Trainer
 
     def __init__(
         self,
@@ -141,11 +145,10 @@ class GessoCLI(LightningCLI):
         self.model.nonfinite_limit = limit
         self.trainer = self.instantiate_trainer()
 
-    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+    def instantiate_trainer(self, **kwargs: object) -> L.Trainer:
         """The trainer, with everything that it will ever have: nobody changes it afterwards."""
         options, trainer = self.config_init.run, self.config_init.trainer
         run = RunFolder(self._folder or new_run_path(options.root, options.name))
-        data: Any = self.datamodule
         return self.trainer_class(
             **{
                 **trainer,
@@ -163,7 +166,9 @@ class GessoCLI(LightningCLI):
                 "precision": affordable_precision(trainer.precision, trainer.accelerator),
                 "strategy": usable_strategy(trainer.strategy, trainer.devices, trainer.num_nodes),
                 # Lightning counts batches; every interval of ours counts images.
-                "val_check_interval": math.ceil(self.config_init.evaluation.every_kimg * 1000 / data.global_batch_size),
+                "val_check_interval": math.ceil(
+                    self.config_init.evaluation.every_kimg * 1000 / self.datamodule.global_batch_size
+                ),
                 "check_val_every_n_epoch": None,
                 **kwargs,
             }
@@ -209,7 +214,7 @@ def list_options(argv: Sequence[str]) -> int:
 
 def check_data(cli: GessoCLI) -> None:
     """Raises a ValueError when the data does not fit the family."""
-    data: Any = cli.datamodule
+    data = cli.datamodule
     cli.model.check_data(
         channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -33,8 +32,7 @@ def resume_point(run: RunFolder, *, patience: float = PATIENCE) -> Path | None:
     attempt = slurm_attempt()
     # Of a step, since `gesso fit --resume` may be typed again and again in one interactive allocation.
     word = f"{attempt}.{os.environ.get('SLURM_STEP_ID', 0)}"
-    others: Any = rank_zero_only
-    if attempt and others.rank != 0:
+    if attempt and rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return _told(run, word, patience)
     if attempt:
         run.update(owner=this_process())

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.strategies import Strategy
 
 #: Exit code of a job that has saved and wants to go on; EX_TEMPFAIL of sysexits.h.
 COME_AGAIN = 75
@@ -25,7 +26,7 @@ HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _received = 0
 _steps_act = False
 #: Ranks that train on GPUs agree on the host: a number that waits there makes no GPU wait.
-_groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_groups: WeakKeyDictionary[Strategy, Any] = WeakKeyDictionary()
 
 
 class Interrupted(Exception):
