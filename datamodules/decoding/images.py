@@ -83,27 +83,32 @@ def read_image(
     Raises:
         BadImage: with its reason.
     """
-    try:
-        image = _open(data)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise BadImage("too large", f"{width} x {height} pixels, more than {max_pixels}")
-        if min(width, height) < min_size:
-            raise BadImage("too small", f"{width} x {height} pixels, the shorter side under {min_size}")
+    with as_bad_image(data):
+        image = open_image(data)
+        check_size(image, 1, min_size=min_size, max_pixels=max_pixels)
         with _quiet() if image.format == "TIFF" else nullcontext():  # the one whose decoder warns as well
             image.load()
-        orientation = _orientation(image)
-        image = _to_srgb(_flatten(image), image.info.get("icc_profile"))
-        if orientation in UPRIGHT:
-            image = image.transpose(UPRIGHT[orientation])
-        if channels is not None:
-            image = image.convert("L" if channels == 1 else "RGB")
-    except BadImage:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadImage("too large", str(error)) from error
-    except _BROKEN as error:
-        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _reason(error)) from error
+        return upright_srgb(image, channels)
+
+
+def check_size(image: Image.Image, frames: int, *, min_size: int, max_pixels: int) -> None:
+    """Raises ``BadImage`` for an image of so many frames that is too small, or too large to be decoded."""
+    width, height = image.size
+    if width * height * frames > max_pixels:
+        of_frames = f" in each of {frames} frames" if frames > 1 else ""
+        raise BadImage("too large", f"{width} x {height} pixels{of_frames}, more than {max_pixels}")
+    if min(width, height) < min_size:
+        raise BadImage("too small", f"{width} x {height} pixels, the shorter side under {min_size}")
+
+
+def upright_srgb(image: Image.Image, channels: int | None) -> np.ndarray:
+    """A decoded image as ``read_image`` gives it: uint8 [height, width, 1 or 3]."""
+    orientation = _orientation(image)
+    image = _to_srgb(_flatten(image), image.info.get("icc_profile"))
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if channels is not None:
+        image = image.convert("L" if channels == 1 else "RGB")
     array = np.array(image)
     return array[:, :, None] if array.ndim == 2 else array
 
@@ -114,16 +119,12 @@ def read_header(data: bytes) -> tuple[int, int, int]:
     Raises:
         BadImage: not an image.
     """
-    try:
-        image = _open(data)
+    with as_bad_image(data):
+        image = open_image(data)
         width, height = image.size
         # A PNG would be decoded in search of its EXIF, which almost none has.
         if image.format != "PNG" and _orientation(image) >= 5:
             width, height = height, width
-    except Image.DecompressionBombError as error:
-        raise BadImage("too large", str(error)) from error
-    except _BROKEN as error:
-        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _reason(error)) from error
     return height, width, 1 if image.mode in _GREY or image.mode.startswith("I") else 3
 
 
@@ -148,7 +149,7 @@ def is_plain_jpeg(data: bytes, channels: int) -> bool:
     if not data.startswith(b"\xff\xd8"):
         return False
     try:
-        image = _open(data)
+        image = open_image(data)
         return (
             image.format == "JPEG"
             and image.mode == ("L" if channels == 1 else "RGB")
@@ -202,6 +203,19 @@ def resized_size(height: int, width: int, size: int, mode: ResizeMode) -> tuple[
 
 
 @contextmanager
+def as_bad_image(data: bytes) -> Iterator[None]:
+    """Context manager: whatever PIL raises on a broken file becomes a ``BadImage`` with its reason."""
+    try:
+        yield
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage("too large", str(error)) from error
+    except _BROKEN as error:
+        raise BadImage("truncated" if _is_truncated(data, error) else "undecodable", _reason(error)) from error
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Silences PIL's warnings about files. Locked, since Python's list of filters belongs to all threads."""
     with _warnings_lock, warnings.catch_warnings():
@@ -209,7 +223,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     """Parses the header; decodes nothing yet."""
     Image.init()
     with _quiet():

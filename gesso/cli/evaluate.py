@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 
 
+#: FID's own number of features; of fewer pictures the covariance is not even invertible.
+FEW = 2048
+
+
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "evaluate",
@@ -30,7 +34,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "too, against the other domain.",
     )
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT_OR_SHARDS")
-    parser.add_argument("--data", metavar="SHARDS", help="shard set to compare with (default: the run's own)")
+    parser.add_argument(
+        "--against",
+        metavar="SET[:SPLIT]",
+        help="the real images to compare with: a shard set and its split (default: the run's own, and train); :SPLIT "
+        "alone is another split of the run's own",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="SHARDS",
+        help="shard set whose pictures a run stylises or translates (default: the run's own); else as --against",
+    )
     parser.add_argument(
         "--style-data",
         "--data-b",
@@ -39,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="shard set of the styles, or of domain B (default: the run's own)",
     )
     parser.add_argument("--direction", metavar="A-TO-B", help="of a translating run: which way (default: its first)")
-    parser.add_argument("--reference", default="train", metavar="SPLIT", help="its split (default train)")
+    parser.add_argument("--reference", metavar="SPLIT", help="the split to compare with; now --against says it")
     parser.add_argument("--reference-samples", type=int, metavar="N", help="only so many of its images (default all)")
     parser.add_argument("--split", default="test", help="split of a shard set given as source (default test)")
     parser.add_argument(
@@ -59,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--num-samples", type=int, metavar="N", help="default 50,000, or all pictures there are; for styles 100"
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="of a style run: how far it flickers in this video")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="held-out pictures and what the run makes of them")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="held-out pictures and what the run makes of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")
@@ -77,9 +91,13 @@ def _listed(kind: specs.Kind) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.num_samples is not None and arguments.num_samples < 2:
-        raise ValueError("--num-samples must be 2 or more")
+    for option in ("num_samples", "reference_samples"):
+        if (number := getattr(arguments, option)) is not None and number < 2:
+            raise ValueError(f"--{option.replace('_', '-')} must be 2 or more, not {number}")
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, not {arguments.batch_size}")
     from datamodules.manifest import MANIFEST_NAME
+    from gesso.common.files import write_whole
     from launch.runs.folder import at_images
 
     source = Path(arguments.source)
@@ -91,10 +109,38 @@ def run(arguments: argparse.Namespace) -> int:
         named = sorted(name for name in arguments.metrics or _measured(result))
         what = [arguments.extractor, *named, result["samples"], f"seed{arguments.seed}"]
         what += ["raw"] if arguments.raw else []
-        file = run / "evaluations" / f"{'-'.join([at_images(result['images_seen']), *map(str, what)])}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(result, indent=1))
+        if arguments.against or arguments.data or arguments.reference or arguments.reference_samples:
+            # Figures against other images stand beside the first, they do not replace them.
+            compared = result.get("reference", {})
+            what += [compared[key] for key in ("name", "split", "images") if key in compared]
+        name = "-".join([at_images(result["images_seen"]), *map(str, what)]).replace("/", "_")
+        write_whole(run / "evaluations" / f"{name}.json", json.dumps(result, indent=1))
     return 0
+
+
+def _against(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """The shard set (None: the run's own) and the split that ``--against`` names, or the older options."""
+    if arguments.against is None:
+        return None, arguments.reference or "train"
+    if arguments.reference:
+        raise ValueError("--against names the split too: leave --reference out")
+    shards, split = arguments.against, ""
+    # A path may hold colons of its own.
+    if not Path(shards).exists():
+        shards, _, split = shards.rpartition(":") if ":" in shards else (shards, "", "")
+    return shards or None, split or "train"
+
+
+def _note(evaluator: Evaluator, result: dict[str, Any]) -> None:
+    """Says on stderr how many pictures are behind the numbers, where so few make them worse than they would be."""
+    reference = result.get("reference")
+    if reference is None:
+        return
+    made, real = evaluator.num_samples, reference["images"]
+    line = f"{made:,} pictures against {real:,} of {reference['name']}, split {reference['split']}"
+    if min(made, real) < FEW and any(name.startswith("fid/") for name in result):
+        line += f": FID of fewer than {FEW:,} is too high, and comparable only with figures of just as many"
+    print(line, file=sys.stderr)
 
 
 def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -103,12 +149,13 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation.sources import data_of
     from launch.evaluation.temporal import temporal_consistency
     from launch.inference.loading import load_family
-    from launch.inference.pictures import image_grid, save_png
+    from launch.inference.pictures import check_ending, image_grid, save_picture
     from launch.training.provisions import provide_pictures
 
     device = _device(arguments)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=device)
     if arguments.sheet:
+        check_ending(arguments.sheet)
         module.require("sheet")
     if arguments.video:
         module.require("stylize")
@@ -116,7 +163,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     evaluator = module.evaluator(options)
     if evaluator is None:
         raise ValueError(f"{arguments.source}: nothing can be measured of {module.described()}")
-    given = {"path": arguments.data, "second": arguments.second_data}
+    given = _given(arguments, evaluator)
     data = data_of(Path(origin["path"]), module, given)
     provide_pictures(module)
     scores = _score(evaluator, data, device)
@@ -126,8 +173,25 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
         scores |= temporal_consistency(family, style, device, arguments.video)
     if arguments.sheet:
         preview = module.sheet(held_out(data, 8, device))
-        print(save_png(image_grid(*preview), arguments.sheet), file=sys.stderr)
-    return {**scores, **origin, **_beside(arguments, evaluator, data)}
+        print(save_picture(image_grid(*preview), arguments.sheet), file=sys.stderr)
+    result = {**scores, **origin, **_beside(arguments, evaluator, data)}
+    _note(evaluator, result)
+    return result
+
+
+def _given(arguments: argparse.Namespace, evaluator: Evaluator) -> dict[str, str | None]:
+    """The shard sets that come in the place of the run's own: ``path``, and ``second`` for a second stream."""
+    given = {"path": arguments.data, "second": arguments.second_data}
+    shards, _ = _against(arguments)
+    if arguments.against is not None and not evaluator.references:
+        raise ValueError("--against: these metrics compare with no set; --data and --style-data name a run's pictures")
+    if shards is not None:
+        # A run that generates is compared with its one stream, one that translates with its second.
+        stream = "path" if all(pictures.key == "image" for pictures in evaluator.references) else "second"
+        if given[stream]:
+            raise ValueError(f"--against {shards}: {given[stream]} is named for the same; leave one out")
+        given[stream] = shards
+    return given
 
 
 def _real(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,7 +199,7 @@ def _real(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation import driver
     from lightning_modules.metrics.evaluator import GenerationEvaluator, Pictures
 
-    data = ShardData(arguments.data or arguments.source)
+    data = ShardData(_against(arguments)[0] or arguments.data or arguments.source)
     source = ShardData(arguments.source, size=data.size, channels=data.channels)
     device = _device(arguments)
     number = min(arguments.num_samples or 10**12, source.manifest.split(arguments.split).samples)
@@ -144,7 +208,9 @@ def _real(arguments: argparse.Namespace) -> dict[str, Any]:
     evaluator = GenerationEvaluator(lambda index, batch: (batch or {})["image"], options, "images", pictures)
     driver.prepare(evaluator, data, device, progress=True)
     scores = _score(evaluator, source, device, prepared=True)
-    return {**scores, "path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
+    result = {**scores, "path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
+    _note(evaluator, result)
+    return result
 
 
 def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
@@ -156,7 +222,7 @@ def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
         num_samples=arguments.num_samples or number,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
-        reference_split=arguments.reference,
+        reference_split=_against(arguments)[1],
         reference_samples=arguments.reference_samples,
         direction=arguments.direction,
         occasion="evaluate",
@@ -182,12 +248,15 @@ def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData
     for pictures in evaluator.references:
         stream = stream_of(data, pictures)
         split = pictures.split or stream.held_out_split
+        available = stream.manifest.split(split).samples
         beside["reference"] = {
             "name": stream.manifest.name,
             "split": split,
-            "images": pictures.limit or stream.manifest.split(split).samples,
+            "images": min(pictures.limit or available, available),
             "size": stream.size,
         }
+    if evaluator.settings:
+        beside["settings"] = evaluator.settings
     if evaluator.source is not None:
         beside |= {"data": [stream.manifest.name for stream in data.streams().values()], "size": data.size}
     return beside

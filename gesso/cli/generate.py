@@ -16,9 +16,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--grid", metavar="PNG", help="one picture of all (default: samples-SEED.png)")
+    where.add_argument("--grid", metavar="FILE", help="one picture of all (default: samples-SEED.png)")
     where.add_argument("--folder", metavar="DIR", help="one PNG an image, named by its number")
-    where.add_argument("--interpolate", metavar="PNG", help="rows of N images between random latents")
+    where.add_argument("--interpolate", metavar="FILE", help="rows of N images between random latents")
     parser.set_defaults(run=run)
 
 
@@ -30,15 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     from gesso.common.pixels import to_uint8
     from launch.inference.loading import load_family
-    from launch.inference.pictures import image_grid, save_png
+    from launch.inference.pictures import check_ending, image_grid, save_picture
     from launch.training.hardware import best_device
 
+    grid = check_ending(Path(arguments.interpolate or arguments.grid or f"samples-{arguments.seed}.png"))
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
     if arguments.interpolate:
         module.require("interpolate")
         with torch.no_grad():
             path = module.interpolate(pairs=8, steps=arguments.num, seed=arguments.seed)
-        return _wrote(save_png(image_grid(path.images, path.columns), Path(arguments.interpolate)), origin)
+        return _wrote(save_picture(image_grid(path.images, path.columns), grid), origin)
     module.require("generate")
     labels = _label(module, arguments.label)
     made = []
@@ -53,12 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
             made.append(images.cpu())
             continue
         for number, image in zip(index.tolist(), to_uint8(images).permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-            save_png(image, folder / f"{number:06d}.png")
+            save_picture(image, folder / f"{number:06d}.png")
     if folder is not None:
         return _wrote(folder, origin)
-    return _wrote(
-        save_png(image_grid(torch.cat(made)), Path(arguments.grid or f"samples-{arguments.seed}.png")), origin
-    )
+    return _wrote(save_picture(image_grid(torch.cat(made)), grid), origin)
 
 
 def _label(module, label: int | None):  # type: ignore[no-untyped-def]

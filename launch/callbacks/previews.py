@@ -7,7 +7,7 @@ import lightning as L
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.lookup import family_of, run_folder
 from launch.evaluation.references import held_out
-from launch.inference.pictures import image_grid, save_png
+from launch.inference.pictures import image_grid, save_picture
 from launch.runs.folder import at_images
 from launch.runs.tracking import record_pictures
 from launch.training.lightning_internals import data_of
@@ -51,6 +51,6 @@ class Previews(L.Callback):
         for name, (images, columns) in previews.items():
             stem = at_images(module.images_seen)
             file = run_folder(trainer).samples / f"{stem if name == 'samples' else f'{name}-{stem}'}.png"
-            save_png(image_grid(images, columns), file)
+            save_picture(image_grid(images, columns), file)
             written[name] = file
         record_pictures(trainer, written)

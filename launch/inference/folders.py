@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gesso.common.pictures import PICTURE_SUFFIXES, is_picture
+from launch.inference.pictures import check_ending
 
 
 class Job(NamedTuple):
@@ -26,16 +28,29 @@ class Plan(NamedTuple):
     single: bool
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name."""
-    found = sorted(file for file in folder.iterdir() if is_picture(file))
+def pictures_in(folder: Path, *, without: Path | None = None) -> list[Path]:
+    """The image files of a folder and the folders in it, by name; nothing hidden.
+
+    Args:
+        without: a folder in it that is passed over: where the results go.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    found = []
+    skipped = None if without is None else without.resolve()
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and Path(where, name).resolve() != skipped
+        )
+        found += [Path(where, name) for name in sorted(names) if is_picture(name)]
     if not found:
         raise FileNotFoundError(f"{folder}: no picture here ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return found
 
 
 def plan(inputs: Sequence[Path], out: str | None, done: str, *, suffix: str = ".png") -> Plan:
-    """Where the results of pictures and folders of pictures go.
+    """Where the results of pictures and folders of pictures go; a folder's own folders are kept apart.
 
     Args:
         inputs: pictures and folders; what is no folder is taken for a picture.
@@ -45,26 +60,49 @@ def plan(inputs: Sequence[Path], out: str | None, done: str, *, suffix: str = ".
 
     Raises:
         FileNotFoundError: a folder without pictures.
-        ValueError: several inputs without ``out``, or two pictures that would be written to one file.
+        ValueError: several inputs without ``out``; a result that would take the place of an input or of another result;
+            or a name whose ending is no format's, see ``check_ending``.
     """
     first = inputs[0]
     single = len(inputs) == 1 and not first.is_dir()
     if out is None and len(inputs) > 1:
         raise ValueError(f"{len(inputs)} pictures or folders: name a folder for the results with --out")
-    name = f"{first.name}-{done}" if first.is_dir() else f"{first.stem}-{done}{suffix}"
-    where = Path(out) if out else first.with_name(name)
+    # Of "." and "..", the name is that of the folder.
+    named = first.resolve() if first.name in ("", "..") else first
+    name = f"{named.name}-{done}" if first.is_dir() else f"{first.stem}-{done}{suffix}"
+    where = Path(out) if out else named.with_name(name)
     if single:
-        return Plan([Job(first, where)], where, single)
-    files = [file for given in inputs for file in (pictures_in(given) if given.is_dir() else [given])]
-    stems = Counter(file.stem for file in files)
-    # Of a.jpg and a.png, the former becomes a.jpg.png.
-    whole = {file for file in files if stems[file.stem] > 1 and file.suffix.lower() != ".png"}
-    jobs = [Job(file, where / f"{file.name if file in whole else file.stem}.png") for file in files]
-    writers: dict[Path, Path] = {}
+        jobs = [Job(first, where if suffix == ".mp4" else check_ending(where))]
+    else:
+        if where.exists() and not where.is_dir():
+            raise ValueError(f"{where} is a file: name a folder for the results of several pictures")
+        jobs = _jobs(inputs, where)
+    sources = {source.resolve(): source for source, _ in jobs}
     for source, target in jobs:
-        if (other := writers.setdefault(target, source)) != source:
-            raise ValueError(f"{other} and {source} would both become {target}: rename one of them")
+        if (taken := sources.get(target.resolve())) is not None:
+            raise ValueError(f"{taken} would be replaced by what is made of {source}: give another --out")
     return Plan(jobs, where, single)
+
+
+def _jobs(inputs: Sequence[Path], where: Path) -> list[Job]:
+    """The pictures of ``inputs``, and the PNG files in the folder ``where`` that are made of them."""
+    files = []
+    for given in inputs:
+        if given.is_dir():
+            files += [(file, where / file.parent.relative_to(given)) for file in pictures_in(given, without=where)]
+        else:
+            files.append((given, where))
+    stems = Counter(folder / file.stem for file, folder in files)
+    writers: dict[Path, Path] = {}
+    jobs = []
+    for file, folder in files:
+        # Of a.jpg and a.png, the former becomes a.jpg.png.
+        whole = stems[folder / file.stem] > 1 and file.suffix.lower() != ".png"
+        target = folder / f"{file.name if whole else file.stem}.png"
+        if (other := writers.setdefault(target, file)) != file:
+            raise ValueError(f"{other} and {file} would both become {target}: rename one of them")
+        jobs.append(Job(file, target))
+    return jobs
 
 
 def run(planned: Plan, work: Callable[[Path, Path], object], progress: Callable[[int], None]) -> int:

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from launch.inference.loading import load_family
-from launch.inference.pictures import Picture, as_picture, image_grid, save_png
+from launch.inference.pictures import Picture, as_picture, image_grid, save_picture
 from launch.inference.stylization import Request, stylize_picture, stylizer
 from launch.inference.translation import translate
 from launch.training.hardware import best_device
@@ -120,7 +120,7 @@ class Model:
 
     def save_grid(self, path: str | os.PathLike[str], num: int = 64, *, seed: int = 0) -> Path:
         """Writes ``num`` samples, side by side, into a PNG file."""
-        return save_png(image_grid(self.generate(num, seed=seed)), Path(path))
+        return save_picture(image_grid(self.generate(num, seed=seed)), Path(path))
 
     def _labels(self, labels: int | Sequence[int] | Tensor, num: int) -> Tensor:
         chosen = torch.as_tensor(labels).expand(num) if isinstance(labels, int) else torch.as_tensor(labels)

@@ -1,11 +1,12 @@
-"""Image files: pictures to tensors, and tensors to grids to PNG files."""
+"""Image files: pictures to tensors, and tensors to grids to files."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,18 @@ from gesso.common.pixels import to_float, to_uint8
 
 #: What is taken for a picture: an image file, a PIL image, or a tensor [C, H, W] or [N, C, H, W] in [-1, 1] or uint8.
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor
+Decoded = TypeVar("Decoded")
+#: The formats that pictures are written in, by the name's ending.
+WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}),
+    ".webp": ("WEBP", {"quality": 95}),
+    ".gif": ("GIF", {}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
+    ".bmp": ("BMP", {}),
+}
 #: Grids of tiny images are enlarged to this width in pixels: digits of 28 x 28 are specks on today's screens.
 LEGIBLE_WIDTH = 600
 
@@ -32,13 +45,27 @@ def read_picture(file: Path, *, channels: int = 3) -> Tensor:
         FileNotFoundError: there is none.
         ValueError: it is no image, or a broken one.
     """
+    return as_tensor(decode_file(file, lambda data: read_image(data, channels)))
+
+
+def as_tensor(image: np.ndarray) -> Tensor:
+    """uint8 [H, W, C] as [1, C, H, W] in [-1, 1]."""
+    return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
+
+
+def decode_file(file: Path, decode: Callable[[bytes], Decoded]) -> Decoded:
+    """What ``decode`` makes of a picture file's bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no image, or a broken one.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such picture")
     try:
-        image = read_image(file.read_bytes(), channels)
+        return decode(file.read_bytes())
     except BadImage as error:
         raise ValueError(f"{file}: not a picture that can be read ({error})") from error
-    return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None]
 
 
 def as_picture(picture: Picture, *, channels: int = 3) -> Tensor:
@@ -60,7 +87,7 @@ def as_picture(picture: Picture, *, channels: int = 3) -> Tensor:
         return to_float(batch) if batch.dtype == torch.uint8 else batch.float()
     if isinstance(picture, Image.Image):
         pixels = np.atleast_3d(np.array(picture.convert("L" if channels == 1 else "RGB")))
-        return to_float(torch.from_numpy(pixels)).permute(2, 0, 1)[None]
+        return as_tensor(pixels)
     return read_picture(Path(picture), channels=channels)
 
 
@@ -109,13 +136,50 @@ def upscale(images: np.ndarray, factor: int) -> np.ndarray:
     return images if factor == 1 else images.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
-def save_png(image: np.ndarray, path: Path) -> Path:
-    """Writes uint8 [H, W], [H, W, 1] or [H, W, 3]; readers never see half a picture.
+def check_ending(path: Path) -> Path:
+    """Raises a ValueError when the name ends in something that ``save_picture`` does not write; gives ``path`` back."""
+    if path.suffix and path.suffix.lower() not in WRITTEN:
+        raise ValueError(f"{path}: pictures are written as {', '.join(WRITTEN)}; end the name in one of these")
+    return path
+
+
+def save_picture(image: np.ndarray, path: Path) -> Path:
+    """Writes uint8 [H, W], [H, W, 1] or [H, W, 3] in the format that the name ends in; PNG where it has no ending.
+
+    Readers never see half a picture. PNG, TIFF and BMP keep every pixel; JPEG and WebP are of quality 95.
 
     Raises:
+        ValueError: see ``check_ending``.
         OSError: it cannot be written; the file that was there before stays.
     """
-    grey = image.ndim == 3 and image.shape[2] == 1
+    return save_frames([image], path)
+
+
+def save_frames(
+    images: Sequence[np.ndarray], path: Path, milliseconds: Sequence[float] = (), *, plays: int = 0
+) -> Path:
+    """Writes pictures like ``save_picture``; several become an animation, which PNG, WebP and GIF can hold.
+
+    Args:
+        images: uint8 [H, W], [H, W, 1] or [H, W, 3], all of one size.
+        path: the file.
+        milliseconds: how long each is shown.
+        plays: how often the animation is shown; 0: for ever.
+
+    Raises:
+        ValueError: see ``check_ending``; or there are several pictures, and this format holds only one.
+        OSError: it cannot be written; the file that was there before stays.
+    """
+    format, options = WRITTEN[check_ending(path).suffix.lower() or ".png"]
+    first, *others = [pil_image(image if image.ndim == 3 else image[:, :, None]) for image in images]
+    if others:
+        if format not in ("PNG", "WEBP", "GIF"):
+            raise ValueError(f"{path}: {len(images)} frames, which only .png, .webp and .gif can hold")
+        options = {**options, "save_all": True, "append_images": others, "duration": list(milliseconds)}
+        if format != "GIF":
+            options["loop"] = plays
+        elif plays != 1:
+            options["loop"] = plays and plays - 1  # a GIF says how often it is shown again
     with writing_whole(path) as partial:
-        Image.fromarray(image[:, :, 0] if grey else image).save(partial, format="PNG")
+        first.save(partial, format=format, **options)
     return path

@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gesso.common.pixels import to_uint8
-from launch.inference.pictures import read_picture, save_png
+from datamodules.decoding.frames import read_mask
+from launch.inference.animations import convert_file
+from launch.inference.pictures import decode_file
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.pictures.colors import keep_chrominance, match_colors
 from lightning_modules.pictures.sizes import fit
@@ -52,7 +53,7 @@ def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
         return None
     masks = []
     for file in files:
-        mask = (read_picture(file, channels=1)[0, 0] + 1) / 2
+        mask = torch.from_numpy(decode_file(file, read_mask)).float() / 255
         if mask.shape != content.shape[2:]:
             (rows, columns), (height, width) = mask.shape, content.shape[2:]
             raise ValueError(f"{file}: {columns} x {rows} pixels, the picture has {width} x {height}: make them equal")
@@ -61,11 +62,13 @@ def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
 
 
 def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, device: torch.device) -> Path:
-    """Stylises one picture file, and writes the result to ``out``."""
-    content = read_picture(file).to(device)
-    masks = read_masks(request.masks, content)
-    picture = stylize_picture(content, masks, stylizer, request)
-    return save_png(to_uint8(picture)[0].permute(1, 2, 0).cpu().numpy(), out)
+    """Stylises one picture file, an animation frame by frame, and writes the result to ``out``."""
+
+    def stylize(content: Tensor) -> Tensor:
+        content = content.to(device)
+        return stylize_picture(content, read_masks(request.masks, content), stylizer, request)
+
+    return convert_file(file, out, stylize)
 
 
 def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, request: Request) -> Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gesso.common.pixels import to_uint8
-from launch.inference.pictures import Picture, as_picture, save_png
+from launch.inference.animations import convert_file
+from launch.inference.pictures import Picture, as_picture
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.pictures.sizes import fit
 
@@ -39,6 +39,6 @@ def translate(module: ImageFamily, picture: Picture, direction: str | None, *, s
 
 
 def translate_file(module: ImageFamily, file: Path, out: Path, direction: str | None, *, size: int | None) -> Path:
-    """Translates one picture file, and writes the result to ``out``."""
-    picture = translate(module, file, direction, size=size)
-    return save_png(to_uint8(picture)[0].permute(1, 2, 0).numpy(), out)
+    """Translates one picture file, an animation frame by frame, and writes the result to ``out``."""
+    channels = module.batch_spec().channels or 3
+    return convert_file(file, out, lambda picture: translate(module, picture, direction, size=size), channels=channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,8 +42,11 @@ class Style:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}; it goes from 0 (the content) to 1 (all of the style)")
         weights = [1.0] * count if self.weights is None else self.weights
-        if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(f"{len(weights)} weights for {count} styles: give each one of 0 or more, not all 0")
+        if len(weights) != count:
+            raise ValueError(f"{len(weights)} weights for {count} styles: give each one")
+        if not all(math.isfinite(share) and share >= 0 for share in weights) or sum(weights) <= 0:
+            listed = ", ".join(f"{share:g}" for share in weights)
+            raise ValueError(f"weights {listed}: each is a number of 0 or more, and not all are 0")
         weight = torch.tensor(weights, dtype=torch.float32, device=content.device).view(-1, 1, 1)
         if self.masks is None:
             return weight / weight.sum()

@@ -93,6 +93,11 @@ class TranslationEvaluator(TableEvaluator):
         self._likeness: GenerationMetrics | None = None
         self._similarity: SourceSimilarity | None = None
 
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, int]]:
+        """See ``Evaluator``."""
+        return {} if self._likeness is None else self._likeness.settings
+
     def load(self, files: Mapping[str, Path], device: torch.device) -> None:
         """See ``Evaluator``."""
         super().load(files, device)

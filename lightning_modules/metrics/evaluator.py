@@ -109,6 +109,11 @@ class Evaluator(Protocol):
         """That of the ``references``' statistics; there after ``load``."""
         ...
 
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, int]]:
+        """What the numbers rest on beside the pictures, by metric; there after ``begin``."""
+        ...
+
     def load(self, files: Mapping[str, Path], device: torch.device) -> None:
         """Builds its networks from the published weights."""
         ...
@@ -180,6 +185,11 @@ class TableEvaluator:
             self.extractor = build_extractor(name, files[specs.extractor_weights(name)]).to(device)
         self._metrics = {spec.name: spec.make().to(device) for spec in self.foreign if spec.make is not None}
 
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, int]]:
+        """See ``Evaluator``."""
+        return {}
+
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
         """See ``Evaluator``."""
         raise NotImplementedError
@@ -233,6 +243,11 @@ class GenerationEvaluator(TableEvaluator):
         if self.own:
             self.references = (Pictures("image", options.reference_split, options.reference_samples),)
         self._generation: GenerationMetrics | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, int]]:
+        """See ``Evaluator``."""
+        return {} if self._generation is None else self._generation.settings
 
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
         """See ``Evaluator``."""

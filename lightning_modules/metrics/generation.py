@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_modules.metrics.features import FeatureExtractor, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.inception_score import InceptionScore
-from lightning_modules.metrics.kernel import kernel_distance
+from lightning_modules.metrics.kernel import fitting_subset, kernel_distance
 from lightning_modules.metrics.prdc import prdc
 from lightning_modules.metrics.specs import OWN, full_names
 from lightning_modules.metrics.statistics import FeatureStatistics, StatisticsAccumulator
@@ -118,6 +118,21 @@ class GenerationMetrics(nn.Module):
         chosen = [spec for spec in OWN if spec.name in self.metrics]
         names = full_names(chosen, self.extractor.name)
         return {name: results[name.partition("/")[0]] for name in names}
+
+    @property
+    def settings(self) -> dict[str, dict[str, int]]:
+        """What the numbers rest on beside the images, by metric: KID's subsets and their size, PRDC's neighbour ..."""
+        found: dict[str, dict[str, int]] = {}
+        reference = self.reference.features
+        real, made = 0 if reference is None else len(reference), self.statistics.slots
+        if "kid" in self.metrics:
+            size = fitting_subset(min(real, made), self.kid_subset_size)
+            found["kid"] = {"subsets": self.kid_subsets, "subset_size": size}
+        if "prdc" in self.metrics:
+            found["prdc"] = {"nearest_k": self.nearest_k, "real": real, "generated": made}
+        if self.inception_score is not None:
+            found["is"] = {"splits": self.inception_score.splits}
+        return found
 
     def reset(self) -> None:
         """Forgets all images, keeps the reference."""

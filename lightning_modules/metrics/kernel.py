@@ -25,12 +25,17 @@ def kernel_distance(
     smaller = min(len(features1), len(features2))
     if smaller < 4:
         raise ValueError(f"KID needs at least 4 samples on each side; there are {smaller}")
-    size = min(subset_size, smaller // 2)
+    size = fitting_subset(smaller, subset_size)
     generator = torch.Generator().manual_seed(seed)
     estimates = torch.stack(
         [squared_mmd(_subset(features1, size, generator), _subset(features2, size, generator)) for _ in range(subsets)]
     )
     return estimates.mean().item(), estimates.std(correction=0).item()
+
+
+def fitting_subset(smaller: int, subset_size: int) -> int:
+    """How many samples a subset really has where the smaller side has ``smaller``."""
+    return min(subset_size, smaller // 2)
 
 
 def _subset(features: Tensor, size: int, generator: torch.Generator) -> Tensor:

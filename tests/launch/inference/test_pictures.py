@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.utils import make_grid
 
-from launch.inference.pictures import image_grid, save_png, upscale
+from launch.inference.pictures import image_grid, save_picture, upscale
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -54,7 +54,7 @@ def test_grid_refuses_what_is_no_batch_of_images(shape: tuple[int, ...]) -> None
 @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 4, 3)])
 def test_png_holds_the_same_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    file = save_png(image, tmp_path / "new" / "folder" / "picture.png")
+    file = save_picture(image, tmp_path / "new" / "folder" / "picture.png")
     assert [path.name for path in file.parent.iterdir()] == ["picture.png"]
     read = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     assert read is not None
@@ -62,7 +62,7 @@ def test_png_holds_the_same_pixels(tmp_path: Path, shape: tuple[int, ...]) -> No
 
 
 def test_a_failed_write_keeps_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = save_png(np.zeros((2, 2), np.uint8), tmp_path / "picture.png")
+    file = save_picture(np.zeros((2, 2), np.uint8), tmp_path / "picture.png")
     before = file.read_bytes()
 
     def full(*_: object) -> None:
@@ -70,7 +70,7 @@ def test_a_failed_write_keeps_the_old_picture(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match=r"picture\.png: cannot be written \(No space left on device\)"):
-        save_png(np.ones((2, 2), np.uint8), file)
+        save_picture(np.ones((2, 2), np.uint8), file)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
 

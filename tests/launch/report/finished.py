@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from launch.checkpoints.layout import write
-from launch.inference.pictures import save_png
+from launch.inference.pictures import save_picture
 
 Row = tuple[int, str, float]
 
@@ -55,6 +55,6 @@ def finished_run(run: Path) -> Path:
             rows.append((kimg * 1000, "evaluation/samples", 1000))
     write_metrics(run, rows)
     for kimg in (40, 80, 120, 160, 200):
-        save_png(np.full((64, 96), kimg, np.uint8), run / "samples" / f"{kimg:09d}000.png")
-        save_png(np.full((32, 96, 3), kimg, np.uint8), run / "samples" / f"interpolation-{kimg:09d}000.png")
+        save_picture(np.full((64, 96), kimg, np.uint8), run / "samples" / f"{kimg:09d}000.png")
+        save_picture(np.full((32, 96, 3), kimg, np.uint8), run / "samples" / f"interpolation-{kimg:09d}000.png")
     return run

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from launch.inference.pictures import save_png
+from launch.inference.pictures import save_picture
 from launch.report import write_report
 from launch.report.page import duration
 from launch.report.record import evenly
@@ -231,7 +231,7 @@ def test_evaluations_say_what_made_them(run: Path) -> None:
 @pytest.mark.slow
 def test_a_large_run_stays_a_small_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    noise = save_png(rng.integers(0, 256, (700, 700, 3), dtype=np.uint8), tmp_path / "noise.png").read_bytes()
+    noise = save_picture(rng.integers(0, 256, (700, 700, 3), dtype=np.uint8), tmp_path / "noise.png").read_bytes()
     (tmp_path / "samples").mkdir()
     for name in [f"{kimg:09d}000" for kimg in range(0, 4000, 100)] + [
         "interpolation-000003900000",
