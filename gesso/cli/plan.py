@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,7 @@ def _notes(networks: Sequence[Network]) -> None:
     )
 
 
-def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, switches: dict[str, bool]) -> str:
+def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, switches: Mapping[str, object]) -> str:
     from launch.planning.memory import GIB, first_that_fits
 
     on = any(switches.values())

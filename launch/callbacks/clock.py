@@ -93,7 +93,7 @@ class Clock(L.Callback):
         seconds, images = self._logged
         self.images_per_second = (module.images_seen - images) / max(self.seconds - seconds, 1e-9)
         self._logged = (self.seconds, module.images_seen)
-        losses = {f"loss/{name}": value for name, value in module.take_averages().items()}
+        losses = {f"loss/{name}": value for name, value in module.pop_mean_losses().items()}
         skipped = {f"skipped_updates/{name}": float(n) for name, n in module.skips.totals().items() if n}
         rates = {f"lr/{name}": rate for name, rate in module.learning_rates().items()}
         record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})

@@ -117,7 +117,7 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
         together = (names,) if isinstance(names, str) else tuple(names)
         values = [value for value in batch.values() if isinstance(value, Tensor)]
         memory = Memory([*map(fake.from_tensor, [*own.parameters(), *own.buffers()]), *values])
-        with own._only(*together), _no_gradients_kept(getattr(own, name) for name in together):
+        with own.freezing_others(*together), _no_gradients_kept(getattr(own, name) for name in together):
             with memory:
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                     loss = losses(batch)["loss"]
@@ -129,7 +129,7 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
 
     with _ready(own, update), fake:
         batch = example_batch(module, count)
-        while not set(own._network_names) <= peaks.keys() and own.steps_done < MOST_STEPS:
+        while not set(own.trained_networks) <= peaks.keys() and own.steps_done < MOST_STEPS:
             own.step(batch)
             own.steps_done += 1
     return peaks

@@ -90,7 +90,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         twice = set(module.requires_double_backward()) if self.stage == 3 else set()
         if twice:
             rank_zero_warn(f"ZeRO 3 cannot differentiate twice: {', '.join(sorted(twice))} stays at stage 2")
-        for name, optimizer in zip(module._network_names, self.optimizers, strict=True):
+        for name, optimizer in zip(module.trained_networks, self.optimizers, strict=True):
             network = getattr(module, name)
             if getattr(optimizer, "needs_whole_weights", False):
                 raise ValueError(
@@ -113,7 +113,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
                 dist_init_required=False,
             )
             self.engines[name] = engine
-            self.shards[name] = Shards(engine, groups, [f"{name}.{key}" for key in module._parameter_names[name]])
+            self.shards[name] = Shards(engine, groups, [f"{name}.{key}" for key in module.parameter_names[name]])
 
     def _engine_config(self, stage: int, *, clip: float | None, bf16: bool) -> dict[str, Any]:
         # DeepSpeed's default buffers, 2 GB each, outweigh these networks.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 
 #: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
-Batch = Mapping[str, Any]
+Batch = Mapping[str, Any]  # type: ignore[explicit-any] # tensors, but for captions and the position
 #: What a family may be able to do; each is a method.
 Ability = Literal["generate", "interpolate", "stylize", "translate", "sheet"]
 
@@ -143,14 +143,14 @@ class Abilities(L.LightningModule):
 
     def batch_spec(self) -> BatchSpec:
         """What a training batch must hold; from the options ``channels``, ``resolution`` and ``num_classes``."""
-        options: Mapping[str, Any] = self.hparams
+        options = self.hparams
         return BatchSpec(
             channels=options.get("channels"),
             resolution=options.get("resolution"),
             num_classes=options.get("num_classes") or 0,
         )
 
-    def example_batch(self, count: int) -> dict[str, Any]:
+    def example_batch(self, count: int) -> Batch:
         """A batch of noise in the shapes that training takes: what a plan of memory runs on.
 
         Raises:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,11 +39,11 @@ class Frozen(Module, Generic[Network]):
         """The network itself."""
         return self._held[0]
 
-    def forward(self, *inputs: Any, **options: Any) -> Any:
+    def forward(self, *inputs: object, **options: object) -> object:
         """What the network returns."""
         return self.network(*inputs, **options)
 
-    def compile(self, *arguments: Any, **options: Any) -> None:
+    def compile(self, *arguments: object, **options: object) -> None:
         """Compiles the network, like ``torch.nn.Module.compile``."""
         self.network.compile(*arguments, **options)
 

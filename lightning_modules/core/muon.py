@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +49,17 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        groups: list[dict[str, Any]] = [{"params": list(matrices), "muon": True}, {"params": list(others)}]
+        groups: list[dict[str, object]] = [{"params": list(matrices), "muon": True}, {"params": list(others)}]
         super().__init__([group for group in groups if group["params"]], {**defaults, "muon": False})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; does nothing where ``found_inf`` (set from outside, as on torch's fused optimizers) is 1."""
         loss = None
         if closure is not None:
@@ -65,16 +71,40 @@ class Muon(Optimizer):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["muon"]:
                 for parameter in parameters:
-                    self._step_matrix(parameter, group, found_inf, scale)
+                    self._step_matrix(
+                        parameter,
+                        found_inf,
+                        scale,
+                        lr=group["lr"],
+                        momentum=group["momentum"],
+                        weight_decay=group["weight_decay"],
+                    )
             elif parameters:
-                self._step_others(parameters, group, found_inf, scale)
+                self._step_others(
+                    parameters,
+                    found_inf,
+                    scale,
+                    lr=group["lr"],
+                    betas=group["betas"],
+                    eps=group["eps"],
+                    weight_decay=group["weight_decay"],
+                )
         return loss
 
-    def _step_matrix(self, weight: Tensor, group: dict[str, Any], bad: Tensor | None, scale: Tensor | None) -> None:
+    def _step_matrix(
+        self,
+        weight: Tensor,
+        bad: Tensor | None,
+        scale: Tensor | None,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        momentum, buffer = group["momentum"], state["momentum_buffer"]
+        buffer = state["momentum_buffer"]
         assert weight.grad is not None
         gradient = weight.grad if scale is None else weight.grad / scale
         if bad is not None:
@@ -83,11 +113,19 @@ class Muon(Optimizer):
         buffer.lerp_(gradient, 1 - momentum)
         direction = orthogonalized(gradient.lerp(buffer, momentum).flatten(1)).view_as(weight)
         size = 0.2 * math.sqrt(max(weight.shape[0], weight[0].numel()))
-        change = group["lr"] * (group["weight_decay"] * weight + size * direction)
+        change = lr * (weight_decay * weight + size * direction)
         weight.sub_(change if bad is None else change * (1 - bad.to(change)))
 
     def _step_others(
-        self, parameters: list[Tensor], group: dict[str, Any], bad: Tensor | None, scale: Tensor | None
+        self,
+        parameters: list[Tensor],
+        bad: Tensor | None,
+        scale: Tensor | None,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
     ) -> None:
         for parameter in parameters:
             state = self.state[parameter]
@@ -95,7 +133,6 @@ class Muon(Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         states = [self.state[parameter] for parameter in parameters]
-        beta1, beta2 = group["betas"]
         adamw(
             parameters,
             [parameter.grad for parameter in parameters],  # type: ignore[misc]
@@ -107,11 +144,11 @@ class Muon(Optimizer):
             grad_scale=scale,
             found_inf=bad,
             amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=eps,
             maximize=False,
         )
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 #: Older name of an option -> the paths of those that have taken its place: ``{"lr": ("optimizer.lr",)}``.
 Renamed = Mapping[str, tuple[str, ...]]
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """``value`` with dataclasses and mappings as dictionaries, and tuples as lists, as JSON and YAML hold them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -24,13 +23,13 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def constructor_options(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+def constructor_options(hyper_parameters: Mapping[str, object]) -> dict[str, object]:
     """The options that build the same family again, as plain data, out of its ``hparams`` or a checkpoint's."""
     # Lightning and jsonargparse keep notes of their own among them.
     return {name: plain(value) for name, value in hyper_parameters.items() if not name.startswith("_")}
 
 
-def constructor_arguments(family: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def constructor_arguments(family: type, options: Mapping[str, object]) -> dict[str, object]:
     """``options`` with a dataclass for each dictionary where the family's constructor has one as its default.
 
     Fields that a dictionary leaves out are the default's.
@@ -38,7 +37,7 @@ def constructor_arguments(family: type, options: Mapping[str, Any]) -> dict[str,
     Raises:
         ValueError: a dataclass has no such field; names both.
     """
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, object] = {}
     for kind in reversed(family.__mro__):
         if "__init__" in vars(kind):
             parameters = inspect.signature(vars(kind)["__init__"]).parameters
@@ -46,7 +45,7 @@ def constructor_arguments(family: type, options: Mapping[str, Any]) -> dict[str,
     return {name: _like(defaults.get(name), name, value) for name, value in options.items()}
 
 
-def _like(default: Any, name: str, value: Any) -> Any:
+def _like(default: object, name: str, value: object) -> object:
     if not isinstance(value, Mapping) or not dataclasses.is_dataclass(default):
         return value
     known = [field.name for field in dataclasses.fields(default)]
@@ -55,7 +54,7 @@ def _like(default: Any, name: str, value: Any) -> Any:
     return dataclasses.replace(default, **value)  # type: ignore[type-var]
 
 
-def with_new_names(options: Mapping[str, Any], renamed: Renamed) -> tuple[dict[str, Any], list[str]]:
+def with_new_names(options: Mapping[str, object], renamed: Renamed) -> tuple[dict[str, object], list[str]]:
     """``options``, in which older names have given way to those of today.
 
     Returns:
@@ -69,7 +68,10 @@ def with_new_names(options: Mapping[str, Any], renamed: Renamed) -> tuple[dict[s
             *groups, last = path.split(".")
             place = current
             for group in groups:
-                place = place.setdefault(group, {})
+                below = place.setdefault(group, {})
+                if not isinstance(below, dict):
+                    raise ValueError(f"{group} is {below!r}; it holds options, such as {path}")
+                place = below
             place.setdefault(last, options[name])
     return current, old
 
@@ -80,7 +82,7 @@ def told(old: list[str], renamed: Renamed, *, prefix: str = "") -> str:
     return f"options have other names: {'; '.join(pairs)}"
 
 
-def paths(options: Mapping[str, Any], name: str, *, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def paths(options: Mapping[str, object], name: str, *, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Paths and values of all options called ``name``, at any depth: ``generator.gradient_checkpointing``, False."""
     for key, value in options.items():
         if key == name:
@@ -89,7 +91,7 @@ def paths(options: Mapping[str, Any], name: str, *, prefix: str = "") -> Iterato
             yield from paths(value, name, prefix=f"{prefix}{key}.")
 
 
-def replaced(options: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+def replaced(options: Mapping[str, object], name: str, value: object) -> dict[str, object]:
     """``options``, in which every option called ``name``, at any depth, is ``value``."""
     return {
         key: value if key == name else replaced(item, name, value) if isinstance(item, Mapping) else item
@@ -97,12 +99,13 @@ def replaced(options: Mapping[str, Any], name: str, value: Any) -> dict[str, Any
     }
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+def changes(before: Mapping[str, object], after: Mapping[str, object], *, prefix: str = "") -> list[str]:
     """What differs between two sets of options: ``generator.width: 8 -> 16``; what only one of them has is left out."""
     found: list[str] = []
     for key, value in after.items():
-        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping):
-            found += changes(before[key], value, prefix=f"{prefix}{key}.")
+        earlier = before.get(key)
+        if isinstance(value, Mapping) and isinstance(earlier, Mapping):
+            found += changes(earlier, value, prefix=f"{prefix}{key}.")
         elif key in before and before[key] != value:
             found.append(f"{prefix}{key}: {before[key]} -> {value}")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -10,21 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
+from torch.optim.optimizer import StateDict
 
 from lightning_modules.core.options import changes, constructor_options, with_new_names
 
-State = dict[str, Any]
+#: A checkpoint as Lightning's hooks have it: plain data and tensors, nested.
+Checkpoint = dict[str, Any]  # type: ignore[explicit-any] # Lightning's own type
 
 #: Where a checkpoint has the moving averages: ``{name of the average: {name of the tensor: whole fp32 tensor}}``.
 AVERAGES = "averages"
 
 
-def saved_averages(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+def saved_averages(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     """A checkpoint's moving averages, by name and by the tensors' names in the module; {} if it has none."""
     return checkpoint.get(AVERAGES, {})
 
 
-def upgraded(checkpoint: State) -> State:
+def upgraded(checkpoint: Checkpoint) -> Checkpoint:
     """A checkpoint as today's code writes it, out of one of today or of any earlier time.
 
     Until version 0.2 there was one average, kept by a callback.
@@ -43,15 +44,15 @@ def parameter_names(network: Module, optimizer: Optimizer) -> list[str]:
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def named_state(state: Mapping[str, Any], names: list[str]) -> State:
+def named_state(state: StateDict, names: list[str]) -> StateDict:
     """An optimizer's state dict with parameters by name: it outlives a change of their order."""
     groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
     return {"state": {names[number]: entry for number, entry in state["state"].items()}, "param_groups": groups}
 
 
 def numbered_state(
-    saved: Mapping[str, Any], optimizer: Optimizer, names: list[str], memory_format: torch.memory_format
-) -> State:
+    saved: StateDict, optimizer: Optimizer, names: list[str], memory_format: torch.memory_format
+) -> StateDict:
     """The inverse of ``named_state``, for a fresh ``optimizer``, whose options (learning rates ...) hold.
 
     Raises:
@@ -74,14 +75,19 @@ def numbered_state(
     return {"state": entries, "param_groups": groups}
 
 
-def _laid_out(value: Any, memory_format: torch.memory_format) -> Any:
+def _laid_out(value: object, memory_format: torch.memory_format) -> object:
     # Fused optimizers want moments that lie in memory like their weights; a checkpoint holds them row by row.
-    image_like = isinstance(value, Tensor) and value.dim() == 4
-    return value.contiguous(memory_format=memory_format) if image_like else value
+    if isinstance(value, Tensor) and value.dim() == 4:
+        return value.contiguous(memory_format=memory_format)
+    return value
 
 
-def check_checkpoint(module: L.LightningModule, checkpoint: Mapping[str, Any]) -> None:
-    """Raises a ValueError, in one line, when a checkpoint is another family's or another architecture's."""
+def check_checkpoint(module: L.LightningModule, checkpoint: Checkpoint) -> None:
+    """Checks that a checkpoint is of the module's family and architecture.
+
+    Raises:
+        ValueError: it is not; one line.
+    """
     family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__
     if family is None:
         raise ValueError("not a gesso checkpoint (it names no family)")

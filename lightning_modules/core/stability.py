@@ -6,12 +6,13 @@ Nothing here waits for a GPU: flags and counters stay on the device until somebo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import StateDict
 
 
 class NonFiniteError(RuntimeError):
@@ -112,6 +113,18 @@ def skip_if(bad: Tensor, optimizer: Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
+class Stepping(Protocol):
+    """A family, as its loss scales see it."""
+
+    @property
+    def stepping(self) -> str:
+        """The network whose optimizer steps."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
 class LossScalePerNetwork(MixedPrecision):
     """16-mixed with a loss scale for each network: a discriminator's overflow must not shrink the generator's.
 
@@ -120,7 +133,7 @@ class LossScalePerNetwork(MixedPrecision):
         device: ``cuda`` or ``cpu``.
     """
 
-    def __init__(self, module: Any, device: str) -> None:
+    def __init__(self, module: Stepping, device: str) -> None:
         self._module = module
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         super().__init__("16-mixed", device)
@@ -130,7 +143,7 @@ class LossScalePerNetwork(MixedPrecision):
         return self._of(self._module.stepping)
 
     @scaler.setter
-    def scaler(self, value: Any) -> None:
+    def scaler(self, value: torch.amp.GradScaler | None) -> None:
         """Lightning's own one, for all networks together, is not used."""
 
     def _of(self, name: str) -> torch.amp.GradScaler:
@@ -146,17 +159,17 @@ class LossScalePerNetwork(MixedPrecision):
         for scaler in scalers:
             scaler.update(smallest)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, StateDict]:
         return {name: scaler.state_dict() for name, scaler in self.scalers.items()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, StateDict]) -> None:
         for name, state in state_dict.items():
             self.scalers[name] = torch.amp.GradScaler(device=self.device)
             self.scalers[name].load_state_dict(state)
 
 
 def advance(scaler: torch.amp.GradScaler, *, overflow: bool) -> None:
-    """What ``GradScaler.update`` does, for who found the overflow by other means (an engine of DeepSpeed's)."""
+    """Like ``GradScaler.update()``, when a DeepSpeed engine reports the overflow."""
     state = scaler.state_dict()
     state["_growth_tracker"] = 0 if overflow else state["_growth_tracker"] + 1
     if overflow:

@@ -41,7 +41,7 @@ class AdversarialFamily(LatentFamily):
     generator_optimizer: OptimizerOptions
     discriminator_optimizer: OptimizerOptions
 
-    def __init__(
+    def __init__(  # type: ignore[explicit-any] # options as ImageFamily declares them
         self,
         *,
         loss: AdversarialLoss = "non_saturating",

@@ -30,7 +30,7 @@ class StyleFamily(ImageFamily):
         options: those of ``ImageFamily``.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:  # type: ignore[explicit-any] # as ImageFamily declares them
         super().__init__(**options)
         self._encoder: Frozen[VGG19] | None = None
 

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,7 +108,7 @@ class TranslationEvaluator(TableEvaluator):
         """See ``Evaluator``."""
         self._reference = statistics
 
-    def begin(self, examples: Mapping[str, Any], available: int) -> None:
+    def begin(self, examples: Batch, available: int) -> None:
         """See ``Evaluator``."""
         # A second translation of one image would be no other sample.
         self.num_samples = min(self.options.num_samples, available)
@@ -117,7 +116,7 @@ class TranslationEvaluator(TableEvaluator):
             likeness = GenerationMetrics(self.extractor, self._reference, self._features, num_samples=self.num_samples)
             self._likeness = likeness.to(self.device)
 
-    def update(self, index: Tensor, batch: Mapping[str, Any] | None) -> None:
+    def update(self, index: Tensor, batch: Batch | None) -> None:
         """See ``Evaluator``."""
         assert batch is not None
         sources, translated = to_uint8(batch["image"]), to_uint8(self.family.translate(batch["image"], self.direction))

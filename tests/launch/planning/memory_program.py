@@ -74,7 +74,7 @@ def held(module: Any, name: str) -> dict[str, int]:
     parameters = list(network.parameters())
     engine = getattr(strategy, "engines", {}).get(name)
     sharding = engine.optimizer if engine is not None and engine.zero_optimization() else None
-    inner = sharding.optimizer if sharding else strategy.optimizers[module._network_names.index(name)]
+    inner = sharding.optimizer if sharding else strategy.optimizers[module.trained_networks.index(name)]
     flats = [
         *getattr(sharding, "single_partition_of_fp32_groups", []),
         *getattr(sharding, "fp32_partitioned_groups_flat", []),
@@ -123,13 +123,13 @@ class Measure(L.Callback):
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             result = backward(*args, **kwargs)
-            for name in pl_module._network_names:
+            for name in pl_module.trained_networks:
                 if any(p.requires_grad for p in getattr(pl_module, name).parameters()):
                     self._most(name, held(pl_module, name))
             return result
 
         strategy.backward = observed
-        for name, optimizer in zip(pl_module._network_names, strategy.optimizers, strict=True):
+        for name, optimizer in zip(pl_module.trained_networks, strategy.optimizers, strict=True):
             optimizer.register_step_pre_hook(lambda inner, *_, name=name: self._most(name, {"stepped": stepped(inner)}))
 
     def _most(self, name: str, found: dict[str, int]) -> None:
@@ -137,7 +137,7 @@ class Measure(L.Callback):
         known.update({key: max(value, known.get(key, 0)) for key, value in found.items()})
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        for name in pl_module._network_names:
+        for name in pl_module.trained_networks:
             now = held(pl_module, name)
             self.networks[name].update({key: now[key] for key in ("weights", "masters", "optimizer")})
             ema = pl_module.averages["ema"].values

@@ -184,7 +184,7 @@ def allocator_peak(module: Any, name: str, losses: Any, batch: dict[str, Any]) -
     given = sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor))
     with (
         footprint._ready(module, lambda *_: None),
-        module._only(name),
+        module.freezing_others(name),
         footprint._no_gradients_kept([getattr(module, name)]),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
     ):

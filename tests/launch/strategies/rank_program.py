@@ -67,7 +67,7 @@ class Losses(L.Callback):
         self.steps: list[dict[str, float]] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *rest: Any) -> None:
-        self.steps.append(pl_module.take_averages())
+        self.steps.append(pl_module.pop_mean_losses())
 
 
 class Taught(VAE):

@@ -16,9 +16,10 @@ from torch import Tensor
 from gesso.common.randomness import mix_seed
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.catalogue import FAMILIES, family
-from lightning_modules.core.family import ImageFamily, split_batch
+from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.updates import split_batch
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.kinds.latent import slerp
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
@@ -202,7 +203,7 @@ def test_every_loss_trains_with_everything_on(loss: Any, tmp_path: Path) -> None
     )
     train(module, batches(4), tmp_path, precision="bf16-mixed")
     assert (module.images_seen, module.steps_done) == (32, 4)
-    averages = module.take_averages()
+    averages = module.pop_mean_losses()
     assert all(torch.tensor(list(averages.values())).isfinite())
     assert {"discriminator/r1", "generator/loss"} <= averages.keys()
     if loss == "wgan":

@@ -39,7 +39,7 @@ def test_two_networks_updated_together_equal_one_that_holds_both(micro_batches: 
     for name, value in weights(two, "ab", "ba", "critic").items():
         assert torch.equal(value, one.state_dict()[name]), name
         assert not torch.equal(value, before.state_dict()[name]), name
-    assert {"ab+ba/loss", "ab+ba/cycle", "critic/loss"} <= two.take_averages().keys()
+    assert {"ab+ba/loss", "ab+ba/cycle", "critic/loss"} <= two.pop_mean_losses().keys()
 
 
 def test_each_network_is_clipped_by_itself(tmp_path: Path) -> None:

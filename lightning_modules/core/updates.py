@@ -1,0 +1,328 @@
+"""Networks with an optimizer each, and their updates: the same for every strategy, precision and number of ranks.
+
+``ImageFamily`` builds on this; a family calls ``update``, and never an optimizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gesso.common.randomness import mix_seed
+from lightning_modules.core.abilities import Abilities, Batch
+from lightning_modules.core.frozen import Frozen
+from lightning_modules.core.noise import NoiseRows
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.saved import parameter_names
+from lightning_modules.core.stability import (
+    LossScalePerNetwork,
+    Skips,
+    is_nonfinite,
+    poisoned,
+    skip_if,
+    spread_nonfinite,
+)
+
+#: What a loss function returns: ``loss`` is minimised, all other entries are only logged.
+Losses = Mapping[str, Tensor]
+
+
+class NetworkUpdates(Abilities):
+    """Base with the trained networks, their optimizers, one update of one or several of them, and its noise.
+
+    Args:
+        micro_batches: in how many parts a rank's batch goes through the networks (gradient accumulation).
+        gradient_clip_norm: each network's gradient is scaled down to this L2 norm; None: never.
+        channels_last: memory format of the networks and images.
+        compile: ``torch.compile`` the networks that allow it (all but those that ``requires_double_backward`` names).
+    """
+
+    def __init__(
+        self, *, micro_batches: int, gradient_clip_norm: float | None, channels_last: bool, compile: bool
+    ) -> None:
+        super().__init__()
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches is {micro_batches}; it must be 1 or more")
+        # Lightning's own loop knows one optimizer a module; several networks need their own order of updates.
+        self.automatic_optimization = False
+        self.micro_batches = micro_batches
+        self.gradient_clip_norm = gradient_clip_norm
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compile_networks = compile
+        self.images_seen = 0
+        #: Length of the training in thousands of images, if known: some learning rate schedules end there.
+        self.total_kimg: float | None = None
+        #: Names of the trained networks, in the order of their optimizers.
+        self.trained_networks: list[str] = []
+        #: For each of them, its parameters' names in the order in which its optimizer counts them.
+        self.parameter_names: dict[str, list[str]] = {}
+        #: The networks that are being updated, by one loss.
+        self.updating: tuple[str, ...] = ()
+        #: The one of them whose optimizer steps; before the first step, the first of them.
+        self.stepping = ""
+        #: Training stops when a network's updates were skipped so many times in a row.
+        self.nonfinite_limit = 20
+        #: Skipped updates of each network.
+        self.skips = Skips()
+        #: 1 if the last update was skipped, 0 if not; a strategy that steps by itself sets it.
+        self.skipped = torch.zeros(())
+        self._bad_step = torch.zeros(())
+        self._loss_sums: dict[str, tuple[Tensor, int]] = {}
+        self._step_seed = 0
+        self._updates = 0
+        self._noise = NoiseRows(0, 0, 0, 1)
+
+    # ---- networks and their optimizers ------------------------------------------------------------------------------
+
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        """How each trained network is optimized, by the network's attribute name."""
+        return {}
+
+    def optimizers_by_network(self) -> dict[str, Optimizer]:
+        """A fresh optimizer for each trained network, as ``optimization`` says.
+
+        A family may return others; their learning rates stay as they are.
+        """
+        return {name: options.optimizer(getattr(self, name)) for name, options in self.optimization().items()}
+
+    def learning_rates(self) -> dict[str, float]:
+        """The present learning rate of each network whose learning rate changes during training."""
+        return {
+            name: options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            for name, options in self.optimization().items()
+            if options.changes
+        }
+
+    def requires_double_backward(self) -> tuple[str, ...]:
+        """Networks through which gradients of gradients run (R1, WGAN-GP, path length).
+
+        They are not compiled, and stay at stage 2 under ZeRO 3: neither can differentiate twice.
+        """
+        return ()
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = self.optimizers_by_network()
+        self.trained_networks = list(optimizers)
+        # Now, since under ZeRO an optimizer's groups will hold flat partitions.
+        self.parameter_names = {name: parameter_names(getattr(self, name), o) for name, o in optimizers.items()}
+        for name in self.trained_networks:
+            getattr(self, name).to(memory_format=self.memory_format)
+        if self.compile_networks:
+            self._compile_networks()
+        return list(optimizers.values())
+
+    def _compile_networks(self) -> None:
+        allowed = set(self.trained_networks) - set(self.requires_double_backward())
+        # A double backward might run through a helper as well.
+        helpers = [] if self.requires_double_backward() else [m for m in self.modules() if isinstance(m, Frozen)]
+        for network in [*(getattr(self, name) for name in allowed), *helpers]:
+            network.compile()
+        if not allowed:
+            rank_zero_warn("--model.compile true compiles nothing: a double backward runs through every network")
+
+    def setup(self, stage: str) -> None:
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.precision == "16-mixed":
+            self.trainer.strategy.precision_plugin = LossScalePerNetwork(self, plugin.device)
+
+    # ---- an update: of one network, or of several by one loss --------------------------------------------------------
+
+    def update(self, names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch) -> None:
+        """Updates a network, or several together, once: forward, backward, unscale, clip, step, zero.
+
+        If a loss or a gradient is not finite on any rank, all ranks skip the step of all of these networks, and count
+        that. Gradients are clipped for each network by itself. Every other trained network is frozen meanwhile: no
+        gradient is computed for it, on any strategy.
+        (Lightning's ``toggle_optimizer`` cannot serve: under ZeRO an optimizer's groups hold flat partitions.)
+
+        Args:
+            names: the network's attribute name, a key of ``optimizers_by_network``; or several, all of which get
+                their gradients from one backward: ``("generator_ab", "generator_ba")``. Their losses are logged
+                under ``generator_ab+generator_ba/``.
+            losses: maps a batch to its losses; called once for each micro-batch.
+            batch: this rank's batch.
+
+        Raises:
+            ValueError: no network, the same twice, or one that has no optimizer.
+        """
+        self.updating = self._checked((names,) if isinstance(names, str) else tuple(names))
+        self.stepping = self.updating[0]
+        self._share_loss_scale()
+        logged = "+".join(self.updating)
+        parts = split_batch(batch, self.micro_batches)
+        with self.freezing_others(*self.updating):
+            for number, part in enumerate(parts):
+                self._noise = self._noise_of(number, len(parts))
+                values = losses(part)
+                with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
+                    self.manual_backward(poisoned(values["loss"]) / len(parts))
+                self._sum_up({f"{logged}/{key}": value for key, value in values.items()})
+            with self._all_or_none_step():
+                for name in self.updating:
+                    self._step_and_zero(name)
+        # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.
+        torch.clear_autocast_cache()
+        self._updates += 1
+
+    def _checked(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in self.trained_networks]
+        if not names or unknown or len(set(names)) < len(names):
+            raise ValueError(
+                f"update({', '.join(map(repr, names))}): name one or more of the networks that have an optimizer, each "
+                f"once: {', '.join(self.trained_networks)}"
+            )
+        return names
+
+    @contextlib.contextmanager
+    def freezing_others(self, *names: str) -> Iterator[None]:
+        """Context manager: parameters of all trained networks but these need no gradient."""
+        frozen = [
+            parameter
+            for other in self.trained_networks
+            if other not in names
+            for parameter in getattr(self, other).parameters()
+            if parameter.requires_grad
+        ]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    def _share_loss_scale(self) -> None:
+        plugin = self.trainer.precision_plugin
+        if len(self.updating) > 1 and isinstance(plugin, LossScalePerNetwork):
+            plugin.share(self.updating)
+
+    def _all_or_none_step(self) -> contextlib.AbstractContextManager[object]:
+        """Context manager: either all of the networks that are updated together step, or none."""
+        if len(self.updating) == 1:
+            return contextlib.nullcontext()
+        if hasattr(self.trainer.strategy, "skipped_alike"):
+            # ZeRO's engines hold the gradients.
+            return self._by_strategy("skipped_alike", self.updating)
+        spread_nonfinite([list(getattr(self, name).parameters()) for name in self.updating])
+        return contextlib.nullcontext()
+
+    def _step_and_zero(self, name: str) -> None:
+        self.stepping = name
+        optimizer = self._optimizer(name)
+        self._set_learning_rate(name, optimizer)
+        optimizer.step()
+        # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
+        getattr(self, name).zero_grad()
+        self.skips.note(name, self.skipped)
+        self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
+
+    def _optimizer(self, name: str) -> LightningOptimizer:
+        optimizers = self.optimizers()
+        own = optimizers[self.trained_networks.index(name)] if isinstance(optimizers, list) else optimizers
+        assert isinstance(own, LightningOptimizer)
+        return own
+
+    def _set_learning_rate(self, name: str, optimizer: LightningOptimizer) -> None:
+        options = self.optimization().get(name)
+        if options is not None and options.changes:
+            rate = options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            # DeepSpeed's engines keep their flat partitions in the same groups.
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.gradient_clip_norm is not None:
+            # Lightning has unscaled by now (16-mixed), but leaves that to a fused optimizer's step: too late to clip.
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.skipped = is_nonfinite(parameters, clip_norm=self.gradient_clip_norm)
+        skip_if(self.skipped, optimizer)
+
+    # ---- what the strategy does --------------------------------------------------------------------------------------
+
+    def edited(self, name: str) -> contextlib.AbstractContextManager[object]:
+        """Context manager: gathers a network's full weights for in-place edits; all ranks must edit alike."""
+        return self._by_strategy("edited", name)
+
+    def whole_weights(self) -> contextlib.AbstractContextManager[object]:
+        """Context manager: every rank holds the full weights of all networks, and may run them independently."""
+        return self._by_strategy("whole")
+
+    def _no_reduction(self) -> contextlib.AbstractContextManager[object]:
+        """Context manager: gradients add up on their rank; the ranks average after the last micro-batch."""
+        return self._by_strategy("block_backward_sync")
+
+    def _by_strategy(self, context: str, *arguments: object) -> contextlib.AbstractContextManager[object]:
+        # Lightning's strategy for a single device, and a module without a Trainer, have no such contexts and need none.
+        enter = getattr(getattr(self._trainer, "strategy", None), context, None)
+        return enter(*arguments) if enter else contextlib.nullcontext()
+
+    # ---- noise -------------------------------------------------------------------------------------------------------
+
+    def randn(self, count: int, *shape: int) -> Tensor:
+        """Standard normal noise [count, *shape] for this rank's part of the global batch.
+
+        The noise of a global batch is the same for any number of ranks and micro-batches: it is a function of the seed,
+        the images seen, the update, the draw and the place in the global batch. A rank computes its own rows alone.
+        """
+        return self._noise.normal(count, shape, self.device)
+
+    def rand(self, count: int, *shape: int) -> Tensor:
+        """Like ``randn``, uniform in [0, 1)."""
+        return self._noise.uniform(count, shape, self.device)
+
+    def randint(self, count: int, below: int) -> list[int]:
+        """Integers in [0, below), the same on every rank and in every micro-batch, known without asking the device."""
+        return [mix_seed(self._step_seed, self._updates, number) % below for number in range(count)]
+
+    def _noise_of(self, part: int, parts: int) -> NoiseRows:
+        rank, ranks = self.global_rank, self.trainer.world_size
+        return NoiseRows(self._step_seed, self._updates, part, parts, rank=rank, ranks=ranks)
+
+    # ---- means of the losses -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _sum_up(self, values: Losses) -> None:
+        # Sums stay on the device: reading one would wait for the GPU in every step.
+        for name, value in values.items():
+            total, count = self._loss_sums.get(name, (0.0, 0))
+            self._loss_sums[name] = (total + value.detach().float(), count + 1)
+
+    def pop_mean_losses(self) -> dict[str, float]:
+        """Means of all losses since the last call, over all ranks; empties the sums."""
+        means = {name: total / count for name, (total, count) in sorted(self._loss_sums.items())}
+        self._loss_sums = {}
+        if not means:
+            return {}
+        stacked = self.trainer.strategy.reduce(torch.stack(list(means.values())), reduce_op="mean")
+        return dict(zip(means, stacked.tolist(), strict=True))
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Cuts tensors and lists of a batch along their first dimension into ``parts`` micro-batches of one size.
+
+    Raises:
+        ValueError: the images cannot be cut into equal parts.
+    """
+    if parts == 1:
+        return [batch]
+    count = len(batch["image"])
+    if count % parts:
+        raise ValueError(f"a rank's batch of {count} images cannot be cut into {parts} equal micro-batches")
+    size = count // parts
+
+    def cut(value: object, start: int) -> object:
+        if isinstance(value, Tensor | list) and len(value) == count:
+            return value[start : start + size]
+        return value
+
+    return [{key: cut(value, start) for key, value in batch.items()} for start in range(0, count, size)]
