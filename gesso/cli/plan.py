@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"global batch {cli.datamodule.global_batch_size}, micro_batches {module.micro_batches}\n"
         f"assumed: {precision}, that is {PRECISIONS[precision]}\n"
     )
-    networks = footprint.networks(module)
+    _load_helpers(module)
+    networks = footprint.networks(module, ema=footprint.ema_count(cli.trainer))
     table = planning.rows(
         networks,
         planning.STRATEGIES,
@@ -110,7 +111,6 @@ def _reduce_bucket(strategy: Any) -> int:
 def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bool, dict[str, int]]:
     """Bytes by network, without and with gradient checkpointing."""
     from launch.planning import footprint
-    from launch.training.provisions import provide_pictures, provide_weights
 
     found = {}
     for on in (False, True):
@@ -118,20 +118,26 @@ def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bo
         if family is None and on:
             continue
         family = family or module
-        provide_weights(family)
-        provide_pictures(family)
+        _load_helpers(family)
         found[on] = footprint.activations(family, images, autocast=autocast)
     return found
 
 
+def _load_helpers(module: ImageFamily) -> None:
+    from launch.training.provisions import provide_pictures, provide_weights
+
+    provide_weights(module)
+    provide_pictures(module)
+
+
 def _show_networks(networks: Sequence[Network], needs: dict[bool, dict[str, int]]) -> None:
-    table = _table("network", "parameters", "trained", "averaged", "activations", "checkpointed")
+    table = _table("network", "parameters", "trained", "averages", "activations", "checkpointed")
     for network in networks:
         table.add_row(
             network.name,
             f"{sum(network.numels):,}",
             f"{network.trained:,}",
-            "yes" if network.averaged else "",
+            str(network.averages or ""),
             *(binary_size(needs.get(on, {}).get(network.name)) for on in (False, True)),
         )
     _print(table)
@@ -151,6 +157,8 @@ def _notes(networks: Sequence[Network]) -> None:
     twice = [network.name for network in networks if network.requires_double_backward]
     if twice:
         print(f"{', '.join(twice)}: differentiated twice, so at stage 2 under zero3")
+    for refusal in filter(None, (network.zero_refusal for network in networks)):
+        print(f"ddp only; {refusal}")
     print(
         "masters: ZeRO's second copy of the weights; buffers: gradients and weights on their way between ranks;\n"
         "in all: with activations, never less than what is held at one moment. Activations were followed through one\n"

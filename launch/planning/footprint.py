@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import lightning as L
 import torch
@@ -15,8 +15,12 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from launch.callbacks.ema import EMA
+from launch.callbacks.lookup import find
 from launch.planning.memory import STRATEGIES, Group, Network, rows
+from launch.strategies.zero import MultiNetworkZeRO, zero_refusal
 from lightning_modules.core.family import Batch, ImageFamily, Losses
+from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.options import constructor_options, paths, replaced
 
 #: Steps until every network should have had its turn (``n_critic`` and the like).
@@ -26,12 +30,18 @@ MOST_STEPS = 100
 # ---- networks and optimizers ----------------------------------------------------------------------------------------
 
 
-def networks(module: ImageFamily) -> list[Network]:
-    """The family's networks, the trained ones first, with what their optimizers keep.
+def networks(module: ImageFamily, *, ema: int = 1) -> list[Network]:
+    """The family's networks, the trained ones first and frozen helpers last, with what their optimizers keep.
 
     Every optimizer makes one real step on zero gradients, parameter by parameter.
+
+    Args:
+        module: the family; frozen helpers count once its published weights are loaded.
+        ema: moving averages of the generating networks that the run keeps; the family's own are added.
     """
-    twice, averaged = set(module.requires_double_backward()), set(module.generating_networks())
+    twice = set(module.requires_double_backward())
+    averages = Counter(name for average in module.own_averages().values() for name in average.networks)
+    averages.update(dict.fromkeys(module.generating_networks(), ema))
     optimizers = module.optimizers_by_network()
     found = []
     for name in [*optimizers, *(name for name, _ in module.named_children() if name not in optimizers)]:
@@ -44,11 +54,23 @@ def networks(module: ImageFamily) -> list[Network]:
                 groups=groups,
                 frozen=tuple(p.numel() for p in network.parameters() if id(p) not in trained),
                 buffer_bytes=sum(buffer.nbytes for buffer in network.buffers()),
-                averaged=name in averaged,
+                averages=averages[name],
                 requires_double_backward=name in twice,
+                zero_refusal=zero_refusal(name, network, optimizers[name]) if name in optimizers else None,
             )
         )
+    found += [_helper(name, child.network) for name, child in module.named_modules() if isinstance(child, Frozen)]
     return [network for network in found if network.weight_bytes]
+
+
+def _helper(name: str, network: torch.nn.Module) -> Network:
+    sizes = tuple(parameter.numel() for parameter in network.parameters())
+    return Network(
+        name=name.removeprefix("_"),
+        groups=(),
+        frozen=sizes,
+        buffer_bytes=sum(buffer.nbytes for buffer in network.buffers()),
+    )
 
 
 def _groups(optimizer: Optimizer) -> tuple[Group, ...]:
@@ -86,18 +108,24 @@ def rank_needs(trainer: L.Trainer, module: ImageFamily, images: int, *, ranks: i
     Args:
         images: that one rank takes through its networks at once.
     """
-    strategy: Any = trainer.strategy
-    stage, offload = getattr(strategy, "stage", 0), getattr(strategy, "offload", False)
-    alike = [s for s in STRATEGIES if s.stage == stage and s.offload == (bool(stage) and offload)]
-    (row,) = rows(networks(module), alike[:1], ranks=ranks, micro_batches=module.micro_batches)
+    strategy = trainer.strategy
+    stage, offload = (strategy.stage, strategy.offload) if isinstance(strategy, MultiNetworkZeRO) else (0, False)
+    alike = [s for s in STRATEGIES if (s.stage, s.offload) == (stage, offload)]
+    (row,) = rows(networks(module, ema=ema_count(trainer)), alike[:1], ranks=ranks, micro_batches=module.micro_batches)
     return row.device.total + max(activations(module, images, autocast="mixed" in str(trainer.precision)).values())
+
+
+def ema_count(trainer: L.Trainer) -> int:
+    """Number of moving averages of the generating networks that the trainer's ``EMA`` keeps; 0 without one."""
+    ema = find(trainer, EMA)
+    return len(ema.named()) if ema else 0
 
 
 # ---- activations ----------------------------------------------------------------------------------------------------
 
 
 def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str, int]:
-    """Most bytes, by network, that live beside weights and gradients while ``count`` images update it once.
+    """Peak bytes, by network, beside weights and gradients, of one update of it with ``count`` images.
 
     Where several networks are updated together, each is given all of what their common update needs.
 
@@ -111,13 +139,12 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
     """
     peaks: dict[str, int] = {}
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    own: Any = module
 
     def update(names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch) -> None:
         together = (names,) if isinstance(names, str) else tuple(names)
         values = [value for value in batch.values() if isinstance(value, Tensor)]
-        memory = Memory([*map(fake.from_tensor, [*own.parameters(), *own.buffers()]), *values])
-        with own.freezing_others(*together), _no_gradients_kept(getattr(own, name) for name in together):
+        memory = Memory([*map(fake.from_tensor, [*module.parameters(), *module.buffers()]), *values])
+        with module.freezing_others(*together), _no_gradients_kept(getattr(module, name) for name in together):
             with memory:
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                     loss = losses(batch)["loss"]
@@ -127,15 +154,15 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
             # Of several updates in a row, or different ones, that which needs most.
             peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
 
-    with _ready(own, update), fake:
+    with _ready(module, update), fake:
         batch = example_batch(module, count)
-        while not set(own.trained_networks) <= peaks.keys() and own.steps_done < MOST_STEPS:
-            own.step(batch)
-            own.steps_done += 1
+        while not set(module.trained_networks) <= peaks.keys() and module.steps_done < MOST_STEPS:
+            module.step(batch)
+            module.steps_done += 1
     return peaks
 
 
-def example_batch(module: ImageFamily, count: int) -> dict[str, Any]:
+def example_batch(module: ImageFamily, count: int) -> Batch:
     """The family's own example of a batch, its images in the networks' memory format."""
     batch = module.example_batch(count)
     images = {key: batch[key].contiguous(memory_format=module.memory_format) for key in module.batch_spec().images}
@@ -193,7 +220,7 @@ class Memory(TorchDispatchMode):
 
 @contextmanager
 def _ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
-    """Inside, the module stands as in training, on one rank, and calls ``update`` instead of its own."""
+    """Context manager: the module is set up as in training on one rank, and calls ``update`` instead of its own."""
     module.trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
@@ -204,18 +231,17 @@ def _ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
     )
     compiled, module.compile_networks = module.compile_networks, False
     module.configure_optimizers()
-    inside: Any = module
-    inside.update = update
+    module.update = update  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del inside.update
+        del module.update
         module.compile_networks, module.steps_done, module.trainer = compiled, 0, None
 
 
 @contextmanager
 def _no_gradients_kept(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Inside, a weight's gradient is dropped as soon as it is whole: it is counted elsewhere."""
+    """Context manager: drops a weight's gradient as soon as it is complete: it is counted elsewhere."""
 
     def drop(parameter: Tensor) -> None:
         parameter.grad = None

@@ -74,16 +74,18 @@ class Network:
         groups: what is trained, by optimizer group; empty for a network that is only used.
         frozen: elements of each parameter that no optimizer trains.
         buffer_bytes: statistics and the like; whole on every rank.
-        averaged: a moving average of its weights is kept (EMA).
+        averages: how many moving averages of its weights are kept (EMA and others).
         requires_double_backward: differentiated twice, which stage 3 cannot: it stays at stage 2.
+        zero_refusal: why ZeRO cannot train it, in one line; None: it can.
     """
 
     name: str
     groups: tuple[Group, ...]
     frozen: tuple[int, ...] = ()
     buffer_bytes: int = 0
-    averaged: bool = False
+    averages: int = 0
     requires_double_backward: bool = False
+    zero_refusal: str | None = None
 
     @property
     def numels(self) -> tuple[int, ...]:
@@ -163,7 +165,7 @@ def _replicated(network: Network, ranks: int) -> Held:
     stays = Share(
         weights=network.weight_bytes,
         optimizer=sum(group.state_bytes for group in network.groups),
-        average=network.weight_bytes * network.averaged,
+        average=network.weight_bytes * network.averages,
     )
     return Held(stays, Share(gradients=gradients, buffers=min(gradients, BUCKET_BYTES) if ranks > 1 else 0))
 
@@ -176,9 +178,9 @@ def _flat(network: Network, stage: int, offload: bool, ranks: int, micro_batches
         masters=mine,
         optimizer=sum(group.flat_state_bytes(size) for group, size in zip(network.groups, slices, strict=True)),
         # An average of this rank's masters.
-        average=mine * network.averaged,
+        average=mine * network.averages,
     )
-    stays = Share(weights=mine * ranks + whole, average=whole * network.averaged)
+    stays = Share(weights=mine * ranks + whole, average=whole * network.averages)
     bucket = reduce_bucket * FP32
     if offload:
         largest = max(n for group in network.groups for n in group.numels) * FP32
@@ -208,12 +210,12 @@ def _partitioned(network: Network, offload: bool, ranks: int, reduce_bucket: int
         optimizer=sum(
             group.flat_state_bytes(sum(math.ceil(n / ranks) for n in group.numels)) for group in network.groups
         ),
-        average=weights * network.averaged,
+        average=weights * network.averages,
     )
     # The bucket is never given back; weights that are soon used again stay whole, up to a limit of DeepSpeed's.
     stays = Share(
         weights=network.buffer_bytes,
-        average=network.buffer_bytes * network.averaged,
+        average=network.buffer_bytes * network.averages,
         buffers=reduce_bucket * FP32,
     )
     gathered = min(sum(network.numels), MAX_LIVE) * FP32
@@ -262,8 +264,10 @@ class Row:
 
 
 def rows(networks: Sequence[Network], strategies: Iterable[Strategy], **options: int) -> list[Row]:
-    """A row for each strategy; ``options`` as of ``held``."""
-    return [Row(s, *together(held(network, s, **options) for network in networks)) for s in strategies]
+    """A row for each strategy that can train all of the networks; ``options`` as of ``held``."""
+    whole = any(network.zero_refusal for network in networks)
+    possible = [strategy for strategy in strategies if not (strategy.stage and whole)]
+    return [Row(s, *together(held(network, s, **options) for network in networks)) for s in possible]
 
 
 def first_that_fits(

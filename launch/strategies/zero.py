@@ -92,14 +92,8 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             rank_zero_warn(f"ZeRO 3 cannot differentiate twice: {', '.join(sorted(twice))} stays at stage 2")
         for name, optimizer in zip(module.trained_networks, self.optimizers, strict=True):
             network = getattr(module, name)
-            if getattr(optimizer, "needs_whole_weights", False):
-                raise ValueError(
-                    f"{name}: {type(optimizer).__name__} needs whole weight matrices, of which ZeRO keeps flat slices: "
-                    "choose another optimizer (adamw), or --trainer.strategy ddp"
-                )
-            for key, parameter in network.named_parameters():
-                if parameter.dim() == 0:
-                    raise ValueError(f"{name}.{key} is a scalar, which ZeRO cannot shard: give it the shape [1]")
+            if refusal := zero_refusal(name, network, optimizer):
+                raise ValueError(refusal)
             # DeepSpeed flattens weights in their logical order; convolutions still run in the images' own format.
             network.to(memory_format=torch.contiguous_format)
             # As the optimizer was given them, which is how a checkpoint counts them.
@@ -262,6 +256,17 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     def _destroy_process_group(self) -> None:
         # DeepSpeed keeps groups of its own, which the next training in this process must not find.
         import_deepspeed().comm.destroy_process_group()
+
+
+def zero_refusal(name: str, network: Module, optimizer: Optimizer) -> str | None:
+    """Why ZeRO cannot train the network ``name`` with this optimizer, in one line; None: it can."""
+    if getattr(optimizer, "needs_whole_weights", False):
+        return (
+            f"{name}: {type(optimizer).__name__} needs whole weight matrices, of which ZeRO keeps flat slices: "
+            "choose another optimizer (adamw), or --trainer.strategy ddp"
+        )
+    scalars = [key for key, parameter in network.named_parameters() if parameter.dim() == 0]
+    return f"{name}.{scalars[0]} is a scalar, which ZeRO cannot shard: give it the shape [1]" if scalars else None
 
 
 def hooks_of(shards: Shards) -> list[Any]:

@@ -37,6 +37,20 @@ def test_a_plan_needs_neither_data_nor_gpu(capsys: pytest.CaptureFixture[str], t
 
 
 @pytest.mark.slow
+def test_a_plan_leaves_out_what_the_optimizer_cannot_have(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.generator_optimizer.kind", "muon", "--ema.half_life_kimg", "[1.0, 10.0]"]
+    assert main([*PLAN, *options]) == 0
+    out = capsys.readouterr().out
+    assert "ddp only; generator: Muon needs whole weight matrices" in out
+    rows = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert "ddp" in rows
+    assert not {f"zero{stage}" for stage in (1, 2, 3)} & set(rows)
+    generator = next(line for line in out.splitlines() if line.startswith("generator ")).split()
+    # Name, parameters, trained, averages.
+    assert generator[3] == "2"
+
+
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     config = "{zero_optimization: {reduce_bucket_size: 26214400}}"

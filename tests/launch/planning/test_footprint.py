@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch.optim import SGD, Adafactor, Adam, Optimizer
 
+from launch.callbacks.ema import EMA
 from launch.planning import footprint
 from launch.planning.memory import (
     STRATEGIES,
@@ -17,6 +19,10 @@ from launch.planning.memory import (
     rows,
 )
 from lightning_modules.autoencoder.vae import VAE
+from lightning_modules.core.averages import Average
+from lightning_modules.core.frozen import Frozen
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
@@ -137,7 +143,42 @@ def test_sizes_are_the_networks_own() -> None:
         assert network.trained == sum(network.numels) == sum(p.numel() for p in own.parameters())
         assert network.weight_bytes == sum(t.nbytes for t in [*own.parameters(), *own.buffers()])
     assert [networks[name].requires_double_backward for name in ("generator", "discriminator")] == [False, True]
-    assert [networks[name].averaged for name in ("generator", "discriminator")] == [True, False]
+    assert [networks[name].averages for name in ("generator", "discriminator")] == [1, 0]
+
+
+def test_all_averages_and_frozen_helpers_count() -> None:
+    class WithTeacher(VAE):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._encoder = Frozen(torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5)))
+
+        def own_averages(self) -> dict[str, Average]:
+            return {"teacher": Average(HalfLife(1.0), ("autoencoder",))}
+
+    module = WithTeacher(resolution=32, autoencoder=AutoencoderOptions(8), latent_dim=8)
+    autoencoder, encoder = footprint.networks(module, ema=2)
+    assert (autoencoder.name, autoencoder.averages) == ("autoencoder", 3)
+    # Weight and bias of both layers, and the running mean and variance (fp32) and the counter (int64) of the second.
+    assert (encoder.name, encoder.trained, encoder.averages) == ("encoder", 0, 0)
+    assert encoder.weight_bytes == 4 * (3 * 5 + 5 + 5 + 5) + 4 * (5 + 5) + 8
+
+
+def test_the_trainers_averages_are_counted() -> None:
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    ema = EMA(half_life_kimg=[1.0, 10.0], widths=[0.05])
+    assert footprint.ema_count(L.Trainer(callbacks=[ema], **options)) == 3
+    assert footprint.ema_count(L.Trainer(**options)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [({"kind": "muon"}, "autoencoder: Muon needs whole weight matrices"), ({"kind": "adam"}, None)],
+)
+def test_what_zero_refuses_is_known_beforehand(options: dict[str, Any], refusal: str | None) -> None:
+    module = VAE(resolution=32, autoencoder=AutoencoderOptions(8), latent_dim=8, optimizer=OptimizerOptions(**options))
+    (network,) = footprint.networks(module)
+    assert (network.zero_refusal or "").startswith(refusal or "")
+    assert bool(network.zero_refusal) == bool(refusal)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -58,7 +58,7 @@ def test_padding_counts() -> None:
 
 
 def test_offloading_moves_to_the_host_and_loses_nothing() -> None:
-    network = adam(600, 400, averaged=True, buffer_bytes=40)
+    network = adam(600, 400, averages=1, buffer_bytes=40)
     on, off = (held(network, BY_NAME[name], ranks=2) for name in ("zero3", "zero3_offload"))
     for what in ("weights", "masters", "optimizer", "average"):
         assert getattr(on.stays, what) == getattr(off.stays, what) + getattr(off.host, what)
@@ -76,6 +76,22 @@ def test_a_network_that_nothing_trains_is_whole_everywhere() -> None:
     encoder = Network("encoder", (), frozen=(500,), buffer_bytes=8)
     for strategy in STRATEGIES:
         assert held(encoder, strategy, ranks=4).stays == Share(weights=2008)
+
+
+def test_every_average_counts() -> None:
+    network = {count: adam(600, 400, averages=count, buffer_bytes=40) for count in (0, 1, 3)}
+    for strategy in STRATEGIES:
+        none, one, three = (held(network[count], strategy, ranks=2) for count in (0, 1, 3))
+        average = one.stays.average + one.host.average
+        assert none.stays.average + none.host.average == 0
+        assert average > 0
+        assert three.stays.average + three.host.average == 3 * average
+
+
+def test_a_network_that_zero_refuses_has_rows_without_zero() -> None:
+    refused = adam(100, zero_refusal="net: Muon needs whole weight matrices")
+    assert [row.strategy.name for row in rows([adam(100), refused], STRATEGIES, ranks=2)] == ["ddp", "zero0"]
+    assert len(rows([adam(100)], STRATEGIES, ranks=2)) == len(STRATEGIES)
 
 
 def test_networks_are_updated_one_after_the_other() -> None:
