@@ -15,7 +15,7 @@ from datamodules.streaming.transforms import Augment, Crop
 class Stream:
     """Batches with float images, in an order that is a pure function of the seed; its state is one integer.
 
-    See ``gesso.stream`` for the arguments.
+    See ``gesso.stream`` for the arguments and their defaults.
 
     Raises:
         FileNotFoundError, ValueError: no shard set, no such split, or a batch that cannot be dealt to the ranks.
@@ -26,15 +26,15 @@ class Stream:
         shards: str | os.PathLike[str],
         batch_size: int,
         *,
-        split: str = "train",
-        size: int | None = None,
-        channels: int | None = None,
-        crop: Crop = "center",
-        flip: bool = False,
-        seed: int = 0,
-        workers: int = 2,
-        rank: int = 0,
-        world_size: int = 1,
+        split: str,
+        size: int | None,
+        channels: int | None,
+        crop: Crop,
+        flip: bool,
+        seed: int,
+        workers: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         data = ShardData(os.fspath(shards), batch_size, size=size, channels=channels, seed=seed)
         #: What the shard set is: its name, classes and splits.
