@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from launch.runs.folder import RunFolder, slurm_attempt, this_process
-from launch.training.signals import COME_AGAIN
+from launch.training.signals import EXIT_REQUEUE
 
 #: Failures in a row without progress after which a run stops.
 LIMIT = 3
@@ -35,7 +35,7 @@ class Attempt:
     Args:
         job: SLURM's job number, with the task's number in an array.
         restart: how often SLURM had restarted that job before.
-        exit_code: of the ranks; ``COME_AGAIN`` if they saved and left.
+        exit_code: of the ranks; ``EXIT_REQUEUE`` if they saved and left.
         checkpoint: name of the last checkpoint when the attempt ended, "" for none.
         ended: Unix time of its end.
         decision: what was decided then.
@@ -53,7 +53,7 @@ class Attempt:
     @property
     def failed(self) -> bool:
         """Whether the attempt ended by an error, rather than by an interruption or at its end."""
-        return self.exit_code not in (0, COME_AGAIN, WARNED_TOO_EARLY)
+        return self.exit_code not in (0, EXIT_REQUEUE, WARNED_TOO_EARLY)
 
 
 def settle(run: RunFolder, exit_code: int) -> Decision:
@@ -69,11 +69,11 @@ def settle(run: RunFolder, exit_code: int) -> Decision:
     info = run.info()
     if info.get("state") == "interrupted" and info.get("slurm_attempt") == slurm_attempt():
         # One rank left with an error code, so srun may have killed the others: then it returns the code of those.
-        exit_code = COME_AGAIN
+        exit_code = EXIT_REQUEUE
     last = run.last_checkpoint
     checkpoint = last.resolve().name if last else ""
     decision, reason = decide(attempts(run), exit_code, checkpoint, chained=chained)
-    if exit_code not in (0, COME_AGAIN, WARNED_TOO_EARLY):
+    if exit_code not in (0, EXIT_REQUEUE, WARNED_TOO_EARLY):
         reason = f"{reason}: {last_message(run) or f'exit code {exit_code}'}"
         # A rank that was killed has recorded nothing.
         run.update(owner=this_process(), state="failed", error=reason)
@@ -96,7 +96,7 @@ def decide(before: Sequence[Attempt], exit_code: int, checkpoint: str, *, chaine
     if exit_code == 0:
         return "stop", "finished"
     onward: Decision = "pass" if chained else "requeue"
-    if exit_code in (COME_AGAIN, WARNED_TOO_EARLY):
+    if exit_code in (EXIT_REQUEUE, WARNED_TOO_EARLY):
         return onward, "interrupted"
     fruitless = 1
     for attempt in reversed(before):

@@ -189,7 +189,7 @@ def prepare(request: Request) -> list[Prepared]:
 
 def _prepare(request: Request, training: Training, number: int) -> Prepared:
     from launch.callbacks.lookup import run_folder
-    from launch.training.dry_build import check, dry_build, provide
+    from launch.training.dry_build import check, dry_build, prefetch
 
     job = request.job
     named = {"run.name": job.name} if job.name else {}
@@ -199,7 +199,7 @@ def _prepare(request: Request, training: Training, number: int) -> Prepared:
     check(cli)
     if not request.trust_paths:
         check_places({**places_of(cli), "run folder": str(path)})
-    provide(cli)
+    prefetch(cli)
     check_memory(cli, job, request.gpu_memory)
     cli.config.trainer.accelerator = "gpu" if job.gpus_per_node else "cpu"
     cli.config.trainer.devices = job.tasks_per_node

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from launch.training.signals import COME_AGAIN
+from launch.training.signals import EXIT_REQUEUE
 from slurm.submit import executable
 
 #: A file in a sweep's ``slurm`` folder that makes the job's script requeue the job.
@@ -34,7 +34,7 @@ def serve(sweep: Path) -> int:
         sweep: the sweep's folder.
 
     Returns:
-        The exit code; ``COME_AGAIN`` when the sweep was interrupted and can continue.
+        The exit code; ``EXIT_REQUEUE`` when the sweep was interrupted and can continue.
     """
     # Set before Ray is imported: other users of the machine or the network get no access to this Ray.
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -62,7 +62,7 @@ def _lead(path: Path, address: str) -> int:
         print(f"interrupted by {signal.Signals(number).name}; the sweep will continue where it was", flush=True)
         # srun returns another code, once it has killed the other nodes' tasks.
         (path / "slurm" / AGAIN).touch()
-        os._exit(COME_AGAIN)
+        os._exit(EXIT_REQUEUE)
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, leave)

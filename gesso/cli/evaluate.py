@@ -150,7 +150,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation.temporal import temporal_consistency
     from launch.inference.loading import load_family
     from launch.inference.pictures import check_ending, image_grid, save_picture
-    from launch.training.provisions import provide_pictures
+    from launch.training.family_files import load_pictures
 
     device = _device(arguments)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=device)
@@ -165,7 +165,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{arguments.source}: nothing can be measured of {module.described()}")
     given = _given(arguments, evaluator)
     data = data_of(Path(origin["path"]), module, given)
-    provide_pictures(module)
+    load_pictures(module)
     scores = _score(evaluator, data, device)
     if arguments.video:
         family: Any = module

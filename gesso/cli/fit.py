@@ -28,12 +28,12 @@ def run(verb: str, argv: Sequence[str]) -> int:
 
 def exit_code(run: Run) -> int:
     """A shell's for a signal; under SLURM one of its own, since srun kills with signals, too."""
-    from launch.training.signals import COME_AGAIN
+    from launch.training.signals import EXIT_REQUEUE
 
     # What starts the ranks kills the first one, busy with the report, when another ends with an error.
     if not run.signal or run.rank > 0:
         return 0
-    return COME_AGAIN if "SLURM_PROCID" in os.environ else 128 + run.signal
+    return EXIT_REQUEUE if "SLURM_PROCID" in os.environ else 128 + run.signal
 
 
 def parse(argv: Sequence[str], *, command: str = "") -> Training:

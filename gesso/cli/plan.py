@@ -124,10 +124,10 @@ def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bo
 
 
 def _load_helpers(module: ImageFamily) -> None:
-    from launch.training.provisions import provide_pictures, provide_weights
+    from launch.training.family_files import load_pictures, load_weights
 
-    provide_weights(module)
-    provide_pictures(module)
+    load_weights(module)
+    load_pictures(module)
 
 
 def _show_networks(networks: Sequence[Network], needs: dict[bool, dict[str, int]]) -> None:

@@ -126,7 +126,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     from launch.callbacks.evaluation import Evaluation
     from launch.callbacks.lookup import find
     from launch.runs.folder import RunFolder
-    from launch.training.dry_build import check, dry_build, provide
+    from launch.training.dry_build import check, dry_build, prefetch
     from launch.training.lightning_cli import save_config
     from tune.checks import check_space, check_sweep, check_values, find_objectives
     from tune.space import find_space, read_space
@@ -143,7 +143,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     cli = dry_build(training)
     check(cli)
     check_values(training, space)
-    provide(cli)
+    prefetch(cli)
     evaluation = find(cli.trainer, Evaluation)
     assert evaluation is not None
     kimg = float(cli.config_init.run.kimg)

@@ -17,8 +17,8 @@ from gesso.common.pixels import to_uint8
 from launch.evaluation import driver
 from launch.evaluation.sources import data_of
 from launch.inference.loading import load_family
+from launch.training.family_files import load_pictures
 from launch.training.hardware import best_device
-from launch.training.provisions import provide_pictures
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics.evaluator import EvaluationOptions, GenerationEvaluator
 
@@ -79,7 +79,7 @@ def _of_run(
     if evaluator is None:
         raise ValueError(f"{checkpoint}: nothing can be measured of {module.described()}")
     data = data_of(checkpoint, module, given)
-    provide_pictures(module)
+    load_pictures(module)
     driver.prepare(evaluator, data, module.device)
     return driver.score(evaluator, data, module.device)
 

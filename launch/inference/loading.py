@@ -11,7 +11,7 @@ import torch
 from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
 from launch.runs.folder import find_checkpoint
-from launch.training.provisions import provide_weights
+from launch.training.family_files import load_weights
 from lightning_modules.catalogue import family
 from lightning_modules.core.averages import MAIN
 from lightning_modules.core.family import ImageFamily
@@ -39,7 +39,7 @@ def load_family(
     else:
         file = find_checkpoint(path)
         module, averaged = _restore(layout.read(file), average=average)
-    provide_weights(module)
+    load_weights(module)
     module.requires_grad_(False)
     module.eval().to(device)
     return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}

@@ -24,7 +24,7 @@ WandbMode = Literal["auto", "online", "offline", "disabled"]
 
 
 @rank_zero_only
-def say(message: str) -> None:
+def rank_zero_print(message: str) -> None:
     """Prints a message for the user to stderr, on the first rank alone."""
     print(message, file=sys.stderr, flush=True)
 
@@ -95,7 +95,7 @@ class ForgivingWandb(WandbLogger):
             yield
         except Exception as error:
             if not self._gone:
-                say(f"W&B no longer answers ({error}); the run folder still keeps everything")
+                rank_zero_print(f"W&B no longer answers ({error}); the run folder still keeps everything")
             self._gone = True
 
 
@@ -150,7 +150,7 @@ def finish_wandb(*, failed: bool) -> None:
     try:
         wandb.finish(exit_code=int(failed))
     except Exception as error:
-        say(f"W&B no longer answers ({error}); what it has of this run: wandb sync")
+        rank_zero_print(f"W&B no longer answers ({error}); what it has of this run: wandb sync")
         with contextlib.suppress(Exception):
             # Else it tries once more, and complains at length, when this process ends.
             wandb.teardown()

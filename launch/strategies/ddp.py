@@ -48,13 +48,13 @@ class MultiNetworkDDP(DDPStrategy):
 
     def setup_environment(self) -> None:
         if isinstance(self._launcher, SupervisedLauncher):
-            self.supervision = self._launcher.supervision(self.last_words)
+            self.supervision = self._launcher.supervision(self.record_failure)
         if self.supervision is not None:
             self.supervision.start()
         super().setup_environment()
 
-    def last_words(self, reason: str) -> None:
-        """Records in run.json why this rank, which hangs, is ended."""
+    def record_failure(self, reason: str) -> None:
+        """Records in run.json why this rank, which hangs, is killed."""
         assert self.lightning_module is not None
         run = RunFolder(Path(self.lightning_module.trainer.default_root_dir))
         if run.info():

@@ -1,4 +1,4 @@
-"""Supervision of the ranks that Lightning starts on this machine: when one dies, all others end and name it.
+"""Supervision of the ranks that Lightning starts on this machine: when one dies, all others stop and name it.
 
 Under torchrun the agent does this, under SLURM ``srun --kill-on-bad-exit``.
 """
@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 #: Environment variable with the process that started this rank.
 LAUNCHER = "GESSO_LAUNCHER"
-#: Seconds between two looks at the others.
+#: Seconds between two checks of the other ranks.
 INTERVAL = 0.5
-#: Seconds that a rank has to end by itself, with a report, once another one is lost.
+#: Seconds that a rank has to stop by itself, with a report, once another one is lost.
 PATIENCE = 60.0
 
 
@@ -39,18 +39,18 @@ class RankLost(RuntimeError):
 
 
 class Supervision(threading.Thread):
-    """Watches for lost ranks; says which one it was, and ends this process if it does not end by itself.
+    """Thread that watches for lost ranks: prints which one was lost, and kills this process if it does not stop itself.
 
     Args:
-        look: returns what is lost, in words, or None.
-        last_words: called with these words before this process is ended the hard way.
+        look: returns a description of the lost rank, or None.
+        before_kill: called with that description before this process is killed.
     """
 
-    def __init__(self, look: Callable[[], str | None], last_words: Callable[[str], None]) -> None:
+    def __init__(self, look: Callable[[], str | None], before_kill: Callable[[str], None]) -> None:
         super().__init__(daemon=True, name="supervision")
         self.lost: str | None = None
         self._look = look
-        self._last_words = last_words
+        self._before_kill = before_kill
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -61,15 +61,20 @@ class Supervision(threading.Thread):
         print(f"gesso: {lost}; ending this training", file=sys.stderr, flush=True)
         # A collective that waits for the lost rank may never return (NCCL), and no exception reaches it there.
         if not self._over.wait(PATIENCE):
-            self._last_words(lost)
+            self._before_kill(lost)
             os._exit(1)
 
     def stop(self) -> None:
         """Stops watching: training is over, and ranks may end."""
         self._over.set()
 
-    def verdict(self, error: BaseException, *, patience: float = 5.0) -> str | None:
-        """The lost rank behind ``error``, in words; else None. Waits a little if a collective has failed."""
+    def lost_rank(self, error: BaseException, *, patience: float = 5.0) -> str | None:
+        """Description of the lost rank that caused ``error``; None if no rank is lost.
+
+        Args:
+            error: what ended training.
+            patience: seconds to wait for the watch to find a lost rank, if a collective has failed.
+        """
         deadline = time.monotonic() + (patience if failed_collective(error) else 0.0)
         while not self.lost and time.monotonic() < deadline:
             time.sleep(INTERVAL / 5)
@@ -77,13 +82,13 @@ class Supervision(threading.Thread):
 
 
 def failed_collective(error: BaseException) -> bool:
-    """Whether ranks could not reach each other."""
+    """Whether an error is of a collective operation: ranks could not reach each other."""
     words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def children(processes: list[subprocess.Popen[bytes]], first_rank: int) -> Callable[[], str | None]:
-    """Looks at the ranks that this process started; ``first_rank`` is its own."""
+    """A check of the ranks that this process started; ``first_rank`` is its own rank."""
 
     def look() -> str | None:
         for number, process in enumerate(processes, first_rank + 1):
@@ -96,7 +101,7 @@ def children(processes: list[subprocess.Popen[bytes]], first_rank: int) -> Calla
 
 
 def parent(process: int, rank: int) -> Callable[[], str | None]:
-    """Looks at the rank that started this one."""
+    """A check of the process that started this one."""
     return lambda: None if os.getppid() == process else f"rank {rank} (process {process}), which started this, is gone"
 
 
@@ -114,7 +119,7 @@ class OtherRanks(L.Callback):
 
     @contextlib.contextmanager
     def command(self, verb: str) -> Iterator[list[str]]:
-        """Context manager: the command of a rank; the config that it reads is there as long as this."""
+        """Context manager: the command that starts a rank; its config file exists until the context is left."""
         with tempfile.TemporaryDirectory(prefix="gesso-") as folder:
             file = Path(folder, "config.yaml")
             file.write_text(self.config)
@@ -171,14 +176,14 @@ class SupervisedLauncher(_SubprocessScriptLauncher):
             subprocess.Popen(command, env={**shared, "LOCAL_RANK": str(rank)}) for rank in range(1, self.num_processes)
         ]
 
-    def supervision(self, last_words: Callable[[str], None]) -> Supervision | None:
-        """The watch of this rank over those that it started, or over the one that started it."""
+    def supervision(self, before_kill: Callable[[str], None]) -> Supervision | None:
+        """Supervision of the ranks that this one started, or of the one that started it; None: there are none."""
         first = self.cluster_environment.node_rank() * self.num_processes
         if self.procs:
-            return Supervision(children(self.procs, first), last_words)
+            return Supervision(children(self.procs, first), before_kill)
         launcher = int(os.environ.get(LAUNCHER, 0))
         if self.cluster_environment.local_rank() > 0 and launcher:
-            return Supervision(parent(launcher, first), last_words)
+            return Supervision(parent(launcher, first), before_kill)
         return None
 
 

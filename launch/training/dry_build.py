@@ -1,4 +1,4 @@
-"""Builds trainings that somebody else will train: other processes, other machines."""
+"""Builds and checks trainings that will run in other processes or on other machines."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import find
+from launch.training.family_files import load_pictures, load_weights
 from launch.training.lightning_cli import GessoCLI, check_data
-from launch.training.provisions import provide_pictures, provide_weights
 from launch.training.training import Training
 
 
 def dry_build(training: Training) -> GessoCLI:
-    """Builds a training on a CPU, wherever it will run; nothing of it stays behind.
+    """Builds a training on a CPU, wherever it will run; writes no file.
 
     Raises:
-        ValueError, FileNotFoundError: what was asked for, in one line.
+        ValueError, FileNotFoundError: a wrong option or a missing file; one line.
     """
-    # What this machine's CPU can do does not matter to the one that will train.
+    # Notices about this CPU do not matter to the machine that will train.
     with contextlib.redirect_stderr(io.StringIO()):
         return training.changed({"trainer.accelerator": "cpu"}).build()
 
 
 def check(cli: GessoCLI) -> None:
-    """Finds, now, what would go wrong later: data that does not fit, a metric that nobody measures."""
+    """Checks what would fail later: data that does not fit the family, a monitored metric that is never measured.
+
+    Raises:
+        ValueError: one line.
+    """
     check_data(cli)
     if checkpoints := find(cli.trainer, Checkpoints):
         checkpoints.find_monitor(cli.trainer, cli.model)
 
 
-def provide(cli: GessoCLI) -> None:
-    """Fetches here what family and evaluation need: compute nodes seldom reach the internet."""
-    provide_weights(cli.model)
-    provide_pictures(cli.model)
+def prefetch(cli: GessoCLI) -> None:
+    """Downloads the weights that family and evaluation need into the cache: compute nodes often have no internet."""
+    load_weights(cli.model)
+    load_pictures(cli.model)
     evaluation = find(cli.trainer, Evaluation)
     for name in evaluation.published_weights(cli.model) if evaluation else ():
         fetch(name)

@@ -24,13 +24,13 @@ from launch.runs.folder import (
     this_process,
     versions,
 )
-from launch.runs.tracking import finish_wandb, say
+from launch.runs.tracking import finish_wandb, rank_zero_print
 from launch.strategies.supervision import RankLost
+from launch.training.family_files import load_pictures, load_weights
 from launch.training.hardware import is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
 from launch.training.outcome import Run, State, last_metrics
-from launch.training.provisions import provide_pictures, provide_weights
-from launch.training.signals import Interrupted, deaf_to_ctrl_c
+from launch.training.signals import Interrupted, ignoring_ctrl_c
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.saved import check_checkpoint
 
@@ -49,8 +49,8 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
         FileNotFoundError, ValueError: one line.
     """
     check_data(cli)
-    provide_weights(cli.model)
-    provide_pictures(cli.model)
+    load_weights(cli.model)
+    load_pictures(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
 
@@ -73,7 +73,7 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except Interrupted as interrupted:
         close_folder(trainer, "interrupted")
-        say(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
+        rank_zero_print(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
         return outcome(trainer, "interrupted", interrupted.signal_number)
     except Superseded:
         raise
@@ -87,12 +87,12 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
             # srun and torchrun kill all ranks when one has failed: the first one has a report to write.
             time.sleep(REPORT_SECONDS)
         if run.last_checkpoint:
-            say(f"the last checkpoint is whole; go on with: {resume}")
+            rank_zero_print(f"the last checkpoint is whole; go on with: {resume}")
         if error is problem:
             raise
         raise error from problem
     close_folder(trainer, "finished")
-    say(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
+    rank_zero_print(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
     return outcome(trainer, "finished")
 
 
@@ -111,7 +111,7 @@ def explained(problem: BaseException, trainer: L.Trainer, module: ImageFamily, b
     supervision = getattr(trainer.strategy, "supervision", None)
     if supervision is None:
         return problem
-    lost = supervision.verdict(problem)
+    lost = supervision.lost_rank(problem)
     supervision.stop()
     return RankLost(lost) if lost else problem
 
@@ -147,11 +147,11 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
 @rank_zero_only
 def close_folder(trainer: L.Trainer, state: str, error: str | None = None) -> None:
     """Books how training ended, and writes the report. A Ctrl-C must not cut this short."""
-    with deaf_to_ctrl_c():
+    with ignoring_ctrl_c():
         try:
             clock_of(trainer).write(trainer, family_of(trainer.lightning_module), state=state, error=error)
             finish_wandb(failed=state == "failed")
-            say(f"report: {write_report(run_folder(trainer).path)}")
+            rank_zero_print(f"report: {write_report(run_folder(trainer).path)}")
         except OSError as problem:
             # A full disk that ended training must not be hidden by the report that no longer fits.
-            say(f"no report: {problem}")
+            rank_zero_print(f"no report: {problem}")

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import lightning as L
 import torch
 
-from launch.runs.tracking import say
+from launch.runs.tracking import rank_zero_print
 from launch.strategies.zero import MultiNetworkZeRO
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.options import constructor_options, paths
@@ -29,7 +29,7 @@ def affordable_precision(precision: T, accelerator: object) -> T | Literal["32-t
     """``precision``, but fp32 for bf16 on a CPU that has no instructions for it: 30 times slower was seen there."""
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and best_device().type == "cpu")
     if precision == "bf16-mixed" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        say("this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed")
+        rank_zero_print("this CPU has no bf16 instructions: training in 32-true instead of bf16-mixed")
         return "32-true"
     return precision
 

@@ -53,7 +53,7 @@ def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[L
         else:
             for path in names.paths(_class_path(found[-1].get("model")), name, value):
                 set_option(found[-1], path, copy.deepcopy(value))
-    names.tell()
+    names.report()
     return found
 
 

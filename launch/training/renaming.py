@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 
-from launch.runs.tracking import say
-from lightning_modules.core.options import Renamed, told, with_new_names
+from launch.runs.tracking import rank_zero_print
+from lightning_modules.core.options import Renamed, renaming_notice, with_new_names
 
 
 class OlderNames:
-    """Puts the present names of options in the place of older ones, and remembers which there were."""
+    """Replaces older names of options by the present ones, and collects those it found."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, ...]] = {}
@@ -30,27 +30,27 @@ class OlderNames:
         return current
 
     def paths(self, class_path: object, override: str, value: object) -> list[str]:
-        """The present names of an override such as ``model.width``: one or several; most are what they were."""
+        """The present names of an override such as ``model.width``: one or several; most names have not changed."""
         section, _, option = override.partition(".")
         name = option.removeprefix("init_args.")
         paths = _renamed(class_path).get(name, ()) if section == "model" and not isinstance(value, Mapping) else ()
         self._found |= {name: paths} if paths else {}
         return [f"model.{path}" for path in paths] or [override]
 
-    def tell(self) -> None:
-        """Says in one line on stderr which older names there were, once for all trainings of a process."""
+    def report(self) -> None:
+        """Prints the older names that were found, one line on stderr, once for all trainings of a process."""
         if self._found:
-            _tell(told(list(self._found), self._found, prefix="model."))
+            _report_once(renaming_notice(list(self._found), self._found, prefix="model."))
 
 
 def _renamed(class_path: object) -> Renamed:
     module, _, name = str(class_path).rpartition(".")
-    # What cannot be imported, the parser names.
+    # The parser reports a class that cannot be imported.
     with contextlib.suppress(ImportError, ValueError):
         return getattr(getattr(import_module(module), name, None), "renamed_options", {})
     return {}
 
 
 @cache
-def _tell(line: str) -> None:
-    say(line)
+def _report_once(line: str) -> None:
+    rank_zero_print(line)

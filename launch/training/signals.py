@@ -1,8 +1,9 @@
-"""SIGINT, SIGTERM and SIGUSR1 set a flag, from the first moment of a training's process to the last.
+"""SIGINT, SIGTERM and SIGUSR1 set a flag, for the whole life of a training's process.
 
-Steps act on it, not handlers: at any moment each rank is somewhere else, one in a barrier, another in an all-reduce,
-and saving from there deadlocks. SLURM sends SIGUSR1 ahead of a time limit (``sbatch --signal``), and SIGTERM at
-preemption. Imports no torch by itself, so that it can listen before that is loaded.
+Training steps act on the flag, the handlers do not: at any moment each rank is at another place, one in a barrier,
+another in an all-reduce, and saving from there deadlocks. SLURM sends SIGUSR1 ahead of a time limit
+(``sbatch --signal``), and SIGTERM at preemption. Imports no torch by itself, so that it can listen before that is
+loaded.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.strategies import Strategy
 
-#: Exit code of a job that has saved and wants to go on; EX_TEMPFAIL of sysexits.h.
-COME_AGAIN = 75
-HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+#: Exit code of a job that has saved and is to be queued again; EX_TEMPFAIL of sysexits.h.
+EXIT_REQUEUE = 75
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _received = 0
 _steps_act = False
-#: Ranks that train on GPUs agree on the host: a number that waits there makes no GPU wait.
+#: Process groups on the host, so that the agreement makes no GPU wait.
 _groups: WeakKeyDictionary[Strategy, Any] = WeakKeyDictionary()
 
 
@@ -39,16 +40,16 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Inside, signals are noted. Ctrl-C interrupts at once before training begins, and when it comes a second time.
+    """Context manager: signals set the flag. Ctrl-C raises at once before training begins, and the second time.
 
-    In any thread but the first, nothing changes.
+    Does nothing in any thread but the main one.
     """
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     outermost = signal.getsignal(signal.SIGTERM) is not _note
-    previous = {number: signal.signal(number, _note) for number in HEEDED}
+    previous = {number: signal.signal(number, _note) for number in HANDLED_SIGNALS}
     try:
         yield
     finally:
@@ -60,8 +61,8 @@ def listening() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deaf_to_ctrl_c() -> Iterator[None]:
-    """Inside, Ctrl-C does nothing. In any thread but the first, nothing changes."""
+def ignoring_ctrl_c() -> Iterator[None]:
+    """Context manager: Ctrl-C is ignored. Does nothing in any thread but the main one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -73,21 +74,21 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def act_on_ctrl_c(by_steps: bool) -> None:
-    """Says whether training's steps look for Ctrl-C, so that it need not interrupt at once."""
+    """Sets whether training steps check for Ctrl-C; if not, it raises KeyboardInterrupt at once."""
     global _steps_act
     _steps_act = by_steps
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     global _received
-    # SLURM may say it several times, in several ways; only a person who presses Ctrl-C again means more by it.
+    # SLURM may send a signal several times; only a second Ctrl-C asks for more than the first.
     if number == signal.SIGINT and (_received == signal.SIGINT or not _steps_act):
         raise KeyboardInterrupt
     _received = number
 
 
 def agreed(trainer: L.Trainer) -> int:
-    """The signal that any rank has received, 0 for none; every rank must ask at the same place."""
+    """The signal that any rank has received, 0 for none; a collective: all ranks must call it at the same place."""
     if trainer.world_size == 1:
         return _received
     import torch

@@ -109,9 +109,9 @@ class Training:
             run = open_run(self.resume)
             info = run.info()
             if len(self.recipes) == 1 and not self.overrides and info.get("state") == "finished":
-                from launch.runs.tracking import say
+                from launch.runs.tracking import rank_zero_print
 
-                say(f"{run.path} has finished; to go on, train for longer: --run.kimg")
+                rank_zero_print(f"{run.path} has finished; to go on, train for longer: --run.kimg")
                 return Run(run.path, "finished", last_metrics(run), int(info.get("images_seen", 0)))
             checkpoint = resume_point(run)
         if self.checkpoint:

@@ -37,7 +37,7 @@ from lightning_modules.core.options import (
     constructor_arguments,
     constructor_options,
     plain,
-    told,
+    renaming_notice,
     with_new_names,
 )
 from lightning_modules.core.saved import (
@@ -98,7 +98,7 @@ class ImageFamily(NetworkUpdates):
         """
         current, old = with_new_names(constructor_options(options), cls.renamed_options)
         if old:
-            print(told(old, cls.renamed_options), file=sys.stderr, flush=True)
+            print(renaming_notice(old, cls.renamed_options), file=sys.stderr, flush=True)
         return cls(**constructor_arguments(cls, current))  # type: ignore[arg-type] # each family has its own
 
     # ---- what a family answers --------------------------------------------------------------------------------------

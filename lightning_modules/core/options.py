@@ -15,7 +15,7 @@ Renamed = Mapping[str, tuple[str, ...]]
 
 
 def plain(value: object) -> object:
-    """``value`` with dataclasses and mappings as dictionaries, and tuples as lists, as JSON and YAML hold them."""
+    """``value`` as JSON and YAML can hold it: dataclasses and mappings as dictionaries, tuples as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -24,13 +24,13 @@ def plain(value: object) -> object:
 
 
 def constructor_options(hyper_parameters: Mapping[str, object]) -> dict[str, object]:
-    """The options that build the same family again, as plain data, out of its ``hparams`` or a checkpoint's."""
+    """The options that build the same family again, as plain data, from its ``hparams`` or a checkpoint's."""
     # Lightning and jsonargparse keep notes of their own among them.
     return {name: plain(value) for name, value in hyper_parameters.items() if not name.startswith("_")}
 
 
 def constructor_arguments(family: type, options: Mapping[str, object]) -> dict[str, object]:
-    """``options`` with a dataclass for each dictionary where the family's constructor has one as its default.
+    """``options`` as the family's constructor takes them: a dataclass for each dictionary where the default is one.
 
     Fields that a dictionary leaves out are the default's.
 
@@ -55,10 +55,13 @@ def _like(default: object, name: str, value: object) -> object:
 
 
 def with_new_names(options: Mapping[str, object], renamed: Renamed) -> tuple[dict[str, object], list[str]]:
-    """``options``, in which older names have given way to those of today.
+    """Replaces older names of options by the present ones.
 
     Returns:
-        The options; and the older names that were there. A new name that was there, too, keeps its value.
+        The options, and the older names that were found. Where both names are given, the present one's value holds.
+
+    Raises:
+        ValueError: an option that should hold other options does not.
     """
     # An older name may now be that of a group of options.
     old = [name for name, value in options.items() if name in renamed and not isinstance(value, Mapping)]
@@ -76,8 +79,8 @@ def with_new_names(options: Mapping[str, object], renamed: Renamed) -> tuple[dic
     return current, old
 
 
-def told(old: list[str], renamed: Renamed, *, prefix: str = "") -> str:
-    """One line on options that were given by older names."""
+def renaming_notice(old: list[str], renamed: Renamed, *, prefix: str = "") -> str:
+    """One line that names the present names of options given by older ones."""
     pairs = [f"{prefix}{name} is now {' and '.join(prefix + path for path in renamed[name])}" for name in old]
     return f"options have other names: {'; '.join(pairs)}"
 
@@ -92,7 +95,7 @@ def paths(options: Mapping[str, object], name: str, *, prefix: str = "") -> Iter
 
 
 def replaced(options: Mapping[str, object], name: str, value: object) -> dict[str, object]:
-    """``options``, in which every option called ``name``, at any depth, is ``value``."""
+    """A copy of ``options`` with ``value`` for every option called ``name``, at any depth."""
     return {
         key: value if key == name else replaced(item, name, value) if isinstance(item, Mapping) else item
         for key, item in options.items()
@@ -100,7 +103,7 @@ def replaced(options: Mapping[str, object], name: str, value: object) -> dict[st
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object], *, prefix: str = "") -> list[str]:
-    """What differs between two sets of options: ``generator.width: 8 -> 16``; what only one of them has is left out."""
+    """Differences between two sets of options, such as ``generator.width: 8 -> 16``, of those that both have."""
     found: list[str] = []
     for key, value in after.items():
         earlier = before.get(key)

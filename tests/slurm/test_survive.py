@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.runs.folder import RunFolder
-from launch.training.signals import COME_AGAIN
+from launch.training.signals import EXIT_REQUEUE
 from slurm import queue
 from slurm.attempts import attempts, submitted
 from tests.launch.identity import assert_identical, training_state
@@ -146,7 +146,7 @@ def test_preempted_with_grace_then_cut_off_by_the_time_limit(lab: Lab, tmp_path:
     wait(lambda: attempt_of(run) == 2, 120, "the time limit", of=run)
     queue.slurm("scontrol", "update", f"JobId={submitted(run)[-1]}", "TimeLimit=10")
     came_back(run, images=16_000, restarts=2)
-    assert [attempt.exit_code for attempt in attempts(run)] == [COME_AGAIN, COME_AGAIN, 0]
+    assert [attempt.exit_code for attempt in attempts(run)] == [EXIT_REQUEUE, EXIT_REQUEUE, 0]
     # Each saved at once, and lost nothing: every step was done once.
     assert [step["images_seen"] for step in steps(run.path, 0)] == list(range(16, 16_016, 16))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launch.training.signals import COME_AGAIN
+from launch.training.signals import EXIT_REQUEUE
 from slurm.submit import executable
 from tests.ports import free_ports
 from tune.nodes import AGAIN, TOKEN
@@ -40,7 +40,7 @@ def test_a_signal_is_heard_while_ray_is_silent(tmp_path: Path) -> None:
         head.suspend()
         time.sleep(2)
         os.kill(leader.pid, signal.SIGTERM)
-        assert leader.wait(10) == COME_AGAIN
+        assert leader.wait(10) == EXIT_REQUEUE
         assert (tmp_path / "slurm" / AGAIN).exists()
         # Ray's idle workers miss their head half a minute later, and end by themselves.
         _, left = psutil.wait_procs(family, timeout=10)

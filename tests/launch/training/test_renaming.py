@@ -14,7 +14,7 @@ from launch.training.training import Training
 
 
 def options(recipe: Any, overrides: dict[str, object] | None = None) -> dict[str, Any]:
-    renaming._tell.cache_clear()
+    renaming._report_once.cache_clear()
     text = Training(recipe, overrides or {}).parse().text()
     return yaml.safe_load(text)["model"]["init_args"]
 
