@@ -1,4 +1,4 @@
-"""What a family can do and what it needs for it: answers that callbacks and commands ask for, never its class."""
+"""Interface of all families: what each can do and what it needs. Callbacks and commands ask this, never the class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch = Mapping[str, Any]  # type: ignore[explicit-any] # tensors, but for capti
 #: What a family may be able to do; each is a method.
 Ability = Literal["generate", "interpolate", "stylize", "translate", "sheet"]
 
-#: How the error begins to say that a family lacks an ability.
+#: Texts of the error for each ability that a family lacks.
 _LACKS: dict[Ability, str] = {
     "generate": "makes no samples: it can neither generate nor be scored by them",
     "interpolate": "has no latents to interpolate between",
@@ -30,11 +30,11 @@ _LACKS: dict[Ability, str] = {
 
 
 class CannotDo(ValueError):
-    """A family was asked for what it cannot do."""
+    """A family lacks an ability that was asked for."""
 
 
 class Preview(NamedTuple):
-    """A grid for people: ``images`` NCHW in [-1, 1], filled row by row into ``columns`` columns."""
+    """A grid of images for people to look at: ``images`` NCHW in [-1, 1], row by row in ``columns`` columns."""
 
     images: Tensor
     columns: int
@@ -42,14 +42,14 @@ class Preview(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What a training batch must hold.
+    """Requirements on a training batch.
 
     Args:
-        images: keys of its images, the first of which is ``image``.
+        images: keys of its images; the first is ``image``.
         channels: of the images: 1, 3 or None (any).
-        resolution: their height and width in pixels; None: any.
-        num_classes: classes of ``label`` that the family is conditioned on; 0: none.
-        captions: whether it is conditioned on ``caption``.
+        resolution: height and width of the images in pixels; None: any.
+        num_classes: number of classes of ``label``, for a conditional family; 0: labels are not used.
+        captions: whether the family is conditioned on ``caption``.
     """
 
     images: tuple[str, ...] = ("image",)
@@ -60,34 +60,38 @@ class BatchSpec:
 
 
 class Abilities(L.LightningModule):
-    """What every family can be asked; a kind of family overrides what it can do."""
+    """Base with every method that a family can have; a kind of family overrides those that it supports."""
 
     def abilities(self) -> frozenset[Ability]:
-        """What this family can do."""
+        """Names of the abilities that this family has."""
         return frozenset(name for name in _LACKS if getattr(type(self), name) is not getattr(Abilities, name))
 
     def described(self) -> str:
-        """The family in an error's words: ``a VAE``, ``an AdaIN``."""
+        """The family's name with its article, for messages: ``a VAE``, ``an AdaIN``."""
         name = type(self).__name__
         return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
     def require(self, ability: Ability) -> None:
-        """Raises a ``CannotDo``, in one line, when the family lacks an ability."""
+        """Checks that the family has an ability.
+
+        Raises:
+            CannotDo: it has not; one line.
+        """
         if ability not in self.abilities():
             self._cannot(ability)
 
     def _cannot(self, ability: Ability) -> NoReturn:
         raise CannotDo(f"{self.described()} {_LACKS[ability]}")
 
-    # ---- what it makes ----------------------------------------------------------------------------------------------
+    # ---- what it can do ---------------------------------------------------------------------------------------------
 
     def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
         """Samples number ``index`` (int64 [N]) of the infinite sequence ``seed``: NCHW in [-1, 1].
 
-        Each sample depends on (seed, index) alone, so that any number of ranks makes the same set.
+        A sample depends on (seed, index) alone: any number of ranks makes the same set.
 
         Raises:
-            CannotDo: this family makes no samples.
+            CannotDo: this family does not generate.
         """
         self._cannot("generate")
 
@@ -100,7 +104,7 @@ class Abilities(L.LightningModule):
         self._cannot("interpolate")
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
-        """The content picture [1, 3, H, W] in one or several styles: see ``kinds.stylizer.Stylizer``.
+        """Stylises the content picture [1, 3, H, W] with one or several styles: see ``kinds.stylizer.Stylizer``.
 
         Raises:
             CannotDo: this family does not stylise.
@@ -108,7 +112,7 @@ class Abilities(L.LightningModule):
         self._cannot("stylize")
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
-        """Images [N, C, H, W] in [-1, 1] of one domain, put into the other: see ``kinds.translating``.
+        """Translates images [N, C, H, W] in [-1, 1] into the other domain: see ``kinds.translating``.
 
         Raises:
             CannotDo: this family does not translate.
@@ -116,14 +120,14 @@ class Abilities(L.LightningModule):
         self._cannot("translate")
 
     def directions(self) -> tuple[str, ...]:
-        """What ``translate`` takes as direction, the main one first; empty: it does not translate."""
+        """Directions that ``translate`` accepts, the main one first; empty: it does not translate."""
         return ()
 
     def known_direction(self, name: str | None) -> str:
-        """One of ``directions`` by name; None: the main one.
+        """Checks a direction's name; None stands for the main one.
 
         Raises:
-            ValueError: the family does not translate, or not this way.
+            ValueError: the family does not translate, or not in this direction.
         """
         self.require("translate")
         known = self.directions()
@@ -132,17 +136,17 @@ class Abilities(L.LightningModule):
         return known[0] if name is None else name
 
     def sheet(self, held_out: Batch) -> Preview:
-        """A grid that shows what the family makes of held-out pictures.
+        """A grid of held-out images beside the family's results for them.
 
         Raises:
-            CannotDo: it makes nothing of pictures.
+            CannotDo: the family takes no images.
         """
         self._cannot("sheet")
 
     # ---- what it needs ----------------------------------------------------------------------------------------------
 
     def batch_spec(self) -> BatchSpec:
-        """What a training batch must hold; from the options ``channels``, ``resolution`` and ``num_classes``."""
+        """Requirements on a training batch, from the options ``channels``, ``resolution`` and ``num_classes``."""
         options = self.hparams
         return BatchSpec(
             channels=options.get("channels"),
@@ -151,10 +155,10 @@ class Abilities(L.LightningModule):
         )
 
     def example_batch(self, count: int) -> Batch:
-        """A batch of noise in the shapes that training takes: what a plan of memory runs on.
+        """A training batch of ``count`` random images, to measure memory with.
 
         Raises:
-            ValueError: ``batch_spec`` names no resolution.
+            ValueError: ``batch_spec`` has no resolution.
         """
         spec = self.batch_spec()
         if spec.resolution is None:
@@ -169,20 +173,20 @@ class Abilities(L.LightningModule):
         }
 
     def pictures(self) -> dict[str, tuple[str, ...]]:
-        """Option -> files of pictures that training needs beside its batches; they are read before it begins."""
+        """Files of pictures that training needs besides its batches, by option; they are read before it begins."""
         return {}
 
     def take_pictures(self, option: str, pictures: Sequence[Tensor]) -> None:
-        """Hands over the ``pictures`` of an option, [1, 3, H, W] in [-1, 1] each."""
+        """Receives the pictures of an option, [1, 3, H, W] in [-1, 1] each."""
         raise NotImplementedError(option)
 
-    # ---- how good it is ---------------------------------------------------------------------------------------------
+    # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
-        """What measures this family; None: nothing does.
+        """The evaluator that measures this family; None: no metrics.
 
         Raises:
-            ValueError: a metric is asked for that cannot be measured of it.
+            ValueError: a metric is asked for that cannot be measured of this family.
         """
         if options.metrics:
             raise CannotDo(

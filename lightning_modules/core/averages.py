@@ -1,4 +1,4 @@
-"""Moving averages of a family's weights: several, by name, under every strategy.
+"""Named moving averages (EMA) of a family's weights, under every strategy.
 
 ``ema`` is the one that previews, evaluation and exports use. A family may keep others and read them while it trains
 (mean teacher, consistency training): see ``ImageFamily.own_averages`` and ``ImageFamily.averaged``.
@@ -31,7 +31,7 @@ _NORMS = (
 
 
 class SlicedNetwork(Protocol):
-    """What this rank holds of a network whose weights are shared out over ranks; a strategy has one for each (ZeRO).
+    """This rank's slices of a network whose weights are sharded over ranks (ZeRO); a strategy has one for each network.
 
     Names are those of parameters in the module, such as ``generator.0.weight``; slices are flat and fp32.
     """
@@ -46,7 +46,7 @@ class SlicedNetwork(Protocol):
         ...
 
     def whole(self, slices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors out of the ranks' slices; every rank must call it alike."""
+        """Gathers whole tensors from the ranks' slices; a collective: all ranks must call it."""
         ...
 
     def cut(self, name: str, whole: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class SlicedNetwork(Protocol):
         ...
 
     def show(self, slices: Mapping[str, Tensor]) -> None:
-        """Makes the network's weights those of the ranks' slices; the masters stay as they are."""
+        """Sets the network's weights to the ranks' slices; the optimizer's masters do not change."""
         ...
 
 
@@ -63,8 +63,8 @@ class Average:
     """One moving average.
 
     Args:
-        profile: how much each moment of the training counts.
-        networks: names of the networks that it is of.
+        profile: weight of each moment of the training.
+        networks: names of the averaged networks.
     """
 
     profile: Profile
@@ -76,9 +76,9 @@ class Average:
 class Averages:
     """A family's moving averages by name.
 
-    Which buffers are averaged, a network says: the attribute ``averaged_buffers`` of an ``nn.Module`` names its own
-    ones. Without it, running statistics of torch's batch and instance norms are averaged. All other buffers are copied
-    (counters, spectral norm's vectors, ``w_avg``, magnitudes): an average of them would mean nothing.
+    An ``nn.Module`` names the buffers of its own that are averaged in its attribute ``averaged_buffers``. Without it,
+    running statistics of torch's batch and instance norms are averaged. All other buffers are copied (counters,
+    spectral norm's vectors, ``w_avg``, magnitudes): an average of them would be meaningless.
 
     Args:
         module: the family, whose attributes the networks are.
@@ -96,7 +96,7 @@ class Averages:
     # ---- which averages there are ------------------------------------------------------------------------------------
 
     def keep(self, name: str, profile: Profile, networks: Sequence[str]) -> None:
-        """Asks for an average, before training starts; a later one of the same name goes on with its values."""
+        """Adds an average, before training starts; one of the same name is replaced, and its values are kept."""
         before = self._averages.get(name)
         self._averages[name] = Average(profile, tuple(networks), before.values if before else {})
 
@@ -118,10 +118,10 @@ class Averages:
 
     @torch.no_grad()
     def start(self, sliced: Mapping[str, SlicedNetwork]) -> None:
-        """Begins: from what a checkpoint brought, else from the weights as they are.
+        """Initialises all averages from a loaded checkpoint, else from the present weights.
 
         Args:
-            sliced: the networks that are shared out over ranks, by name.
+            sliced: the networks that are sharded over ranks, by name.
         """
         was_sliced, self._sliced = bool(self._sliced), dict(sliced)
         self._wholes = {}
@@ -137,11 +137,11 @@ class Averages:
 
     @torch.no_grad()
     def follow(self, batch: int, images_seen: int) -> None:
-        """Takes the weights after a step up into every average.
+        """Updates every average with the weights after a step.
 
         Args:
-            batch: images of the step, over all ranks.
-            images_seen: with this step's.
+            batch: number of images of the step, over all ranks.
+            images_seen: number of images seen, including this step's.
         """
         self._wholes = {}
         for name, follower in self._followers.items():
@@ -151,7 +151,7 @@ class Averages:
     def read(self, name: str, network: str) -> dict[str, Tensor]:
         """Whole tensors of an average of one network, by their names in the network, in the dtypes of its weights.
 
-        Of a network that is shared out, they are gathered once a step: every rank must call it alike.
+        Those of a sharded network are gathered once a step: all ranks must call it.
 
         Raises:
             ValueError: there is no such average, or it is not of this network.
@@ -174,7 +174,7 @@ class Averages:
 
     @contextlib.contextmanager
     def in_place(self, name: str = MAIN) -> Iterator[None]:
-        """Context manager: the networks hold the average; may be entered again inside. Without it, nothing changes."""
+        """Context manager: the networks hold the average's weights; reentrant. Does nothing without such an average."""
         values = self._values(name)
         if not values or self._in_place == name:
             yield
@@ -199,7 +199,7 @@ class Averages:
         values: Mapping[str, Tensor],
         slices: Callable[[SlicedNetwork], dict[str, Tensor]],
     ) -> None:
-        # Values, not tensors: optimizers and engines hold on to the tensors themselves.
+        # In place: optimizers and engines hold references to the tensors.
         for key, tensor in live.items():
             tensor.copy_(values[key])
         for network in self._networks(name):
@@ -221,18 +221,18 @@ class Averages:
         return tuple(dict.fromkeys(key.partition(".")[0] for key in self._loaded.get(name, {})))
 
     def _values(self, name: str) -> dict[str, Tensor]:
-        # A checkpoint's, where it was loaded to evaluate only.
+        # Those of a checkpoint, where it was loaded only to evaluate.
         average = self._averages.get(name)
         return self._loaded.get(name) or (average.values if average else {})
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Whole fp32 tensors of every average, by the names of averages and tensors; every rank must call it alike."""
+        """Whole fp32 tensors of every average, by average and tensor name; a collective: all ranks must call it."""
         return {name: self.whole(name) for name in self._averages if self._values(name)}
 
     def whole(self, name: str) -> dict[str, Tensor]:
-        """Whole fp32 tensors of one average, by their names in the module; every rank must call it alike."""
+        """Whole fp32 tensors of one average, by their names in the module; a collective: all ranks must call it."""
         values = dict(self._values(name))
         for network in self._networks(name):
             if (own := self._sliced.get(network)) is not None:
@@ -240,18 +240,18 @@ class Averages:
         return values
 
     def copied(self, name: str) -> frozenset[str]:
-        """Names in the module of an average's tensors that are the latest ones, not means (counters and the like)."""
+        """Names of an average's tensors that are copied, not averaged (counters and the like)."""
         return self._followers[name].copied
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """The inverse of ``state_dict``; ``start`` hands the values out."""
+        """The inverse of ``state_dict``; takes effect at ``start``."""
         self._loaded = {name: dict(values) for name, values in state.items()}
 
 
 class _Follower:
     """The live tensors behind an average; lists are made once, since walking modules each step costs time.
 
-    Buffers are looked up where they are: a network may put new ones in their place.
+    Buffers are looked up at each step: a network may replace them.
     """
 
     def __init__(self, module: nn.Module, networks: Sequence[str], sliced: Mapping[str, SlicedNetwork]) -> None:
@@ -275,7 +275,7 @@ class _Follower:
         return {**self._parameters, **masters, **{key: getattr(o, name) for key, (o, name, _) in self._buffers.items()}}
 
     def follow(self, values: Mapping[str, Tensor], weight: float) -> None:
-        """Moves ``values`` by ``weight`` of the way to the live tensors, or all of it for what is copied."""
+        """Moves ``values`` towards the live tensors by the fraction ``weight``; copies those that are not averaged."""
         now = self.now()
         means = [key for key in now if key not in self.copied]
         if means:
@@ -290,7 +290,7 @@ def live_state(module: nn.Module, networks: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _tensors(module: nn.Module, networks: Sequence[str]) -> Iterator[tuple[str, nn.Module, str]]:
-    """As in a state dict: name in ``module``, submodule that has it, attribute."""
+    """Name in ``module``, owning submodule and attribute of each entry of the networks' state dicts."""
     for network in networks:
         for path, owner in getattr(module, network).named_modules(prefix=network, remove_duplicate=False):
             persistent = [name for name in owner._buffers if name not in owner._non_persistent_buffers_set]
@@ -300,7 +300,7 @@ def _tensors(module: nn.Module, networks: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def averaged_buffers(owner: nn.Module) -> Collection[str]:
-    """Names of a submodule's own floating-point buffers that an average averages; all others are copied."""
+    """Names of a submodule's own floating-point buffers that are averaged; all others are copied."""
     said: Collection[str] | None = getattr(owner, "averaged_buffers", None)
     if said is not None:
         return said
@@ -308,5 +308,5 @@ def averaged_buffers(owner: nn.Module) -> Collection[str]:
 
 
 def in_fp32(tensor: Tensor) -> Tensor:
-    """Floating-point numbers in fp32: the small steps of an average would vanish in bf16."""
+    """Converts floating-point tensors to fp32: the small steps of an average would be lost in bf16."""
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()

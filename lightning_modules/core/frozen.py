@@ -1,4 +1,4 @@
-"""Helper networks that stay as they are: perceptual encoders, teachers, optical flow.
+"""Frozen helper networks: perceptual encoders, teachers, optical flow.
 
 >>> family.encoder = Frozen(VGG19(file))  # doctest: +SKIP
 >>> family.encoder(images, ("relu4_1",))  # doctest: +SKIP
@@ -17,15 +17,14 @@ Network = TypeVar("Network", bound=Module)
 
 
 class Frozen(Module, Generic[Network]):
-    """Holds a network that nothing trains, and calls it.
+    """Wrapper of a network that is not trained.
 
-    As an attribute of a module it follows that module to its device, and is compiled with a family. But it is in no
+    As an attribute of a module it moves to that module's device, and is compiled with a family. But it is in no
     ``parameters()`` and no ``state_dict()``: so in no checkpoint, no optimizer, no average, and no broadcast between
-    ranks. It needs no gradient (its inputs may), is always in eval mode, and keeps its dtype: bf16-true training
-    leaves it as it was loaded.
+    ranks. It has no gradient (its inputs may), is always in eval mode, and keeps its dtype, also in bf16-true training.
 
     Args:
-        network: is switched to eval mode, and its parameters to ``requires_grad=False``.
+        network: the network; is set to eval mode, and its parameters to ``requires_grad=False``.
     """
 
     def __init__(self, network: Network) -> None:
@@ -36,11 +35,11 @@ class Frozen(Module, Generic[Network]):
 
     @property
     def network(self) -> Network:
-        """The network itself."""
+        """The wrapped network."""
         return self._held[0]
 
     def forward(self, *inputs: object, **options: object) -> object:
-        """What the network returns."""
+        """Calls the network."""
         return self.network(*inputs, **options)
 
     def compile(self, *arguments: object, **options: object) -> None:
@@ -52,7 +51,7 @@ class Frozen(Module, Generic[Network]):
         return type(self.network).__name__
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen[Network]:
-        # What `to`, `cuda`, `half` ... of a module do to every tensor: only the device is followed.
+        # Called by `to`, `cuda`, `half` ... of the module: only a change of the device is applied.
         tensors = [*self.network.parameters(), *self.network.buffers()]
         if tensors:
             device = fn(torch.empty(0, device=tensors[0].device)).device

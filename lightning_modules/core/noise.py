@@ -1,6 +1,6 @@
-"""Random numbers that are pure functions of where training stands: (seed, images seen, update, draw, global row).
+"""Counter-based random numbers: pure functions of (seed, images seen, update, draw, global row).
 
-They are counted, not drawn: a number's place is its counter, so each rank computes its own rows and nothing else.
+A number's position is its counter, so each rank computes only its own rows.
 
 A row of n elements has ``2 half`` places, where half is n / 2 rounded up to an even number. 64-bit word w of row g is
 number ``g * half + w`` of the splitmix64 sequence that starts at the draw's key; its lower 32 bits are the bits of
@@ -21,12 +21,12 @@ from torch import Tensor
 
 from gesso.common.randomness import FIRST, GAMMA, SECOND, mix_key
 
-#: How many words are made at once: on a CPU they stay near it, on a GPU fewer kernels are started.
+#: Number of words computed at once: few fit a CPU's cache, many need fewer kernel launches on a GPU.
 CPU_WORDS, GPU_WORDS = 1 << 18, 1 << 24
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds the generators that any code may draw from: Python's, numpy's and torch's."""
+    """Seeds the global generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what other people's code draws from
     torch.manual_seed(seed)
@@ -34,7 +34,7 @@ def seed_everything(seed: int) -> None:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a global batch: ``count`` of them, from number ``first`` on, every ``step``-th."""
+    """``count`` rows of a global batch: every ``step``-th from row ``first``."""
 
     count: int
     first: int = 0
@@ -43,13 +43,14 @@ class Rows:
 
 @dataclass
 class NoiseRows:
-    """The noise of one network's update over the global batch, and which part of it a micro-batch is.
+    """The noise of one micro-batch of one update.
 
     Args:
         seed: of the training step.
-        update: number of the update in the step.
-        part, parts: number of the micro-batch, and how many there are.
-        rank, ranks: number of the process, and how many there are.
+        update: index of the update in the step.
+        part, parts: index of the micro-batch, and their number.
+        rank, ranks: index of the process, and their number.
+        draws: number of draws so far.
     """
 
     seed: int
@@ -73,7 +74,7 @@ class NoiseRows:
         return mix_key(self.seed, self.update, self.draws - 1)
 
     def _rows(self, count: int) -> Rows:
-        # Images are dealt to the ranks one by one, and each rank's are cut into micro-batches.
+        # The global batch is dealt to the ranks one image at a time, and each rank's images are cut into micro-batches.
         return Rows(count, self.rank + self.ranks * self.part * count, self.ranks)
 
 

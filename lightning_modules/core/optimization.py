@@ -1,7 +1,7 @@
-"""How a network is optimized: kind of optimizer, learning rate and its schedule, as options of a recipe.
+"""Options of a network's optimizer: kind, learning rate and its schedule.
 
-A learning rate is a pure function of the images seen: a resumed run stores nothing for it, and any number of ranks or
-images to a batch follows the same curve.
+A learning rate is a pure function of the images seen: checkpoints need not store it, and it does not depend on the
+number of ranks or the batch size.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OptimizerOptions:
         weight_decay: decoupled from the gradient, except with ``adam``, where it is an L2 penalty.
         momentum: of ``muon``.
         warmup_kimg: thousands of images over which the learning rate rises linearly from 0; 0: none.
-        schedule: what follows: ``constant``; ``linear`` or ``cosine`` (Loshchilov and Hutter 2017) decay to
+        schedule: after the warm-up: ``constant``; ``linear`` or ``cosine`` (Loshchilov and Hutter 2017) decay to
             ``final_lr``; ``inverse_sqrt`` (EDM2, Karras et al. 2024): lr / sqrt(t / t0), t0 being where decay begins.
         hold_kimg: thousands of images until which the learning rate stays before it decays (counted from the start of
             training, so the warm-up is part of it); ``inverse_sqrt`` needs it or a warm-up.
@@ -101,18 +101,18 @@ class OptimizerOptions:
 
     @property
     def changes(self) -> bool:
-        """Whether the learning rate is another at one time than at another."""
+        """Whether the learning rate changes during training."""
         return self.schedule != "constant" or self.warmup_kimg > 0
 
     def learning_rate(self, images_seen: int, *, total_kimg: float | None = None) -> float:
-        """The learning rate of the step that begins after so many images.
+        """The learning rate of the step that starts after ``images_seen`` images.
 
         Args:
-            images_seen: images trained on before this step.
-            total_kimg: length of the training, which stands for a missing ``decay_kimg``.
+            images_seen: number of images trained on before this step.
+            total_kimg: length of the training in thousands of images, used where ``decay_kimg`` is None.
 
         Raises:
-            ValueError: neither ``decay_kimg`` nor ``total_kimg`` says when the decay ends.
+            ValueError: neither ``decay_kimg`` nor ``total_kimg`` is given, and the schedule needs one.
         """
         kimg, begins = images_seen / 1000, self._decay_begins
         if kimg < self.warmup_kimg:

@@ -1,4 +1,4 @@
-"""How much each moment of a training counts in a moving average of its weights, as pure functions of images seen.
+"""Weighting profiles of moving averages, as pure functions of the number of images seen.
 
 Sources: Karras et al., Analyzing and Improving the Image Quality of StyleGAN (2020) and EDM (2022) for half-lives;
 Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models (EDM2, 2024, arXiv:2312.02696),
@@ -15,19 +15,19 @@ import numpy as np
 
 
 class Profile(Protocol):
-    """The rule of one moving average."""
+    """Weighting profile of one moving average."""
 
     @property
     def key(self) -> str:
-        """A name that says the rule, such as ``half_life_10`` or ``power_0.05``."""
+        """A name for the profile, such as ``half_life_10`` or ``power_0.05``."""
         ...
 
     def decay(self, batch: int, images_seen: int) -> float:
-        """The share of the old average that stays after a step.
+        """The factor beta of the old average in a step's update.
 
         Args:
-            batch: images of this step, over all ranks.
-            images_seen: since the beginning, with this step's.
+            batch: number of images of this step, over all ranks.
+            images_seen: number of images seen, including this step's.
         """
         ...
 
@@ -37,7 +37,7 @@ class HalfLife:
     """Exponential average: beta = 0.5^(batch / half-life).
 
     Args:
-        kimg: after so many thousand images a weight counts half.
+        kimg: half-life in thousands of images.
         ramp_up: the half-life is never more than this share of the images seen, so that early averages forget the
             initialisation; 0: no bound.
 
@@ -115,13 +115,13 @@ def inner_product(images_a: float, gamma_a: float, images_b: float, gamma_b: flo
 
 
 def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Power) -> list[float]:
-    """By how much to multiply each stored average, so that their sum is the ``wanted`` one at ``images`` images.
+    """Factors of the stored averages whose weighted sum is the ``wanted`` average at ``images`` images.
 
     Least squares between profiles, in fp64.
 
     Args:
-        stored: images seen and profile of each stored average; those after ``images`` get 0.
-        images: images seen at the moment of the wanted average.
+        stored: images seen and profile of each stored average; later ones than ``images`` get the factor 0.
+        images: number of images seen at the wanted average.
         wanted: its profile.
 
     Returns:
@@ -136,7 +136,7 @@ def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Pow
     profiles = [(float(stored[number][0]), stored[number][1].gamma) for number in used]
     products = np.array([[inner_product(*a, *b) for b in profiles] for a in profiles], dtype=np.float64)
     target = np.array([inner_product(*a, float(images), wanted.gamma) for a in profiles], dtype=np.float64)
-    # Scaled to a diagonal of ones, which the solution does not feel and its rounding does.
+    # Scaled to a unit diagonal: the same solution, with smaller rounding errors.
     scale = 1 / np.sqrt(np.diag(products))
     solution = np.linalg.solve(products * scale[:, None] * scale[None, :], target * scale) * scale
     factors = [0.0] * len(stored)

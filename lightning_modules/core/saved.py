@@ -1,4 +1,4 @@
-"""What a family puts into a checkpoint and takes from one, whatever strategy saved it."""
+"""Conversions between a family's state and a checkpoint, which is the same for every strategy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_modules.core.options import changes, constructor_options, with_ne
 #: A checkpoint as Lightning's hooks have it: plain data and tensors, nested.
 Checkpoint = dict[str, Any]  # type: ignore[explicit-any] # Lightning's own type
 
-#: Where a checkpoint has the moving averages: ``{name of the average: {name of the tensor: whole fp32 tensor}}``.
+#: Key of a checkpoint's moving averages: ``{name of the average: {name of the tensor: whole fp32 tensor}}``.
 AVERAGES = "averages"
 
 
@@ -26,9 +26,9 @@ def saved_averages(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
 
 
 def upgraded(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint as today's code writes it, out of one of today or of any earlier time.
+    """Converts a checkpoint of any earlier version to the present format.
 
-    Until version 0.2 there was one average, kept by a callback.
+    Until version 0.2 there was one average, saved by a callback.
     """
     callbacks = checkpoint.get("callbacks")
     if isinstance(callbacks, dict) and "average" in (callbacks.get("EMA") or {}):
@@ -39,13 +39,13 @@ def upgraded(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def parameter_names(network: Module, optimizer: Optimizer) -> list[str]:
-    """Names of the network's parameters in the order in which the optimizer counts them."""
+    """Names of the network's parameters in the optimizer's order."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def named_state(state: StateDict, names: list[str]) -> StateDict:
-    """An optimizer's state dict with parameters by name: it outlives a change of their order."""
+    """Converts an optimizer's state dict to one with parameters by name, which does not depend on their order."""
     groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
     return {"state": {names[number]: entry for number, entry in state["state"].items()}, "param_groups": groups}
 
@@ -53,10 +53,10 @@ def named_state(state: StateDict, names: list[str]) -> StateDict:
 def numbered_state(
     saved: StateDict, optimizer: Optimizer, names: list[str], memory_format: torch.memory_format
 ) -> StateDict:
-    """The inverse of ``named_state``, for a fresh ``optimizer``, whose options (learning rates ...) hold.
+    """The inverse of ``named_state``, with the options (learning rates ...) of a fresh ``optimizer``.
 
     Raises:
-        ValueError: the optimizer that was saved treats the parameters in other groups.
+        ValueError: the saved optimizer has other parameter groups.
     """
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     if [len(group["params"]) for group in saved["param_groups"]] != sizes:
@@ -76,7 +76,7 @@ def numbered_state(
 
 
 def _laid_out(value: object, memory_format: torch.memory_format) -> object:
-    # Fused optimizers want moments that lie in memory like their weights; a checkpoint holds them row by row.
+    # Fused optimizers need moments in the weights' memory format; a checkpoint holds contiguous ones.
     if isinstance(value, Tensor) and value.dim() == 4:
         return value.contiguous(memory_format=memory_format)
     return value

@@ -1,6 +1,6 @@
-"""Losses and gradients that are not finite: skip the step, count it, know when to stop; and loss scales for fp16.
+"""Non-finite losses and gradients: skips the step, counts it, stops after too many; and loss scales for fp16.
 
-Nothing here waits for a GPU: flags and counters stay on the device until somebody reads them.
+Nothing here synchronises with a GPU: flags and counters stay on the device until they are read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class NonFiniteError(RuntimeError):
 
 
 def poisoned(loss: Tensor) -> Tensor:
-    """``loss`` itself if it is finite; else NaN: then every gradient is, on every rank once they are averaged."""
+    """``loss`` if it is finite, else NaN: every gradient is then NaN, on every rank once they are averaged."""
     return loss * torch.where(torch.isfinite(loss), 1.0, torch.nan)
 
 
 def is_nonfinite(parameters: list[Tensor], *, clip_norm: float | None = None) -> Tensor:
-    """Whether any gradient is not finite: 1 or 0, on the device; clips them to ``clip_norm`` on the way."""
+    """1 if any gradient is not finite, else 0, on the device; clips the gradients to ``clip_norm``."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
@@ -33,11 +33,10 @@ def is_nonfinite(parameters: list[Tensor], *, clip_norm: float | None = None) ->
 
 
 def spread_nonfinite(networks: Sequence[Sequence[Tensor]]) -> None:
-    """Puts NaN into a gradient of each network if any gradient of any of them is not finite: all skip their step alike.
+    """Makes all of the networks skip their step if a gradient of any of them is not finite, by a NaN in each.
 
     Args:
-        networks: each one's parameters. Whatever looks at one network's gradients afterwards, a fused optimizer or a
-            loss scale, sees that they are not finite.
+        networks: each one's parameters.
     """
     gradients = [[p.grad for p in parameters if p.grad is not None and p.grad.numel()] for parameters in networks]
     norm = torch.nn.utils.get_total_norm([gradient for own in gradients for gradient in own])
@@ -48,26 +47,30 @@ def spread_nonfinite(networks: Sequence[Sequence[Tensor]]) -> None:
 
 
 class Skips:
-    """How often each network's step was skipped: in all, and in a row."""
+    """Number of skipped steps of each network: in total, and in a row."""
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[Tensor, Tensor]] = {}
 
     def note(self, name: str, skipped: Tensor) -> None:
-        """Books one update of the network ``name``; ``skipped`` is 1 or 0."""
+        """Counts one update of the network ``name``; ``skipped`` is 1 or 0, on the device."""
         total, in_a_row = self._counts.get(name, (torch.zeros_like(skipped), torch.zeros_like(skipped)))
         self._counts[name] = (total.to(skipped) + skipped, (in_a_row.to(skipped) + 1) * skipped)
 
     def totals(self) -> dict[str, int]:
-        """Skipped steps since training began, by network; waits for the device."""
+        """Skipped steps since training began, by network; synchronises with the device."""
         return {name: int(total.item()) for name, (total, _) in self._counts.items()}
 
     def load(self, totals: dict[str, int]) -> None:
-        """Goes on counting from what ``totals`` returned."""
+        """Continues counting from ``totals``."""
         self._counts = {name: (torch.tensor(float(total)), torch.tensor(0.0)) for name, total in totals.items()}
 
     def check(self, limit: int, *, step: int, images: int) -> None:
-        """Waits for the device.
+        """Checks that no network skips all its steps; synchronises with the device.
+
+        Args:
+            limit: number of skipped steps in a row that is too many.
+            step, images: present step and images seen, for the message.
 
         Raises:
             NonFiniteError: a network's last ``limit`` or more steps were all skipped; names it.
@@ -83,7 +86,11 @@ class Skips:
 
 
 class BufferGuard:
-    """Keeps a bad step's statistics out of batch norm's buffers, without waiting for the device."""
+    """Undoes a bad step's changes of batch norm's buffers, without synchronising with the device.
+
+    Args:
+        buffers: to watch; those of floating point are restored.
+    """
 
     def __init__(self, buffers: Iterable[Tensor]) -> None:
         self.buffers = [buffer for buffer in buffers if buffer.is_floating_point() and buffer.numel()]
@@ -93,7 +100,7 @@ class BufferGuard:
         return torch.cat([buffer.detach().reshape(-1) for buffer in self.buffers]) if self.buffers else None
 
     def undo_if(self, bad: Tensor) -> None:
-        """Puts back what the buffers held at the beginning if ``bad`` is 1."""
+        """Restores the buffers' initial values if ``bad`` is 1."""
         now = self._flat()
         if now is None or self._before is None:
             return
@@ -104,17 +111,17 @@ class BufferGuard:
 
 
 def skip_if(bad: Tensor, optimizer: Optimizer) -> None:
-    """Makes the optimizer's coming step do nothing if ``bad`` is 1."""
+    """Makes the optimizer's next step do nothing if ``bad`` is 1."""
     if getattr(optimizer, "_step_supports_amp_scaling", False):
-        # A fused optimizer looks at the flag on the device.
+        # A fused optimizer reads the flag on the device.
         optimizer.found_inf = bad  # type: ignore[attr-defined]
     elif bad.item():
-        # Any other one leaves out parameters without gradients.
+        # Other optimizers skip parameters without gradients.
         optimizer.zero_grad(set_to_none=True)
 
 
 class Stepping(Protocol):
-    """A family, as its loss scales see it."""
+    """The part of a family that its loss scales need."""
 
     @property
     def stepping(self) -> str:
@@ -126,10 +133,10 @@ class Stepping(Protocol):
 
 
 class LossScalePerNetwork(MixedPrecision):
-    """16-mixed with a loss scale for each network: a discriminator's overflow must not shrink the generator's.
+    """Precision plugin for 16-mixed with a loss scale per network: an overflow of one must not lower the other's.
 
     Args:
-        module: the family; its ``stepping`` names the network whose turn it is.
+        module: the family.
         device: ``cuda`` or ``cpu``.
     """
 
@@ -144,7 +151,7 @@ class LossScalePerNetwork(MixedPrecision):
 
     @scaler.setter
     def scaler(self, value: torch.amp.GradScaler | None) -> None:
-        """Lightning's own one, for all networks together, is not used."""
+        """Ignored: Lightning's own scaler, one for all networks, is not used."""
 
     def _of(self, name: str) -> torch.amp.GradScaler:
         if name not in self.scalers:
@@ -152,7 +159,7 @@ class LossScalePerNetwork(MixedPrecision):
         return self.scalers[name]
 
     def share(self, names: Sequence[str]) -> None:
-        """Gives networks that one backward serves one loss scale: the smallest of theirs; waits for no device."""
+        """Sets the loss scale of networks that share one backward to the smallest of theirs, without synchronising."""
         scalers = [self._of(name) for name in names]
         one = torch.ones((), device=self._module.device)
         smallest = torch.stack([scaler.scale(one) for scaler in scalers]).amin()

@@ -1,4 +1,4 @@
-"""Generators that are trained against a discriminator: losses, penalties and turns, once for all GANs."""
+"""Base of all GANs: adversarial losses, penalties, and the order of updates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from lightning_modules.losses.weights import check_weights
 
 
 class AdversarialFamily(LatentFamily):
-    """A family of ``generator`` (latents and labels to images) and ``discriminator`` (images and labels to logits).
+    """A family with a ``generator`` (latents, labels -> images) and a ``discriminator`` (images, labels -> logits).
 
-    It sets both, and their optimizers' options.
+    Subclasses set both networks and the options of their optimizers.
 
     Args:
         loss: ``vanilla`` (Goodfellow et al. 2014, minimax), ``non_saturating``, ``lsgan`` (Mao et al. 2017), ``wgan``
             (Arjovsky et al. 2017, clipped weights), ``wgan_gp`` (Gulrajani et al. 2017), ``hinge`` (Miyato 2018) or
             ``rpgan`` (relativistic pairing, Jolicoeur-Martineau 2019; with R1 and R2: R3GAN, Huang et al. 2024).
-        n_critic: steps of the discriminator for each step of the generator, each on fresh images.
+        n_critic: steps of the discriminator per step of the generator, each on new images.
         weight_clip: bound c of the critic's weights for ``wgan``.
         lambda_gp: weight of WGAN-GP's gradient penalty.
         r1_gamma: weight gamma of the R1 penalty gamma/2 E|grad D(x)|^2 (Mescheder et al. 2018); 0: none.
         r2_gamma: the same of R2, on generated images; 0: none.
-        r1_interval: apply R1 and R2 every so many steps, that much stronger (lazy regularisation, Karras et al. 2020).
+        r1_interval: R1 and R2 are applied every so many steps, scaled by it (lazy regularisation, Karras et al. 2020).
         first_order_gamma: weight gamma of an estimate of R1 without double backward, which runs under ZeRO 3 and
             torch.compile as well: gamma/2 E((D(x + s e) - D(x)) / s)^2, e ~ N(0, I); 0: none.
         options: those of ``ImageFamily``.
@@ -91,7 +91,7 @@ class AdversarialFamily(LatentFamily):
             self.update("generator", self.generator_losses, batch)
 
     def discriminator_losses(self, batch: Batch) -> Losses:
-        """Adversarial loss on real and generated images, and the penalties whose turn it is."""
+        """Adversarial loss on real and generated images, and the penalties due at this step."""
         real, labels = batch["image"], self.labels_of(batch)
         fake = self.fakes(batch)
         real_logits, fake_logits = self.discriminator(real, labels), self.discriminator(fake, labels)
@@ -105,18 +105,18 @@ class AdversarialFamily(LatentFamily):
         return losses
 
     def generator_losses(self, batch: Batch) -> Losses:
-        """Adversarial loss of freshly generated images."""
+        """Adversarial loss of newly generated images."""
         labels = self.labels_of(batch)
         logits = self.discriminator(self.fakes(batch), labels)
         real_logits = self.discriminator(batch["image"], labels) if pairs_images(self.loss) else None
         return {"loss": generator_loss(self.loss, logits, real_logits)}
 
     def held_out_losses(self, batch: Batch) -> Losses:
-        # Far below the training images' mean: the discriminator has learnt its images by heart.
+        # A mean far below that of training images: the discriminator overfits.
         return {"real_logits": self.discriminator(batch["image"], self.labels_of(batch)).mean()}
 
     def fakes(self, batch: Batch) -> Tensor:
-        """As many generated images as the batch has, of its classes."""
+        """Generated images: as many as the batch has, with the batch's labels."""
         return self.generator(self.randn(len(batch["image"]), self.latent_dim), self.labels_of(batch))
 
     def labels_of(self, batch: Batch) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Families that make pictures out of nothing, and are scored by what they make (FID and the others)."""
+"""Families that generate images from noise, and are evaluated by their samples (FID and others)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Ge
 
 
 class GenerativeFamily(ImageFamily):
-    """A family with an infinite sequence of samples for every seed."""
+    """A family with an infinite sequence of samples per seed."""
 
     @abstractmethod
     def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
@@ -24,7 +24,7 @@ class GenerativeFamily(ImageFamily):
         return {"samples": Preview(self.generate(torch.arange(64), seed=seed), columns=8)}
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
-        """Compares samples with real images: FID and the others."""
+        """Compares samples with real images: FID and others."""
         if options.metrics == ():
             return None
         return GenerationEvaluator(

@@ -1,4 +1,4 @@
-"""Families that decode a Gaussian latent into an image: sampling and latent interpolation, once for all of them."""
+"""Families that decode a Gaussian latent into an image: sampling and latent interpolation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class LatentFamily(GenerativeFamily):
 
     @abstractmethod
     def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """Latents [N, latent_dim] (and labels int64 [N]) to images NCHW in [-1, 1]."""
+        """Decodes latents [N, latent_dim] (and labels int64 [N]) to images NCHW in [-1, 1]."""
 
     def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
-        """See ``GenerativeFamily``. Without ``labels``, a conditional family goes through its classes in turn."""
+        """See ``Abilities.generate``. Without ``labels``, a conditional family cycles through its classes."""
         if self.num_classes and labels is None:
             labels = index % self.num_classes
         latents = self.latents(index, seed=seed)
@@ -48,7 +48,7 @@ class LatentFamily(GenerativeFamily):
         return Preview(self.decode(path.flatten(0, 1), labels), columns=steps)
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
-        # A conditional family shows one class a column.
+        # A conditional family shows one class per column.
         columns = self.num_classes if 4 <= self.num_classes <= 16 else 10
         return {
             "samples": Preview(self.generate(torch.arange(6 * columns), seed=seed), columns=columns),

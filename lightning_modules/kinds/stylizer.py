@@ -1,4 +1,4 @@
-"""What everything that stylises pictures has in common, whatever the method."""
+"""Interface of all methods of style transfer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Style:
-    """In which style a picture is to come out, and how much of it.
+    """The target style of a picture: one or several style pictures, and their weights.
 
     Args:
-        pictures: [1, 3, H', W'] in [-1, 1], each of a size of its own; none for a network that was trained for
-            styles of its own.
-        weights: how much of each style; None: equally much. They are brought to a sum of 1.
+        pictures: [1, 3, H', W'] in [-1, 1], of any sizes; none for a network that was trained for fixed styles.
+        weights: weight of each style, normalised to a sum of 1; None: equal weights.
         masks: [K, H, W] in [0, 1]: where in the content each of the K styles goes; None: everywhere.
         alpha: from 0 (the content) to 1 (all of the style).
     """

@@ -1,4 +1,4 @@
-"""Families that put pictures into the style of others, and are measured by the features of VGG19."""
+"""Families for style transfer, evaluated with VGG19 features."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class StyleFamily(ImageFamily):
 
     @property
     def own_styles(self) -> tuple[str, ...]:
-        """Names of the styles that the network was trained for; empty: it takes any picture's."""
+        """Names of the fixed styles that the network was trained for; empty: it takes any style picture."""
         return ()
 
     def batch_spec(self) -> BatchSpec:
-        """See ``Abilities``: RGB, with styles beside, unless the network is trained for styles of its own."""
+        """See ``Abilities``: RGB images, and style pictures unless the network is trained for fixed styles."""
         images = ("image",) if self.pictures() else ("image", "style")
         return replace(super().batch_spec(), images=images, channels=3)
 
@@ -71,34 +71,34 @@ class StyleFamily(ImageFamily):
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
-        """The losses of a step, each as it is and weighted."""
+        """The losses of a step, each unweighted and weighted."""
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
-        """Four photographs (left) in up to six styles (on top)."""
+        """Grid of four photographs (left) in up to six styles (top)."""
         contents = held_out["image"][:4]
         styles = self.styles_of(held_out)[:6]
         return {"samples": sheet(self, list(contents.split(1)), styles, contents.shape[2])}
 
     def sheet(self, held_out: Batch) -> Preview:
-        """Held-out photographs (left) in held-out or the network's own styles (on top), eight of each."""
+        """Grid of up to eight held-out photographs (left) in up to eight held-out or fixed styles (top)."""
         contents = held_out["image"][:8]
         return sheet(self, list(contents.split(1)), self.styles_of(held_out)[:8], contents.shape[2])
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
-        """Compares stylised photographs with their contents and styles: LPIPS and the others."""
+        """Compares stylised photographs with their contents and styles: LPIPS and others."""
         return None if options.metrics == () else StylizationEvaluator(self, options)
 
     def styles_of(self, batch: Batch) -> list[tuple[Tensor, Style]]:
-        """Pictures [1, 3, H, W] that stand for styles, and these: the batch's own, or those that it was trained for."""
+        """Styles, each with a picture [1, 3, H, W] to show: those of the batch, or the fixed ones."""
         return [(picture, Style([picture])) for picture in batch["style"].split(1)]
 
 
 class StylizationEvaluator(TableEvaluator):
-    """Held-out photographs, each in the next of up to 64 held-out styles, or of the network's own.
+    """Evaluates held-out photographs, each in the next of up to 64 held-out styles, or of the fixed ones.
 
     Args:
-        family: what stylises.
-        options: how to measure.
+        family: the family to evaluate.
+        options: of the evaluation.
     """
 
     source = Pictures("image")
@@ -107,7 +107,7 @@ class StylizationEvaluator(TableEvaluator):
     def __init__(self, family: StyleFamily, options: EvaluationOptions) -> None:
         super().__init__("stylization", options, family.described())
         self.family = family
-        # Each picture has a style of its own.
+        # Each picture has another style.
         self.batch_size = 1
         self._styles: list[tuple[Tensor, Style]] = []
         self._available = 1
@@ -129,7 +129,7 @@ class StylizationEvaluator(TableEvaluator):
         """See ``Evaluator``."""
         assert batch is not None
         for number, content in zip(index.tolist(), batch["image"].split(1), strict=True):
-            # A photograph that comes again meets another style.
+            # A photograph that is repeated gets another style.
             picture, style = self._styles[(number + number // self._available) % len(self._styles)]
             stylized = self.family.stylize(content, style)
             if self._style is not None:
@@ -149,7 +149,7 @@ class StylizationEvaluator(TableEvaluator):
 
 
 def sheet(stylizer: Stylizer, contents: Sequence[Tensor], styles: Sequence[tuple[Tensor, Style]], side: int) -> Preview:
-    """Each content (left) in each style (on top), as squares of ``side`` pixels."""
+    """Grid of each content (left) in each style (top), as squares of ``side`` pixels."""
     white = contents[0].new_ones(1, 3, side, side)
     cells = [white, *(square(picture, side) for picture, _ in styles)]
     for content in contents:
@@ -158,6 +158,6 @@ def sheet(stylizer: Stylizer, contents: Sequence[Tensor], styles: Sequence[tuple
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Losses:
-    """The loss Σ weight * term, with each term beside it as it is and weighted (``NAME_weighted``)."""
+    """The loss Σ weight * term, and each term unweighted (``NAME``) and weighted (``NAME_weighted``), for the log."""
     weighted = {f"{name}_weighted": weights[name] * term for name, term in terms.items()}
     return {"loss": torch.stack(list(weighted.values())).sum(), **terms, **weighted}

@@ -1,4 +1,4 @@
-"""Families that put images of one domain into another, from two sets without pairs, and are measured in the target."""
+"""Families for unpaired image translation between two domains, evaluated against the target domain."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ DOMAINS = {"a": "image", "b": "image_b"}
 
 
 class TranslatingFamily(ImageFamily):
-    """A family between domain A (a batch's ``image``) and domain B (``image_b``), drawn independently of each other."""
+    """A family that translates between domain A (a batch's ``image``) and domain B (``image_b``), unpaired."""
 
     def directions(self) -> tuple[str, ...]:
-        """What ``translate`` takes as direction, the main one first; a family may have one alone."""
+        """Directions that ``translate`` accepts, the main one first; a family may have only one."""
         return ("a-to-b", "b-to-a")
 
     @abstractmethod
     def translate(self, images: Tensor, direction: str) -> Tensor:
-        """Puts images into the other domain.
+        """Translates images into the other domain.
 
         Args:
             images: [N, C, H, W] in [-1, 1], of the source domain.
             direction: one of ``directions``.
 
         Returns:
-            As many, of the same shape, in [-1, 1].
+            Images of the same shape, in [-1, 1].
         """
 
     def batch_spec(self) -> BatchSpec:
@@ -48,11 +48,11 @@ class TranslatingFamily(ImageFamily):
         return replace(super().batch_spec(), images=tuple(DOMAINS.values()))
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
-        """Held-out images of each domain above their translations."""
+        """Grid of held-out images of each domain above their translations."""
         return {"samples": self.sheet(held_out)}
 
     def sheet(self, held_out: Batch) -> Preview:
-        """Pairs: for each direction a row of up to eight held-out originals, above a row of their translations."""
+        """Grid with, for each direction, a row of up to eight held-out images above a row of their translations."""
         keys = {direction: domains(direction)[0] for direction in self.directions()}
         columns = min(8, *(len(held_out[key]) for key in keys.values()))
         rows: list[Tensor] = []
@@ -62,7 +62,7 @@ class TranslatingFamily(ImageFamily):
         return Preview(torch.cat(rows), columns=columns)
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
-        """Compares translations with images of the target domain, and with their originals."""
+        """Compares translations with images of the target domain, and with their sources."""
         return None if options.metrics == () else TranslationEvaluator(self, options)
 
 
