@@ -13,10 +13,11 @@ import re
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from gesso.common.files import append, json_lines
 from launch.runs.folder import RunFolder, slurm_attempt, this_process
 from launch.training.signals import EXIT_REQUEUE
 
@@ -110,18 +111,13 @@ def decide(before: Sequence[Attempt], exit_code: int, checkpoint: str, *, chaine
 
 def attempts(run: RunFolder) -> list[Attempt]:
     """The recorded attempts of a run, the oldest first."""
-    file = _file(run)
-    if not file.is_file():
-        return []
-    return [Attempt(**json.loads(line)) for line in file.read_text().splitlines() if line.endswith("}")]
+    names = {field.name for field in fields(Attempt)}
+    return [Attempt(**entry) for entry in json_lines(_file(run)) if entry.keys() == names]  # type: ignore[arg-type]
 
 
 def record_attempt(run: RunFolder, attempt: Attempt) -> None:
     """Appends an attempt to ``slurm/attempts.jsonl`` of the run."""
-    file = _file(run)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
-        stream.write(json.dumps(asdict(attempt)) + "\n")
+    append(_file(run), json.dumps(asdict(attempt)) + "\n")
 
 
 def _file(run: RunFolder) -> Path:
@@ -136,8 +132,7 @@ def submitted(run: RunFolder) -> list[str]:
 
 def note_job(run: RunFolder, number: str) -> None:
     """Appends a job's number to those that ``submitted`` returns."""
-    with (run.path / "slurm" / "jobs.txt").open("a") as stream:
-        stream.write(f"{number}\n")
+    append(run.path / "slurm" / "jobs.txt", f"{number}\n")
 
 
 def last_message(run: RunFolder) -> str | None:

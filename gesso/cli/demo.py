@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-
 from gesso.cli.fit import exit_code
+from launch.runs.metrics import read_rows
 from launch.training.training import Training
 
 
@@ -14,13 +13,11 @@ def demo() -> int:
     if made.state != "finished":
         return exit_code(made)
     run = made.path
-    with (run / "metrics.csv").open() as stream:
-        rows = [row for row in csv.DictReader(stream) if row["name"] == "fid/mobilenet_v2"]
-    fids = [float(row["value"]) for row in rows]
+    rows = [row for row in read_rows(made.folder.metrics) if row.name == "fid/mobilenet_v2"]
     print("\nFID (MobileNetV2 features, 1,000 samples):")
-    for row, fid in zip(rows, fids, strict=True):
-        bar = "#" * round(50 * fid / max(fids))
-        print(f"  {int(row['images_seen']) / 1000:6.0f} kimg  {fid:8.1f}  {bar}")
+    for row in rows:
+        bar = "#" * round(50 * row.value / max(row.value for row in rows))
+        print(f"  {row.images_seen / 1000:6.0f} kimg  {row.value:8.1f}  {bar}")
     print(f"\ngrid        {max(run.glob('samples/[0-9]*.png'))}")
     print(f"report      {run / 'report.html'}")
     print(f"checkpoint  {run / 'checkpoints' / 'last'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -91,6 +92,40 @@ def write_all_whole(texts: Mapping[Path, str]) -> None:
         for partial in partials.values():
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Appends whole lines (as UTF-8) to a file that only grows, and makes it where there is none.
+
+    Half a line that a killed writer left at the end becomes a line of its own: it takes no other one with it.
+
+    Raises:
+        OSError: it cannot be written; names ``path``.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(size - 1, 0))
+            begun = stream.read(1) not in (b"", b"\n")
+            # In one piece, so that as little as possible is written in part.
+            stream.write((b"\n" if begun else b"") + text.encode("utf-8", "surrogateescape"))
+
+
+def json_lines(path: Path) -> list[dict[str, object]]:
+    """The JSON objects of a file with one on each line; what a killed writer left of one is passed over.
+
+    A file that is not there has none.
+    """
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                found.append(entry)
+    return found
 
 
 def sha256(path: Path) -> str:

@@ -9,9 +9,13 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from launch.callbacks.lookup import family_of, find, run_folder
-from launch.runs.tracking import record
+from launch.runs.tracking import MetricsCSV, record
 from launch.training.lightning_internals import data_of
+from launch.training.signals import agreed
 from lightning_modules.core.family import Batch, ImageFamily
+
+#: Where a checkpoint has the number of rows that had been logged of its images seen.
+ROWS = "rows_logged"
 
 
 class Every:
@@ -41,8 +45,12 @@ class Clock(L.Callback):
         self.seconds = 0.0
         self.images_before = 0
         self.images_per_second = 0.0
+        #: Whether the last validation came to its end on all ranks; one that was broken off is done again.
+        self.validated = True
         self._tick = 0.0
         self._logged = (0.0, 0)
+        #: How many rows metrics.csv had of the images seen of the state that training goes on from; None: not known.
+        self._rows: int | None = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -50,12 +58,21 @@ class Clock(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[ROWS] = self._rows_of(trainer, family_of(pl_module)) if self.validated else self._rows
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._rows = checkpoint.get(ROWS)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         family_of(pl_module).total_kimg = self.total_images / 1000
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick = time.perf_counter()
         self._logged = (self.seconds, family_of(pl_module).images_seen)
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.go_back(family_of(pl_module).images_seen, self._rows)
         self._stop_at_the_end(trainer, family_of(pl_module))
 
     def on_train_batch_start(
@@ -76,14 +93,26 @@ class Clock(L.Callback):
             self._log(trainer, module)
         self._stop_at_the_end(trainer, module)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._rows = self._rows_of(trainer, family_of(pl_module))
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Evaluation is not training: its time counts neither in images/s nor in the run's seconds.
         self._tick = time.perf_counter()
+        # Asked once, so that all callbacks and the checkpoint agree on whether it is done again.
+        self.validated = trainer.state.fn != "fit" or not agreed(trainer)
+        if not self.validated:
+            return
         record(trainer, {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
 
     def due(self, interval: Every, module: ImageFamily) -> bool:
         """Whether ``interval`` came round in the step that has just ended."""
         return interval.due(self.images_before, module.images_seen)
+
+    @staticmethod
+    def _rows_of(trainer: L.Trainer, module: ImageFamily) -> int:
+        rows = (logger.rows_at(module.images_seen) for logger in trainer.loggers if isinstance(logger, MetricsCSV))
+        return next(rows, 0)
 
     def _stop_at_the_end(self, trainer: L.Trainer, module: ImageFamily) -> None:
         if module.images_seen >= self.total_images:
@@ -96,8 +125,9 @@ class Clock(L.Callback):
         losses = {f"loss/{name}": value for name, value in module.pop_mean_losses().items()}
         skipped = {f"skipped_updates/{name}": float(n) for name, n in module.skips.totals().items() if n}
         rates = {f"lr/{name}": rate for name, rate in module.learning_rates().items()}
-        record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})
+        # First run.json: who has lost the run to another process learns it there, and logs no more.
         self.write(trainer, module)
+        record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})
 
     @rank_zero_only
     def write(self, trainer: L.Trainer, module: ImageFamily, **fields: object) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of, find
 from launch.callbacks.progress import Progress
 from launch.evaluation import driver
@@ -98,7 +99,7 @@ class Evaluation(L.Callback):
             trainer.training = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not agreed(trainer):
+        if trainer.state.fn == "fit" and clock_of(trainer).validated:
             self._validated_at = family_of(pl_module).images_seen
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from launch.runs.folder import RunFolder
+from launch.runs.metrics import read_rows
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import MetricSpec, Quantity
 
@@ -154,25 +154,20 @@ def read_record(run: Path) -> Record:
 def read_metrics(file: Path) -> dict[str, Points]:
     """Logged name -> points, from ``images_seen,seconds,name,value``.
 
-    A resumed run goes back to its checkpoint and logs that stretch again: the images seen fall, and what an earlier
-    attempt logged from there on never happened. Torn lines, which a killed run leaves, are skipped.
+    Runs of earlier versions, when they were resumed, logged again what had come after the checkpoint: the images seen
+    fall there, and what was logged from there on never happened.
     """
     series: dict[str, Points] = {}
     latest = 0.0
-    with file.open(newline="", errors="replace") as stream:
-        for row in csv.reader(line.replace("\0", "") for line in stream):
-            try:
-                images, _, name, text = row
-                kimg, value = int(images) / 1000, float(text)
-            except ValueError:
-                continue
-            if kimg < latest:
-                series = {key: [point for point in points if point[0] < kimg] for key, points in series.items()}
-            latest = kimg
-            points = series.setdefault(name, [])
-            if points and points[-1][0] == kimg:
-                points.pop()
-            points.append((kimg, value))
+    for images_seen, _, name, value in read_rows(file):
+        kimg = images_seen / 1000
+        if kimg < latest:
+            series = {key: [point for point in points if point[0] < kimg] for key, points in series.items()}
+        latest = kimg
+        points = series.setdefault(name, [])
+        if points and points[-1][0] == kimg:
+            points.pop()
+        points.append((kimg, value))
     return {name: points for name, points in series.items() if points}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import sys
 import time
@@ -17,8 +16,8 @@ import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gesso.common.files import naming
 from launch.runs.folder import RunFolder
+from launch.runs.metrics import Row, add_rows, cut_rows
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
@@ -38,14 +37,12 @@ def record(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
 
 
 class MetricsCSV(Logger):
-    """metrics.csv, one row for each value: ``images_seen,seconds,name,value``; it only ever grows.
-
-    The long format lets a loss, a FID and a learning rate come at intervals of their own. ``seconds`` is the Unix time.
-    """
+    """Writes what is logged to the run's metrics.csv (see ``launch.runs.metrics``)."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
         self.file = file
+        self._latest = (0, 0)
 
     @property
     def name(self) -> str:
@@ -57,13 +54,24 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        new = not self.file.exists()
-        now = f"{time.time():.3f}"
-        with naming(self.file), self.file.open("a", newline="") as stream:
-            writer = csv.writer(stream)
-            if new:
-                writer.writerow(["images_seen", "seconds", "name", "value"])
-            writer.writerows([step, now, name, repr(float(value))] for name, value in metrics.items())
+        images_seen = step or 0
+        now = time.time()
+        add_rows(self.file, [Row(images_seen, now, name, float(value)) for name, value in metrics.items()])
+        self._latest = (images_seen, self.rows_at(images_seen) + len(metrics))
+
+    def rows_at(self, images_seen: int) -> int:
+        """How many rows there are so far of the latest images seen; 0 for others."""
+        return self._latest[1] if self._latest[0] == images_seen else 0
+
+    @rank_zero_only
+    def go_back(self, images_seen: int, rows: int | None) -> None:
+        """Takes away what was logged after the state that training goes on from: it is logged again.
+
+        Args:
+            images_seen: of that state.
+            rows: how many rows of these images seen there were then; None: all that there are now.
+        """
+        self._latest = (images_seen, cut_rows(self.file, images_seen, rows))
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """The run folder holds them in config.yaml."""

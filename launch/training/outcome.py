@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from launch.runs.folder import RunFolder
+from launch.runs.metrics import read_rows
 
 #: How a run stands: ``interrupted`` has saved, and can go on.
 State = Literal["finished", "interrupted"]
@@ -45,7 +45,4 @@ class Run:
 
 def last_metrics(run: RunFolder) -> dict[str, float]:
     """The last value of everything in a run's metrics.csv; {} before there is any."""
-    if not run.metrics.is_file():
-        return {}
-    with run.metrics.open(newline="") as stream:
-        return {row["name"]: float(row["value"]) for row in csv.DictReader(stream)}
+    return {row.name: row.value for row in read_rows(run.metrics)}

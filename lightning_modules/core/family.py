@@ -247,6 +247,7 @@ class ImageFamily(NetworkUpdates):
             "images_seen": self.images_seen,
             "steps_done": self.steps_done,
             "skipped_updates": self.skips.totals(),
+            "losses": self.loss_means.saved(lambda sums: self.trainer.strategy.all_gather(sums)),
         }
         checkpoint[AVERAGES] = self.averages.state_dict()
         if "hyper_parameters" in checkpoint:
@@ -271,6 +272,9 @@ class ImageFamily(NetworkUpdates):
         self.images_seen = checkpoint["gesso"]["images_seen"]
         self.steps_done = checkpoint["gesso"]["steps_done"]
         self.skips.load(checkpoint["gesso"]["skipped_updates"])
+        # Checkpoints of version 0.1 have none.
+        ranks = self._trainer.world_size if self._trainer else 1
+        self.loss_means.load(checkpoint["gesso"].get("losses", {}), rank=self.global_rank, ranks=ranks)
         self.averages.load_state_dict(saved_averages(checkpoint))
 
 

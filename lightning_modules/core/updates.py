@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.abilities import Abilities, Batch
 from lightning_modules.core.frozen import Frozen
+from lightning_modules.core.loss_means import LossMeans
 from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.saved import parameter_names
@@ -74,7 +75,7 @@ class NetworkUpdates(Abilities):
         #: 1 if the last update was skipped, 0 if not; a strategy that steps by itself sets it.
         self.skipped = torch.zeros(())
         self._bad_step = torch.zeros(())
-        self._loss_sums: dict[str, tuple[Tensor, int]] = {}
+        self.loss_means = LossMeans()
         self._step_seed = 0
         self._updates = 0
         self._noise = NoiseRows(0, 0, 0, 1)
@@ -163,7 +164,7 @@ class NetworkUpdates(Abilities):
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(poisoned(values["loss"]) / len(parts))
-                self._sum_up({f"{logged}/{key}": value for key, value in values.items()})
+                self.loss_means.add({f"{logged}/{key}": value for key, value in values.items()})
             with self._all_or_none_step():
                 for name in self.updating:
                     self._step_and_zero(name)
@@ -288,23 +289,9 @@ class NetworkUpdates(Abilities):
         rank, ranks = self.global_rank, self.trainer.world_size
         return NoiseRows(self._step_seed, self._updates, part, parts, rank=rank, ranks=ranks)
 
-    # ---- means of the losses -----------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def _sum_up(self, values: Losses) -> None:
-        # Sums stay on the device: reading one would wait for the GPU in every step.
-        for name, value in values.items():
-            total, count = self._loss_sums.get(name, (0.0, 0))
-            self._loss_sums[name] = (total + value.detach().float(), count + 1)
-
     def pop_mean_losses(self) -> dict[str, float]:
         """Means of all losses since the last call, over all ranks; empties the sums."""
-        means = {name: total / count for name, (total, count) in sorted(self._loss_sums.items())}
-        self._loss_sums = {}
-        if not means:
-            return {}
-        stacked = self.trainer.strategy.reduce(torch.stack(list(means.values())), reduce_op="mean")
-        return dict(zip(means, stacked.tolist(), strict=True))
+        return self.loss_means.take(lambda means: self.trainer.strategy.reduce(means, reduce_op="mean"))
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

@@ -9,6 +9,7 @@ import torch
 
 from launch.checkpoints import layout
 from launch.runs.folder import RunFolder
+from launch.runs.metrics import read_rows
 
 
 def training_state(run: Path) -> dict[str, Any]:
@@ -37,3 +38,12 @@ def assert_identical(ours: Any, theirs: Any, where: str = "") -> None:
         assert torch.equal(ours, theirs), where
     else:
         assert ours == theirs, where
+
+
+def curve(run: Path) -> list[tuple[int, str, float]]:
+    """What must be equal of a run's metrics.csv, row by row: all but seconds and images/s."""
+    return [
+        (row.images_seen, row.name, row.value)
+        for row in read_rows(RunFolder(run).metrics)
+        if row.name != "images_per_second"
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gesso.common.files import partial_path, sha256, write_all_whole, write_whole, writing_whole
+from gesso.common.files import append, json_lines, partial_path, sha256, write_all_whole, write_whole, writing_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -82,3 +82,26 @@ def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
         write_all_whole({first: "new", second: "\udc80"})
     assert first.read_text() == "old"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["first"]
+
+
+def test_what_is_appended_after_half_a_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "log"
+    append(file, "one\n")
+    append(file, "two\nthree\n")
+    assert file.read_text() == "one\ntwo\nthree\n"
+    file.write_text("one\ntw")
+    append(file, "three é\n")
+    assert file.read_text(encoding="utf-8") == "one\ntw\nthree é\n"
+    with pytest.raises(OSError, match="cannot be written"):
+        append(tmp_path, "x\n")
+
+
+@pytest.mark.parametrize("torn", ['{"a": 2', "{", "nu", "[1]\n", '"a"\n', "\udcff\n", "\n"])
+def test_lines_that_are_no_objects_are_passed_over(tmp_path: Path, torn: str) -> None:
+    file = tmp_path / "log.jsonl"
+    assert json_lines(file) == []
+    append(file, '{"a": 1}\n')
+    with file.open("a", errors="surrogateescape") as stream:
+        stream.write(torn)
+    append(file, '{"a": 3}\n')
+    assert json_lines(file) == [{"a": 1}, {"a": 3}]

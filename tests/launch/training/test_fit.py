@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from gesso.cli.main import main
-from tests.launch.identity import assert_identical, training_state
+from tests.launch.identity import assert_identical, curve, training_state
 from tests.launch.offline import wandb_runs
 from tests.waiting import wait_until
 
@@ -110,6 +110,7 @@ def test_three_segments_with_two_ctrl_c_equal_one(recipe: str, shards: Path, tmp
     assert fit("--resume", str(run)) == run
     assert json.loads((run / "run.json").read_text())["restarts"] == 2
     assert_identical(training_state(run), training_state(whole))
+    assert curve(run) == curve(whole)
     assert training_state(run)["gesso"]["images_seen"] == 3200
 
 

@@ -14,7 +14,7 @@ import pytest
 from launch.checkpoints import files
 from launch.runs.folder import RunFolder
 from tests.forks import Fork
-from tests.launch.identity import assert_identical, training_state
+from tests.launch.identity import assert_identical, curve, training_state
 from tests.ports import free_ports
 
 #: Kills of each strategy's training. (30 take five minutes on two cores.)
@@ -102,6 +102,7 @@ def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path
         codes = [rank.wait() for rank in ranks]
         if codes == [0, 0]:
             assert_identical(training_state(run.path), reference)
+            assert curve(run.path) == curve(whole.path)
             number += 1
             continue
         assert -signal.SIGKILL in codes, said(run)
@@ -113,5 +114,6 @@ def test_kill_minus_nine_at_random_moments(strategy: str, shards: Path, tmp_path
     run = RunFolder(tmp_path / f"killed{number}")
     finish(run, start(run, argv))
     assert_identical(training_state(run.path), reference)
+    assert curve(run.path) == curve(whole.path)
     assert killed_while_writing >= KILLS // 5
     print(f"{kills} kills, {killed_while_writing} of them in a checkpoint; {number} trainings ended between them")
