@@ -68,7 +68,8 @@ def settle(run: RunFolder, exit_code: int) -> Decision:
     # The jobs of a chain are all queued at once; the next one goes on.
     chained = job_id() in jobs[:-1]
     info = run.info()
-    if info.get("state") == "interrupted" and info.get("slurm_attempt") == slurm_attempt():
+    ended_by = info.get("ended_by") if info.get("slurm_attempt") == slurm_attempt() else None
+    if info.get("state") == "interrupted" and info.get("slurm_attempt") == slurm_attempt() and not ended_by:
         # One rank left with an error code, so srun may have killed the others: then it returns the code of those.
         exit_code = EXIT_REQUEUE
     last = run.last_checkpoint
@@ -78,6 +79,9 @@ def settle(run: RunFolder, exit_code: int) -> Decision:
         reason = f"{reason}: {last_message(run) or f'exit code {exit_code}'}"
         # A rank that was killed has recorded nothing.
         run.update(owner=this_process(), state="failed", error=reason)
+    elif exit_code == 0 and ended_by:
+        # A limit of the trainer, at which it would end again.
+        reason = f"ended by {ended_by}"
     record_attempt(run, Attempt(job_id(), restarts(), exit_code, checkpoint, time.time(), decision, reason))
     return decision
 

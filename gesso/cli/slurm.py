@@ -167,13 +167,13 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from launch.runs.folder import this_process
+    from launch.runs.folder import is_over, this_process
     from slurm import queue
     from slurm.attempts import Attempt, note_job, record_attempt
 
     run = _run(arguments.folder)
     info = run.info()
-    if info.get("state") == "finished":
+    if is_over(info):
         raise ValueError(f"{run.path} has finished; to train for longer: gesso fit --resume RUN --run.kimg KIMG")
     if alive := _alive(run):
         raise ValueError(f"{run.path}: job {alive[0]} waits or runs already")

@@ -13,6 +13,7 @@ from launch.report.document import document, write_page
 from launch.report.embed import embed
 from launch.report.pieces import Html, definitions, grid_of, image, is_number, mapping, section
 from launch.report.record import Metric, Record, evenly, read_record
+from launch.runs.folder import is_over
 
 #: Bytes that pictures may take: together under 7 MB, however large the grids and however many.
 FRAMES = 24
@@ -152,7 +153,7 @@ def _commands(record: Record) -> Html:
     run = shlex.quote(str(record.path))
     rows = {"this run": str(record.info["command"])} if record.info.get("command") else {}
     if record.resumable:
-        finished = record.state == "finished"
+        finished = is_over(record.info)
         rows |= {
             "train longer" if finished else "resume": f"gesso fit --resume {run}" + " --run.kimg KIMG" * finished,
             "more images": f"gesso generate {run} --num 64",

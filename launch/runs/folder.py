@@ -21,6 +21,7 @@ import secrets
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,6 +112,15 @@ class RunFolder:
         owner = self.info().get("owner")
         if owner not in (None, this_process()):
             raise Superseded(f"{self.path}: {owner} has taken this run over; this one ends")
+
+
+def is_over(info: Mapping[str, Any]) -> bool:
+    """Whether there is nothing left to train, from run.json: the run has its length, or a callback ended it.
+
+    Version 0.1 also called those finished that a limit of Lightning's Trainer had ended.
+    """
+    whole = (info.get("images_seen") or 0) >= round(1000 * (info.get("total_kimg") or 0))
+    return info.get("state") == "finished" and (whole or info.get("ended_by") is not None)
 
 
 def at_images(images_seen: int) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of
-from launch.callbacks.lookup import family_of, run_folder
+from launch.callbacks.lookup import family_of, find, run_folder
+from launch.callbacks.opening import Opening
 from launch.report import write_report
 from launch.runs.folder import (
     RunFolder,
@@ -26,6 +30,7 @@ from launch.runs.folder import (
 )
 from launch.runs.tracking import finish_wandb, rank_zero_print
 from launch.strategies.supervision import RankLost
+from launch.training import limits
 from launch.training.family_files import load_pictures, load_weights
 from launch.training.hardware import is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
@@ -64,13 +69,26 @@ def evaluate(cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path 
 
 
 def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> Run:
-    """Trains, and leaves a run folder that tells the whole story, however training ends."""
+    """Trains, and leaves a run folder that tells the whole story, however training ends.
+
+    Until training begins, when nothing can refuse it any more, the files of a run that is resumed stay as they are, and
+    a new run has none.
+    """
     trainer, module = cli.trainer, cli.model
     run = run_folder(trainer)
-    open_folder(cli, run, command=command, resumed=resumed)
+    opening = find(trainer, Opening)
+    assert opening is not None
+    opening.action = partial(open_folder, cli, run, command=command, resumed=resumed)
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
+    root_is_new = not run.path.parent.exists()
     try:
         trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        limit = limits.reached(trainer)
+        if limit and not opening.done:
+            raise ValueError(
+                f"{limit.option} lets this training go no further than {progress_of(trainer)}: set it higher, or "
+                f"--{limit.option} {limit.none}"
+            )
     except Interrupted as interrupted:
         close_folder(trainer, "interrupted")
         rank_zero_print(f"interrupted at {module.images_seen / 1000:.1f} kimg and saved; go on with: {resume}")
@@ -81,7 +99,13 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         error = explained(problem, trainer, module, cli.datamodule.global_batch_size // trainer.world_size)
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        close_folder(trainer, state, error=one_line(f"{type(error).__name__}: {error}"))
+        what = one_line(f"{type(error).__name__}: {error}")
+        if opening.done:
+            close_folder(trainer, state, error=what)
+        elif cli.new_folder and not isinstance(error, RankLost):
+            leave_nothing(run, root_too=root_is_new)
+        elif not resumed or isinstance(error, RankLost):
+            book_failure(run, what)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if environment is not None and environment.creates_processes_externally and not trainer.is_global_zero:
             # srun and torchrun kill all ranks when one has failed: the first one has a report to write.
@@ -91,9 +115,23 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
         if error is problem:
             raise
         raise error from problem
-    close_folder(trainer, "finished")
-    rank_zero_print(f"finished {module.images_seen / 1000:.1f} kimg: {run.path}")
+    if limit:
+        close_folder(trainer, "interrupted", ended_by=limit.option)
+        rank_zero_print(
+            f"{limit.option} ended training at {progress_of(trainer)}, saved; go on with: "
+            f"{resume} --{limit.option} {limit.none}"
+        )
+        return outcome(trainer, "interrupted")
+    early = module.images_seen < clock_of(trainer).total_images
+    close_folder(trainer, "finished", ended_by="a callback" if early else None)
+    rank_zero_print(f"finished {module.images_seen / 1000:.1f} kimg{', ended by a callback' * early}: {run.path}")
     return outcome(trainer, "finished")
+
+
+def progress_of(trainer: L.Trainer) -> str:
+    """How far training has come: ``0.3 of 1,000 kimg``."""
+    seen, total = family_of(trainer.lightning_module).images_seen, clock_of(trainer).total_images
+    return f"{seen / 1000:,.4g} of {total / 1000:,.4g} kimg"
 
 
 def outcome(trainer: L.Trainer, state: State, signal: int = 0) -> Run:
@@ -118,7 +156,7 @@ def explained(problem: BaseException, trainer: L.Trainer, module: ImageFamily, b
 
 @rank_zero_only
 def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -> None:
-    """Writes config.yaml and the run's identity before anything can go wrong."""
+    """Writes config.yaml and the run's identity before the first step."""
     for folder in (run.path, run.samples, run.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)
     save_config(cli, run)
@@ -131,6 +169,7 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
         created=before.get("created") or datetime.now().astimezone().isoformat(timespec="seconds"),
         state="running",
         error=None,
+        ended_by=None,
         restarts=before.get("restarts", -1) + 1 if resumed else 0,
         versions=versions(),
         git=git_state(),
@@ -145,13 +184,39 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
 
 
 @rank_zero_only
-def close_folder(trainer: L.Trainer, state: str, error: str | None = None) -> None:
-    """Books how training ended, and writes the report. A Ctrl-C must not cut this short."""
+def close_folder(trainer: L.Trainer, state: str, *, error: str | None = None, ended_by: str | None = None) -> None:
+    """Books how training ended, and writes the report. A Ctrl-C must not cut this short.
+
+    Args:
+        trainer: what trained.
+        state: ``finished``, ``interrupted`` or ``failed``.
+        error: what went wrong.
+        ended_by: what ended training before its length in images.
+    """
     with ignoring_ctrl_c():
         try:
-            clock_of(trainer).write(trainer, family_of(trainer.lightning_module), state=state, error=error)
+            module = family_of(trainer.lightning_module)
+            clock_of(trainer).write(trainer, module, state=state, error=error, ended_by=ended_by)
             finish_wandb(failed=state == "failed")
             rank_zero_print(f"report: {write_report(run_folder(trainer).path)}")
         except OSError as problem:
             # A full disk that ended training must not be hidden by the report that no longer fits.
             rank_zero_print(f"no report: {problem}")
+
+
+@rank_zero_only
+def leave_nothing(run: RunFolder, *, root_too: bool) -> None:
+    """Removes the folder of a new run that never began, with what loggers have put there."""
+    finish_wandb(failed=True)
+    shutil.rmtree(run.path, ignore_errors=True)
+    if root_too:
+        with contextlib.suppress(OSError):
+            run.path.parent.rmdir()
+
+
+@rank_zero_only
+def book_failure(run: RunFolder, error: str) -> None:
+    """Books why a run never began, for whoever has given it its folder: a job, a sweep."""
+    finish_wandb(failed=True)
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.update(owner=this_process(), state="failed", error=error)

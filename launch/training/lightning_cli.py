@@ -26,6 +26,7 @@ from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.interruption import Interruption
+from launch.callbacks.opening import Opening
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
 from launch.runs.folder import RunFolder, new_run_path
@@ -94,6 +95,8 @@ class GessoCLI(LightningCLI):
     ) -> None:
         self._layers = layers
         self._folder = folder
+        #: Whether the run folder is one that nobody else knows of, under ``run.root``.
+        self.new_folder = folder is None
         self._callbacks = callbacks
         self._checkpoint = checkpoint
         self._logs = logs
@@ -153,6 +156,7 @@ class GessoCLI(LightningCLI):
             **{
                 **trainer,
                 "callbacks": [
+                    Opening(),
                     Clock(options.kimg, options.log_every_kimg),
                     Progress(),
                     *(trainer.callbacks or []),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from launch.runs.folder import find_checkpoint, open_run
+from launch.runs.folder import find_checkpoint, is_over, open_run
 from launch.training.layers import Layer, Recipe, layers
 from launch.training.outcome import Run, last_metrics
 
@@ -95,7 +95,8 @@ class Training:
         """Trains, and leaves a run folder that tells the whole story, however training ends.
 
         Returns:
-            The run, ``finished`` or, when Ctrl-C or a signal came, ``interrupted``: saved, and ready to go on.
+            The run, ``finished`` or, when Ctrl-C, a signal or a limit of the Trainer (``max_steps``, ``max_time`` ...)
+            came before, ``interrupted``: saved, and ready to go on.
 
         Raises:
             FileNotFoundError, ValueError: what was asked for, in one line; nothing was written.
@@ -108,7 +109,7 @@ class Training:
         if self.resume:
             run = open_run(self.resume)
             info = run.info()
-            if len(self.recipes) == 1 and not self.overrides and info.get("state") == "finished":
+            if len(self.recipes) == 1 and not self.overrides and is_over(info):
                 from launch.runs.tracking import rank_zero_print
 
                 rank_zero_print(f"{run.path} has finished; to go on, train for longer: --run.kimg")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.runs.folder import RunFolder, Superseded
-from slurm.attempts import LIMIT, Attempt, attempts, decide, note_job, record_attempt, settle
+from slurm.attempts import LIMIT, Attempt, attempts, decide, note_job, record_attempt, settle, submitted
 
 
 def attempt(exit_code: int, checkpoint: str = "") -> Attempt:
@@ -83,6 +83,23 @@ def test_ranks_that_srun_ended_while_they_left_have_not_failed(run: RunFolder) -
     assert settle(run, 143) == "requeue"
     assert not attempts(run)[0].failed
     assert run.info()["state"] == "interrupted"
+
+
+def test_what_a_limit_of_the_trainer_ended_is_not_queued_again_and_has_not_finished(run: RunFolder) -> None:
+    run.update(state="interrupted", slurm_attempt="12.0", ended_by="trainer.max_time")
+    assert settle(run, 0) == "stop"
+    assert attempts(run)[0].reason == "ended by trainer.max_time"
+    assert run.info()["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("torn", ['{"job": "12", "restart": 0, "exit_co', "{", "nul"])
+def test_half_a_line_of_a_killed_attempt_hinders_none(run: RunFolder, torn: str) -> None:
+    (run.path / "slurm" / "attempts.jsonl").write_text(torn)
+    (run.path / "slurm" / "jobs.txt").write_text("1\n2")
+    note_job(run, "12")
+    assert submitted(run) == ["1", "2", "12"]
+    assert [settle(run, 75) for _ in range(2)] == ["requeue", "requeue"]
+    assert [booked.exit_code for booked in attempts(run)] == [75, 75]
 
 
 def test_an_attempt_that_never_began_has_failed(run: RunFolder) -> None:

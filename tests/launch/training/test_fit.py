@@ -235,6 +235,49 @@ def test_bad_input_is_one_line(shards: Path, tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "runs").exists()
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.slow
+def test_a_refused_resume_changes_nothing(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(*arguments("mnist-vae", shards, tmp_path), "--run.kimg=0.08")
+    before = contents(run)
+    assert main(["fit", "--resume", str(run), "--run.kimg=0.16", "--data.seed=5"]) == 2
+    assert "seed was 0, is 5" in capsys.readouterr().err
+    assert contents(run) == before
+    assert main(["fit", "--resume", str(run)]) == 0
+    assert "has finished; to go on, train for longer" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_a_limit_of_the_trainer_ends_has_not_finished(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = arguments("mnist-vae", shards, tmp_path / "runs", "--run.kimg=0.08")
+    assert main(["fit", *tiny, "--trainer.max_steps=0"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("gesso: trainer.max_steps lets this training go no further than 0 of 0.08 kimg")
+    assert not (tmp_path / "runs").exists(), "a training that never began leaves no folder"
+
+    run = fit(*tiny, "--trainer.max_steps=2")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        "trainer.max_steps ended training at 0.032 of 0.08 kimg, saved; go on with: "
+        f"gesso fit --resume {run} --trainer.max_steps -1"
+    )
+    info = json.loads((run / "run.json").read_text())
+    assert (info["state"], info["ended_by"], info["images_seen"]) == ("interrupted", "trainer.max_steps", 32)
+    before = contents(run)
+    assert main(["fit", "--resume", str(run)]) == 2
+    assert "trainer.max_steps lets this training go no further" in capsys.readouterr().err
+    assert contents(run) == before
+    fit("--resume", str(run), "--trainer.max_steps", "-1")
+    info = json.loads((run / "run.json").read_text())
+    assert (info["state"], info["ended_by"], info["images_seen"]) == ("finished", None, 80)
+    assert_identical(training_state(run), training_state(fit(*tiny)))
+
+
 @pytest.mark.slow
 def test_checkpoints_of_others_are_refused(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit(*arguments("mnist-vae", shards, tmp_path / "vae"), "--run.kimg=0.8")
