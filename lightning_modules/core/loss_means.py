@@ -7,10 +7,17 @@ was interrupted another one than that of a training that was not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+
+
+class SavedSum(TypedDict):
+    """What a checkpoint holds of one loss: how many values, and their sum on each rank."""
+
+    count: int
+    sums: list[float]
 
 
 class LossMeans:
@@ -41,7 +48,7 @@ class LossMeans:
         means = torch.stack([sums[name][0].to(self._device) / sums[name][1] for name in sorted(sums)])
         return dict(zip(sorted(sums), mean_over_ranks(means).tolist(), strict=True))
 
-    def saved(self, gather: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Any]]:
+    def saved(self, gather: Callable[[Tensor], Tensor]) -> dict[str, SavedSum]:
         """The sums as plain data, rank by rank.
 
         Args:
@@ -56,7 +63,7 @@ class LossMeans:
             for name, sums in zip(names, by_rank.T.tolist(), strict=True)
         }
 
-    def load(self, saved: Mapping[str, Mapping[str, Any]], *, rank: int, ranks: int) -> None:
+    def load(self, saved: Mapping[str, SavedSum], *, rank: int, ranks: int) -> None:
         """Goes on from what ``saved`` returned, maybe on another number of ranks: the mean over ranks stays."""
         self._sums = {}
         for name, entry in saved.items():
