@@ -28,8 +28,8 @@ class VAE(LatentFamily):
         latent_dim: dimensions of z.
         beta: weight of the KL divergence.
         reconstruction: ``mse`` (Gaussian), ``l1`` (Laplace) or ``bernoulli``.
-        autoencoder: the networks.
-        optimizer: how they are optimized.
+        autoencoder: options of the networks.
+        optimizer: options of their optimizer.
         options: those of ``ImageFamily``.
     """
 
@@ -71,12 +71,12 @@ class VAE(LatentFamily):
         self.update("autoencoder", self.losses, batch)
 
     def losses(self, batch: Batch) -> Losses:
-        """Reconstruction in nats up to a constant, and the KL divergence in nats, each for an average image."""
+        """Reconstruction loss (in nats, up to a constant) and KL divergence (in nats), means over the images."""
         images = batch["image"]
         return self._losses(images, self.randn(len(images), self.latent_dim))
 
     def held_out_losses(self, batch: Batch) -> Losses:
-        # The posterior's mean, not a draw: a validation figure should not move by chance.
+        # The posterior's mean, not a sample: validation losses are deterministic.
         return self._losses(batch["image"], torch.zeros(len(batch["image"]), self.latent_dim, device=self.device))
 
     def _losses(self, images: Tensor, noise: Tensor) -> Losses:

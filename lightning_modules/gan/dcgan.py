@@ -1,4 +1,4 @@
-"""DCGAN: its networks, with the losses of the GAN literature."""
+"""DCGAN, with a choice of adversarial losses and penalties."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lightning_modules.networks.dcgan import DCGANDiscriminator, DCGANGenerator,
 
 
 class DCGAN(AdversarialFamily):
-    """Deep convolutional GAN (Radford et al. 2016), with the later remedies as options.
+    """Deep convolutional GAN (Radford et al. 2016), with later improvements as options.
 
     Args:
         resolution: height and width of the images in pixels: 32, 64, 128 or 256.
         channels: 1 (grey) or 3 (RGB).
         latent_dim: dimensions of z.
         num_classes: 0: unconditional; else projection discriminator (Miyato and Koyama 2018), conditional batch norm.
-        generator: the network that makes images.
-        discriminator: the network that judges them; WGAN-GP forbids its normalization ``batch``, since the penalty is
-            of single images.
-        generator_optimizer, discriminator_optimizer: how each is optimized.
+        generator: options of the generator.
+        discriminator: options of the discriminator; WGAN-GP does not allow its normalization ``batch``, since the
+            penalty is of single images.
+        generator_optimizer, discriminator_optimizer: options of each optimizer.
         options: those of ``AdversarialFamily`` (losses and penalties) and ``ImageFamily``.
     """
 

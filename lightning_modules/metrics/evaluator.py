@@ -1,4 +1,4 @@
-"""What measures a family: names and directions, what it wants to see, and how it is fed. One driver runs them all."""
+"""Evaluators, which measure a family: their interface, their common base and the one for generated samples."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How a family is to be measured.
+    """Options of an evaluation.
 
     Args:
-        metrics: by name; None: the family's own.
-        extractor: the feature network of those metrics that let one choose.
-        num_samples: how many pictures are made.
-        batch_size: of them at a time on a rank.
-        seed: which infinite sequence of samples.
+        metrics: names of metrics; None: the family's defaults.
+        extractor: the feature extractor of metrics that have a choice.
+        num_samples: number of images to generate.
+        batch_size: images at a time on a rank.
+        seed: seed of the sequence of samples.
         reference_split: split of the real images to compare with.
-        reference_samples: only so many of them; None: all.
-        direction: in which a translating family is measured; None: its main one.
-        occasion: which metrics are the family's own: see ``specs.Occasion``.
-        option: that named the metrics, for errors.
+        reference_samples: number of real images; None: all.
+        direction: of a translating family; None: its main one.
+        occasion: selects the default metrics: see ``specs.Occasion``.
+        option: the option with the metrics' names, for error messages.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -52,12 +52,12 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Real pictures of the data module.
+    """Selects real pictures of the data module.
 
     Args:
-        key: the batch's key, which tells the stream.
-        split: None: the held-out one (``val``, or the last there is).
-        limit: only so many, evenly spaced; None: all.
+        key: the batch's key, which selects the stream.
+        split: name of the split; None: the held-out one (``val``, else the last).
+        limit: number of pictures, evenly spaced; None: all.
     """
 
     key: str = "image"
@@ -66,37 +66,40 @@ class Pictures:
 
 
 class Evaluator(Protocol):
-    """Measures a family. The driver calls, on every rank alike: ``load``, ``take_reference`` for each of
-    ``references``, then for each evaluation ``reset``, ``begin``, many times ``update``, ``compute``."""
+    """Interface of what measures a family.
+
+    The driver calls, on every rank: ``load``, ``take_reference`` for each of ``references``, then for each evaluation
+    ``reset``, ``begin``, ``update`` for each batch, ``compute``.
+    """
 
     @property
     def names(self) -> Mapping[str, Direction | None]:
-        """Full names of what ``compute`` returns, and which way is better."""
+        """Directions of the numbers that ``compute`` returns, by full name."""
         ...
 
     @property
     def weights(self) -> Sequence[str]:
-        """Published weights that ``load`` wants (``gesso fetch`` has them)."""
+        """Names of the published weights that ``load`` needs (``gesso fetch`` downloads them)."""
         ...
 
     @property
     def num_samples(self) -> int:
-        """How many pictures ``update`` sees in all; after ``begin`` for certain."""
+        """Number of pictures that ``update`` gets in total; final after ``begin``."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """How many of them at a time on a rank."""
+        """Number of pictures per ``update`` on a rank."""
         ...
 
     @property
     def source(self) -> Pictures | None:
-        """Of which ``update`` wants batches; None: it wants sample indices alone."""
+        """Real pictures of which ``update`` gets batches; None: it gets sample indices only."""
         ...
 
     @property
     def examples(self) -> int:
-        """How many held-out samples ``begin`` wants."""
+        """Number of held-out samples that ``begin`` gets."""
         ...
 
     @property
@@ -106,28 +109,28 @@ class Evaluator(Protocol):
 
     @property
     def extractor(self) -> FeatureExtractor | None:
-        """That of the ``references``' statistics; there after ``load``."""
+        """Extractor of the ``references``' statistics; set by ``load``."""
         ...
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, int]]:
-        """What the numbers rest on beside the pictures, by metric; there after ``begin``."""
+        """Settings of each metric that its numbers depend on; known after ``begin``."""
         ...
 
     def load(self, files: Mapping[str, Path], device: torch.device) -> None:
-        """Builds its networks from the published weights."""
+        """Builds the evaluator's networks from the published weights."""
         ...
 
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
-        """Hands over the statistics of one of ``references``."""
+        """Receives the statistics of one of ``references``."""
         ...
 
     def begin(self, examples: Mapping[str, Any], available: int) -> None:
-        """Before the first update.
+        """Starts an evaluation, before the first update.
 
         Args:
             examples: a batch of ``examples`` held-out samples on the device; empty for 0.
-            available: how many pictures ``source`` has; 0 without one.
+            available: number of pictures in ``source``; 0 without one.
         """
         ...
 
@@ -135,27 +138,27 @@ class Evaluator(Protocol):
         """Makes and measures some pictures.
 
         Args:
-            index: int64 [N], which of the ``num_samples`` they are; each comes once over all ranks and batches.
-            batch: of ``source``, in training's format on the device, its pictures under ``image``.
+            index: int64 [N] in [0, ``num_samples``); each index comes once over all ranks and batches.
+            batch: of ``source``, as in training, on the device, with the pictures as ``image``.
         """
         ...
 
     def compute(self) -> dict[str, float]:
-        """The metrics by full name, over all ranks."""
+        """Computes the metrics over all ranks, by full name."""
         ...
 
     def reset(self) -> None:
-        """Forgets all pictures; keeps networks and references."""
+        """Removes all pictures; keeps networks and references."""
         ...
 
 
 class TableEvaluator:
-    """Base of this package's evaluators: chooses from the table of metrics, and computes those of other packages.
+    """Base of this package's evaluators: selects metrics from the table, and computes those of other packages.
 
     Args:
-        kind: of what is measured.
-        options: how.
-        what: the family, for errors.
+        kind: kind of the measured family.
+        options: of the evaluation.
+        what: the family in error messages, such as ``a DCGAN``.
     """
 
     source: Pictures | None = None
@@ -169,7 +172,7 @@ class TableEvaluator:
         self.names = specs.full_names(chosen, options.extractor)
         self.weights = list(dict.fromkeys(asset for spec in chosen for asset in spec.needs(options.extractor)))
         self.references: Sequence[Pictures] = ()
-        #: The metrics that this package computes, by name, and those that come with what computes them.
+        #: Names of the metrics that this package computes, and the metrics of other packages.
         self.own = [spec.name for spec in chosen if spec.make is None]
         self.foreign = [spec for spec in chosen if spec.make is not None]
         self.needs_extractor = any(specs.is_chosen(spec) for spec in chosen)
@@ -198,19 +201,19 @@ class TableEvaluator:
         """See ``Evaluator``."""
 
     def update_foreign(self, *arguments: Tensor) -> None:
-        """Feeds the metrics of other packages."""
+        """Updates the metrics of other packages."""
         for metric in self._metrics.values():
             metric.update(*arguments)
 
     def compute(self) -> dict[str, float]:
-        """The metrics of other packages."""
+        """Computes the metrics of other packages."""
         found: dict[str, float] = {}
         for spec in self.foreign:
             found |= _by_name(spec, self._metrics[spec.name].compute(), self.options.extractor)
         return found
 
     def reset(self) -> None:
-        """Forgets all pictures."""
+        """Removes all pictures."""
         for metric in self._metrics.values():
             metric.reset()
 
@@ -221,13 +224,13 @@ def _by_name(spec: MetricSpec, value: Any, extractor: str) -> dict[str, float]:
 
 
 class GenerationEvaluator(TableEvaluator):
-    """FID and the others of what ``make`` makes.
+    """Evaluates generated images: FID and others.
 
     Args:
-        make: maps ``update``'s arguments to pictures NCHW in [-1, 1].
-        options: how to measure.
-        what: the family, for errors.
-        source: of which ``make`` wants batches; None: it wants indices alone.
+        make: maps ``update``'s arguments to images NCHW in [-1, 1].
+        options: of the evaluation.
+        what: the family in error messages, such as ``a DCGAN``.
+        source: real pictures of which ``make`` needs batches; None: it needs indices only.
     """
 
     def __init__(

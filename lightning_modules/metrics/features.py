@@ -1,4 +1,4 @@
-"""Feature extractors: the network and the resize that together define what a FID means.
+"""Feature extractors: a network and a resize, which together define a FID.
 
 A metric computed with one of them carries its name, since numbers of different extractors cannot be compared:
 
@@ -35,7 +35,7 @@ class Features(NamedTuple):
 
 
 class FeatureExtractor(nn.Module):
-    """uint8 images to float32 features, always in full float32, without gradients, whatever the surrounding precision.
+    """Maps uint8 images to float32 features: in full float32 also under autocast, and without gradients.
 
     Args:
         name: one of ``specs.EXTRACTORS``.
@@ -75,7 +75,7 @@ class FeatureExtractor(nn.Module):
             return Features(*self.network(self.preprocess(images.float())))
 
     def train(self, mode: bool = True) -> FeatureExtractor:
-        """Stays in evaluation mode, also as part of a module that trains."""
+        """Does nothing: an extractor stays in eval mode, also as part of a module that trains."""
         return super().train(False)
 
 
@@ -108,7 +108,7 @@ def build_extractor(name: str, weights: Path) -> FeatureExtractor:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Turns off TensorFloat-32 and bf16 products inside float32 arithmetic: they move features by 1e-3."""
+    """Context manager: disables TensorFloat-32 and bf16 in float32 arithmetic, which change features by 1e-3."""
     backends: Any = torch.backends
     switches = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
     before = [switch.fp32_precision for switch in switches]
@@ -160,7 +160,7 @@ def _prepare_inception_clean(images: Tensor) -> Tensor:
 
 
 def _prepare_mobilenet(images: Tensor) -> Tensor:
-    """The whole image to 224x224 (bilinear, antialiased; no crop), then ImageNet's mean and standard deviation."""
+    """Resizes the whole image to 224x224 (bilinear, antialiased; no crop), and normalises as for ImageNet."""
     size = (MOBILENET_SIZE, MOBILENET_SIZE)
     images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
     mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))

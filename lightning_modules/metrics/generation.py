@@ -27,11 +27,11 @@ class GenerationMetrics(nn.Module):
     communicates. All ranks get the same result, whatever their number.
 
     Args:
-        extractor: the network that all metrics share.
+        extractor: the feature extractor of all metrics.
         reference: statistics of the real images under the same extractor.
         metrics: which of ``COMPUTED``.
-        num_samples: how many images there will be over all ranks.
-        cap: KID and precision/recall see at most this many generated images, evenly spaced over the indices.
+        num_samples: number of images over all ranks.
+        cap: largest number of generated images for KID and precision/recall, evenly spaced over the indices.
         kid_subsets: number of KID's subsets.
         kid_subset_size: samples in each of them.
         nearest_k: neighbour that sets the radii of precision/recall.
@@ -75,7 +75,7 @@ class GenerationMetrics(nn.Module):
 
         Args:
             images: uint8 [N, C, H, W] in [0, 255]; N may be 0.
-            index: int64 [N], which of the ``num_samples`` images these are; each once over all batches and ranks.
+            index: int64 [N] in [0, ``num_samples``); each index comes once over all batches and ranks.
         """
         if len(images) == 0:
             return
@@ -121,7 +121,7 @@ class GenerationMetrics(nn.Module):
 
     @property
     def settings(self) -> dict[str, dict[str, int]]:
-        """What the numbers rest on beside the images, by metric: KID's subsets and their size, PRDC's neighbour ..."""
+        """Settings of each metric that its numbers depend on: KID's subsets and their size, PRDC's neighbour ..."""
         found: dict[str, dict[str, int]] = {}
         reference = self.reference.features
         real, made = 0 if reference is None else len(reference), self.statistics.slots
@@ -135,7 +135,7 @@ class GenerationMetrics(nn.Module):
         return found
 
     def reset(self) -> None:
-        """Forgets all images, keeps the reference."""
+        """Removes all images, keeps the reference."""
         self.statistics.reset()
         if self.inception_score is not None:
             self.inception_score.reset()
@@ -150,15 +150,15 @@ def reference_statistics(
     sync: bool = True,
     origin: Mapping[str, str] | None = None,
 ) -> FeatureStatistics:
-    """Streams a data set through ``extractor``.
+    """Computes the feature statistics of a data set in one pass.
 
     Args:
         batches: uint8 [N, C, H, W] in [0, 255]; this rank's share of the data set, each image on one rank only.
-        extractor: on the device where the work shall run.
+        extractor: the feature extractor, on the device to use.
         num_samples: size of the data set, over all ranks.
-        cap: how many features to keep for KID and precision/recall.
-        sync: add up the shares of all ranks; every rank then gets the same statistics.
-        origin: kept in the statistics.
+        cap: number of features to keep for KID and precision/recall.
+        sync: sum over all ranks, so that every rank gets the same statistics.
+        origin: description of the data set, stored in the statistics.
 
     Raises:
         ValueError: fewer than 2 images.

@@ -1,4 +1,4 @@
-"""Inception Score (Salimans et al. 2016), streamed."""
+"""Inception Score (Salimans et al. 2016), computed in one pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class InceptionScore(SumMetric):
 
     Args:
         num_classes: length of the logits.
-        num_samples: how many samples there will be over all ranks.
+        num_samples: number of samples over all ranks.
         splits: 10 in the paper; at most one per two samples.
     """
 

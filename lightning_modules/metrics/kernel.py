@@ -34,7 +34,7 @@ def kernel_distance(
 
 
 def fitting_subset(smaller: int, subset_size: int) -> int:
-    """How many samples a subset really has where the smaller side has ``smaller``."""
+    """Number of samples of a subset when the smaller of the two sets has ``smaller`` samples."""
     return min(subset_size, smaller // 2)
 
 

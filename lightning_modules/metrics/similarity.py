@@ -1,4 +1,4 @@
-"""How much of a picture is left in what was made of it."""
+"""Similarity of results with their source pictures: LPIPS and SSIM."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COMPUTED = ("lpips", "ssim")
 
 
 class SourceSimilarity(SumMetric):
-    """Compares pictures with what they were made of: means of ``lpips`` and ``ssim`` over the pictures.
+    """Compares results with their source pictures: means of ``lpips`` and ``ssim``.
 
-    Grey pictures are compared by LPIPS as RGB ones of three equal channels.
+    LPIPS repeats a grey picture over three channels.
 
     Args:
-        lpips: for ``lpips``; it belongs to whoever passed it, and is not in the state dict.
-        names: which of ``COMPUTED``.
+        lpips: the network of ``lpips``; not part of the state dict.
+        names: metrics out of ``COMPUTED``.
 
     Raises:
         ValueError: an unknown name, or ``lpips`` without its network.
@@ -39,7 +39,7 @@ class SourceSimilarity(SumMetric):
             raise ValueError(f"metrics {', '.join(names)}: choose from {', '.join(COMPUTED)}")
         if lpips is None and "lpips" in names:
             raise ValueError("lpips needs its network: pass lpips")
-        # Torch sees no modules in a tuple, so neither checkpoints nor optimizers get them.
+        # In a tuple it is no submodule of this metric, so it is in no checkpoint and no optimizer.
         self.networks = (lpips,)
         self.names = tuple(names)
         self.add_sum("count", dtype=torch.int64)
@@ -101,12 +101,12 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
 
 
 def luminance(images: Tensor) -> Tensor:
-    """[N, 1 or 3, H, W] as [N, 1, H, W], by the weights of ITU-R BT.601; grey images are it already."""
+    """Luminance [N, 1, H, W] of images [N, 1 or 3, H, W], by the weights of ITU-R BT.601."""
     if images.shape[1] == 1:
         return images
     return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def in_range(images: Tensor) -> Tensor:
-    """uint8, or float that is clamped, as float32 in [-1, 1]."""
+    """Converts uint8 images, or floats, which are clamped, to float32 in [-1, 1]."""
     return to_float(images) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)

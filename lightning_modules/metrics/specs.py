@@ -1,4 +1,4 @@
-"""The one table of all metrics: what each is called, which way is better, and how it is drawn. Imports no torch.
+"""Table of all metrics: names, directions, ranges and charts. Imports no torch.
 
 Training, ``gesso evaluate``, checkpoints' ``monitor``, sweeps and reports all read it. An installed package adds its
 own metrics by the entry-point group ``gesso.metrics``, each a ``MetricSpec`` (or a list of them)::
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Direction = Literal["min", "max"]
-#: What is measured: samples against real images; photographs put into styles; images of one domain put into another.
+#: What is measured: generated samples, stylised photographs, or images translated into another domain.
 Kind = Literal["generation", "stylization", "translation"]
-#: When a metric is measured though nobody named it: in validation, or by ``gesso evaluate``.
+#: When a metric is measured by default: in validation, or by ``gesso evaluate``.
 Occasion = Literal["training", "evaluate"]
-#: The feature networks that may be chosen; each is a network and a resize.
+#: Feature extractors: each is a network and a resize.
 ExtractorName = Literal["inception-tf", "inception-clean", "mobilenet_v2"]
 
 EXTRACTORS: tuple[ExtractorName, ...] = get_args(ExtractorName)
-#: Stands for the name of the extractor that was chosen.
+#: Placeholder for the name of the chosen extractor.
 CHOSEN = "<extractor>"
 GROUP = "gesso.metrics"
 
@@ -43,10 +43,10 @@ class Quantity:
     """One number that a metric logs.
 
     Args:
-        name: under which it is logged, before the network's: ``kid``.
-        title: on a report's charts.
+        name: first part of its full name: ``kid``.
+        title: of its chart in a report.
         direction: which way is better; None: neither (a standard deviation).
-        range: the least and the greatest value there can be; None: no bound.
+        range: smallest and largest possible value; None: no bound.
         chart: quantities of one chart share this; default: a chart of its own.
         axis: of the chart's values.
         spread_of: the quantity whose standard deviation this is.
@@ -63,17 +63,17 @@ class Quantity:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric as it is asked for, and what it logs.
+    """A metric and the quantities that it logs.
 
     Args:
-        name: as it is asked for: ``prdc``.
-        about: what it is, in a line.
-        kinds: of what it can be measured.
-        quantities: what it logs.
-        network: behind the slash of the full names: ``CHOSEN`` for the extractor of the evaluation, a network's name,
-            or None for no suffix.
-        weights: published weights that it needs beside the chosen extractor's.
-        default: when it is measured though nobody named it.
+        name: in options: ``prdc``.
+        about: description in one line.
+        kinds: kinds of family of which it can be measured.
+        quantities: the numbers that it logs.
+        network: second part of the full names, after the slash: ``CHOSEN`` for the extractor of the evaluation, a
+            network's name, or None for no suffix.
+        weights: published weights that it needs besides those of the chosen extractor.
+        default: when it is measured by default.
         make: builds the ``torchmetrics.Metric`` that computes it, for metrics of other packages; import torch inside.
             Its ``update`` takes, as uint8 [N, C, H, W]: for generation ``(images, index)``; for stylization
             ``(contents, stylized, styles)``; for translation ``(sources, translated)``. Its ``compute`` returns a
@@ -90,11 +90,11 @@ class MetricSpec:
     make: Callable[[], Metric] | None = None
 
     def names(self, extractor: str) -> dict[str, Direction | None]:
-        """Full names of what it logs, such as ``kid/inception-tf``, and which way is better."""
+        """Directions of its quantities by full name, such as ``kid/inception-tf``."""
         return {self.full_name(quantity.name, extractor): quantity.direction for quantity in self.quantities}
 
     def full_name(self, quantity: str, extractor: str) -> str:
-        """The name under which one of its quantities is logged."""
+        """Full name of one of its quantities, as it is logged."""
         network = extractor if self.network == CHOSEN else self.network
         return f"{quantity}/{network}" if network else quantity
 
@@ -227,26 +227,30 @@ def table() -> Mapping[str, MetricSpec]:
 
 
 def find(name: str) -> MetricSpec:
-    """The metric of this name; a ValueError lists those there are."""
+    """Finds a metric by name.
+
+    Raises:
+        ValueError: there is none; lists those there are.
+    """
     if name not in table():
         raise ValueError(f"no metric {name!r}; there are {', '.join(table())}")
     return table()[name]
 
 
 def of_kind(kind: Kind) -> list[MetricSpec]:
-    """The metrics that can be measured of this kind."""
+    """Metrics that can be measured of this kind of family."""
     return [spec for spec in table().values() if kind in spec.kinds]
 
 
 def choose(kind: Kind, names: Iterable[str] | None, occasion: Occasion, *, what: str, option: str) -> list[MetricSpec]:
-    """The metrics to measure: those named, or this kind's own.
+    """The metrics to measure: those named, or the defaults of this kind of family.
 
     Args:
-        kind: of what they are to be measured.
-        names: None: the kind's defaults for this ``occasion``.
+        kind: kind of the family to measure.
+        names: names of metrics; None: the defaults for this ``occasion``.
         occasion: see ``Occasion``.
-        what: of whom the error speaks, ``a DCGAN``.
-        option: that named them.
+        what: the family in error messages, such as ``a DCGAN``.
+        option: the option with the names, for error messages.
 
     Raises:
         ValueError: a name that is not in the table, or not of this kind.
@@ -264,22 +268,22 @@ def choose(kind: Kind, names: Iterable[str] | None, occasion: Occasion, *, what:
 
 
 def full_names(specs: Sequence[MetricSpec], extractor: str) -> dict[str, Direction | None]:
-    """Full names of all that these metrics log, and which way is better."""
+    """Directions of all quantities of these metrics, by full name."""
     return {name: direction for spec in specs for name, direction in spec.names(extractor).items()}
 
 
 def quantity(name: str) -> tuple[MetricSpec, Quantity] | None:
-    """The metric and the quantity that a full name such as ``kid/inception-tf`` is of; None: no metric's."""
+    """Metric and quantity of a full name such as ``kid/inception-tf``; None: it is no metric's."""
     return _quantities().get(name.partition("/")[0])
 
 
 def extractor_weights(extractor: str) -> str:
-    """The published weights of an extractor."""
+    """Name of the published weights of an extractor."""
     return _EXTRACTOR_WEIGHTS[extractor]
 
 
 def is_chosen(spec: MetricSpec) -> bool:
-    """Whether the extractor that was chosen makes its numbers."""
+    """Whether the metric uses the chosen extractor."""
     return spec.network == CHOSEN
 
 
@@ -291,15 +295,15 @@ def _quantities() -> Mapping[str, tuple[MetricSpec, Quantity]]:
 def better(
     name: str, mode: Direction | None, *, option: str, known: Mapping[str, Direction | None] | None = None
 ) -> Direction:
-    """Which way of a logged number is better: ``mode`` where it was given, else the metric's own direction.
+    """Direction in which a logged number gets better: ``mode`` if given, else the metric's own direction.
 
     Losses on held-out images (``val/...``) default to ``min``.
 
     Args:
         name: the full name, such as ``ssim``, ``fid/inception-tf`` or ``val/kl``.
-        mode: what was asked for; None: the metric's own.
-        option: that asked for it.
-        known: directions by full name, as an evaluator tells them; they come before the table's.
+        mode: the direction asked for; None: the metric's own.
+        option: the option with ``mode``, for error messages.
+        known: directions by full name, from an evaluator; they override the table's.
 
     Raises:
         ValueError: ``mode`` contradicts the metric, or a number without a direction (a spread) has no ``mode``.
@@ -314,5 +318,5 @@ def better(
     return own or mode or "min"
 
 
-#: What else is logged and has a direction.
+#: Directions of other logged numbers.
 _OTHERS: dict[str, Direction] = {"images_per_second": "max"}

@@ -1,4 +1,4 @@
-"""Statistics of a set of features: what a generated set is compared by, and what a reference set is cached as."""
+"""Statistics of the features of an image set: computed in one pass, saved and loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "gesso-feature-statistics-1"
 
 
 class FeatureStatistics(NamedTuple):
-    """What FID, KID and precision/recall need to know of a set of images.
+    """Statistics of an image set that FID, KID and precision/recall need.
 
     Attributes:
         num_samples: number of samples, n.
@@ -30,7 +30,7 @@ class FeatureStatistics(NamedTuple):
         cov: float64 [D, D], with divisor n - 1 as in the reference implementations.
         features: float32 [m, D], m <= n of the samples, evenly spaced over the set; None when none were kept.
         extractor: name of the extractor, which includes the resize.
-        origin: which data set, split and so on; free-form, for people and cache keys.
+        origin: data set, split and so on, for people.
     """
 
     num_samples: int
@@ -56,7 +56,7 @@ class FeatureStatistics(NamedTuple):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeatureStatistics:
-        """Reads what ``save`` wrote.
+        """Reads a file that ``save`` wrote.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -88,7 +88,7 @@ class FeatureStatistics(NamedTuple):
 
 
 class SumMetric(Metric):
-    """A metric whose states are all sums, so that any number of ranks with any number of samples each can share it.
+    """Base of metrics whose states are all sums: each rank may have any number of samples.
 
     Ranks all-reduce each state; torchmetrics would gather every rank's copy of it first.
     """
@@ -111,7 +111,7 @@ def _all_reduce(state: Tensor, group: Any = None) -> list[Tensor]:
 
 
 class StatisticsAccumulator(SumMetric):
-    """Streams features into ``FeatureStatistics``: memory is D^2 and the kept features, whatever the number of samples.
+    """Computes ``FeatureStatistics`` in one pass; memory is O(D^2) and the kept features, for any number of samples.
 
     Of ``num_samples`` samples with indices 0 to ``num_samples`` - 1 at most ``cap`` are kept, evenly spaced, so that a
     set sorted by class is kept evenly too and the choice does not depend on the ranks.
@@ -119,8 +119,8 @@ class StatisticsAccumulator(SumMetric):
     Args:
         feature_dim: D.
         extractor: name of the extractor.
-        num_samples: how many samples there will be over all ranks.
-        cap: how many features to keep at most; 0 keeps none.
+        num_samples: number of samples over all ranks.
+        cap: largest number of features to keep; 0: none.
     """
 
     count: Tensor

@@ -1,4 +1,4 @@
-"""How well pictures were stylised: how much of the content is left, and how near the style they came."""
+"""Metrics of stylised pictures: similarity with the content and with the style."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_modules.networks.vgg import VGG19
 #: The metrics of the table that are computed here.
 COMPUTED = tuple(spec.name for spec in OWN if "stylization" in spec.kinds)
 
-#: Of VGG19: where content is compared, and where style.
+#: Layers of VGG19 for the comparison with the content, and with the style.
 CONTENT_LAYER = "relu4_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
@@ -45,19 +45,19 @@ class StyleMetrics(SumMetric):
 
     - ``artfid``: (1 + LPIPS) (1 + FID), of the LPIPS above and the FID between stylised pictures and styles; from 1,
       lower is better (Wright and Ommer 2022). The paper's own numbers are others: its features are those of an
-      Inception finetuned on art, which is not at hand, and its code's LPIPS is AlexNet's. FID is biased upwards for
-      few pictures: compare numbers of equally many alone.
+      Inception finetuned on art, which is not published here, and its code's LPIPS is AlexNet's. FID is biased upwards
+      for few pictures: compare only numbers of equally many pictures.
 
-    Keys of the results say which network made them: ``lpips/vgg16``, ``artfid/inception-tf``; all others are of the
-    normalised VGG19 or of none.
+    Keys of the results name the network: ``lpips/vgg16``, ``artfid/inception-tf``; all others use the normalised VGG19
+    or no network.
 
-    The networks follow the metric's device, belong to whoever passed them, and are not in its state dict.
+    The networks move to the metric's device, and are not part of its state dict.
 
     Args:
-        encoder: with real weights.
-        lpips: for ``lpips`` and ``artfid``.
-        extractor: for ``artfid``.
-        names: which metrics; None: all that these networks allow.
+        encoder: VGG19 with published weights.
+        lpips: the network of ``lpips`` and ``artfid``.
+        extractor: the feature extractor of ``artfid``.
+        names: names of metrics; None: all that these networks allow.
 
     Raises:
         ValueError: an unknown name, or one whose network is missing.

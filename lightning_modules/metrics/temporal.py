@@ -1,4 +1,4 @@
-"""How much a video flickers: the warping error of Lai et al. (2018), "Learning Blind Video Temporal Consistency"."""
+"""Flicker of a video: the warping error of Lai et al. (2018), "Learning Blind Video Temporal Consistency"."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torchmetrics import Metric
 
 
 class TemporalConsistency(Metric):
-    """How much a video flickers: the difference of its frames to those before them, carried along by the motion.
+    """Flicker of a video: difference of each frame to the one before, warped by the motion.
 
-    Only visible places count, and the motion is the content's, not that of the video that is measured. Values are of
-    [0, 1]. Lai et al. (2018) report the mean square; ``warped_psnr`` is that in decibels.
+    Only visible places count, and the motion is the content's, not that of the measured video. Values are in [0, 1].
+    Lai et al. (2018) report the mean square; ``warped_psnr`` is that in decibels.
 
     - ``warping_error``: mean absolute difference.
     - ``warped_psnr``: -10 log10 of the mean square difference.
@@ -33,11 +33,11 @@ class TemporalConsistency(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, carried: Tensor, now: Tensor, visible: Tensor) -> None:
-        """One step.
+        """Adds one pair of frames.
 
         Args:
-            carried: the frame before, at its new place: ``warp(before, motion.flow)``; [1, C, H, W] in [-1, 1].
-            now: the frame, likewise.
+            carried: the frame before, warped: ``warp(before, motion.flow)``; [1, C, H, W] in [-1, 1].
+            now: the frame, [1, C, H, W] in [-1, 1].
             visible: [1, 1, H, W], 1 where they are compared: ``motion.visible``.
         """
         difference = (now - carried).float() / 2 * visible

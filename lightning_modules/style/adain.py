@@ -20,25 +20,25 @@ from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
 
-#: The encoder's layer that is restyled, and how many times smaller than the picture its map is.
+#: The encoder's layer for AdaIN, and by how much its map is smaller than the picture.
 LAYER, SCALE = "relu4_1", 8
 #: The layers whose statistics make the style loss.
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-#: Pixels around a place that its result depends on: 37 by the encoder, 30 by the decoder.
+#: Pixels around a place on which its result depends: 37 by the encoder, 30 by the decoder.
 MARGIN = 72
 
 #: Statistics of a style by layer: mean and standard deviation, [N, C, 1, 1] each.
 Statistics = dict[str, tuple[Tensor, Tensor]]
-#: ``none``, or two styles' statistics mixed: each channel is of one of them, or each layer.
+#: ``none``, or statistics of two styles mixed by channel or by layer.
 StyleMixing = Literal["none", "channel", "layer"]
 
 
 class AdaINTransfer(nn.Module):
-    """Encoder and decoder: any picture in any style, in one pass. A ``Stylizer``.
+    """A ``Stylizer`` of one forward pass, for any style: encoder, AdaIN and decoder.
 
     Args:
-        encoder: with real weights.
-        decoder: a trained one.
+        encoder: VGG19 with published weights.
+        decoder: a trained decoder.
     """
 
     def __init__(self, encoder: VGG19, decoder: Decoder) -> None:
@@ -85,7 +85,7 @@ class AdaINTransfer(nn.Module):
 
 
 class AdaIN(StyleFamily):
-    """Trains the decoder on pairs of a photograph and a picture in whose style it is to come out.
+    """Trains the decoder on pairs of a photograph and a style picture.
 
     Minimises content_weight * content + style_weight * style (eqs. 11 to 13): the features of the decoded picture
     against those it was decoded from, and their statistics against the style's at four layers.
@@ -97,8 +97,8 @@ class AdaIN(StyleFamily):
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
         style_mixing: an augmentation (after MixStyle, Zhou et al. 2021): statistics of two paintings of the batch are
             mixed, so that each ``channel`` is of one of them, or each ``layer``; ``none``: a style is one painting's.
-        decoder: the network.
-        optimizer: how it is optimized.
+        decoder: options of the decoder.
+        optimizer: options of its optimizer.
         options: those of ``ImageFamily``.
     """
 
@@ -138,7 +138,7 @@ class AdaIN(StyleFamily):
         self.update("decoder", self.training_losses, batch)
 
     def training_losses(self, batch: Batch) -> Losses:
-        """``losses``, with mixed styles if that is asked for."""
+        """Like ``losses``, with the styles mixed as ``style_mixing`` says."""
         with torch.no_grad():
             style = self._style_statistics(batch)
             if self.style_mixing != "none":
@@ -146,7 +146,7 @@ class AdaIN(StyleFamily):
         return self._losses(batch, style)
 
     def losses(self, batch: Batch) -> Losses:
-        """Content and style loss, each as it is and weighted."""
+        """Content and style loss, each unweighted and weighted."""
         with torch.no_grad():
             style = self._style_statistics(batch)
         return self._losses(batch, style)
@@ -155,7 +155,7 @@ class AdaIN(StyleFamily):
         return {name: mean_std(f) for name, f in self.encoder(batch["style"], STYLE_LAYERS).items()}
 
     def _mixed(self, style: Statistics) -> Statistics:
-        """Each picture's statistics with some of the next one's in their place; how many is drawn for each picture."""
+        """Replaces some of each style's statistics by those of the next one; the share is random for each."""
         count = len(style[LAYER][0])
         part = self.rand(count, 1, 1, 1)
         mixed = {}

@@ -26,12 +26,12 @@ from lightning_modules.style.tiled_statistics import whole_statistics
 
 CONTENT_LAYER = "relu3_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-#: Pixels by which, and disturbance with which, the temporal loss moves a picture.
+#: Shift in pixels, and standard deviation of the noise, of the temporal loss.
 SHIFT, DISTURBANCE = 8, 0.02
-#: A step of the sliced Wasserstein loss compares so many directions, at so many of a map's places.
+#: Numbers of random directions, and of places of a map, in a step of the sliced Wasserstein loss.
 DIRECTIONS, PLACES = 32, 4096
-#: ``gram``: Johnson's; ``sliced_wasserstein``: all of the features' distribution (Heitz et al. 2021), which a few
-#: glaring spots cannot stand for.
+#: ``gram``: Johnson's; ``sliced_wasserstein``: compares the whole distribution of the features (Heitz et al. 2021),
+#: which a few saturated spots cannot satisfy.
 StyleLoss = Literal["gram", "sliced_wasserstein"]
 
 
@@ -39,25 +39,26 @@ class FastStyle(StyleFamily):
     """Trains one network for one or several style pictures, on a stream of photographs.
 
     Minimises content_weight * content + style_weight * style + tv_weight * tv + temporal_weight * temporal. Several
-    styles share all weights but those of the norms, and can be mixed afterwards, everywhere or place by place.
+    styles share all weights but those of the norms, and can be mixed afterwards, also by masks.
 
     Args:
         styles: files of the style pictures.
         resolution: height and width of the photographs in training, in pixels; any size afterwards.
-        style_size: the styles' longer side in pixels: with a smaller one, strokes are finer.
-        noise: standard deviation of a grey noise that the network sees over the photograph, so that it can make texture
-            where there is nothing (Ulyanov et al. 2016, "Texture Networks"); the same for all pictures of one size.
+        style_size: longer side of the style pictures in pixels; smaller gives finer strokes.
+        noise: standard deviation of a grey noise that is added to the network's input, from which it makes texture in
+            flat areas (Ulyanov et al. 2016, "Texture Networks"); the same for all pictures of one size.
         content_weight: of the mean squared difference of features at relu3_1.
         style_weight: of the style loss, averaged over four layers.
         style_loss: relative difference of Gram matrices, or relative sliced Wasserstein distance: see ``StyleLoss``.
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss; with 0 for the last one a step takes
             half as long, and textures are smaller.
         tv_weight: of the total variation.
-        temporal_weight: of the temporal consistency, for video: a picture moved by a few pixels, with a little noise,
-            must come out moved alike (Wang et al. 2020, "Consistent Video Style Transfer via Compound Regularization").
-        network: the network.
-        optimizer: how it is optimized.
-        channels_last: slower here: the maps are thin, and normalised one by one.
+        temporal_weight: of the temporal consistency, for video: a picture shifted by a few pixels, with a little
+            noise, must give the shifted result (Wang et al. 2020, "Consistent Video Style Transfer via Compound
+            Regularization").
+        network: options of the network.
+        optimizer: options of its optimizer.
+        channels_last: slower here: the maps have few channels, and instance norms.
         options: those of ``ImageFamily``.
     """
 
@@ -94,7 +95,7 @@ class FastStyle(StyleFamily):
         check_weights(
             layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
         )
-        # A checkpoint names its paintings wherever it is used.
+        # Absolute, so that a checkpoint names its style pictures from any folder.
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
         self.resolution, self.noise, self.style_loss, self.optimizer = resolution, noise, style_loss, optimizer
@@ -129,7 +130,7 @@ class FastStyle(StyleFamily):
         self.update("network", self.training_losses, batch)
 
     def training_losses(self, batch: Batch) -> Losses:
-        """Each photograph is put into a style that is drawn for it."""
+        """All terms, with a random style for each photograph."""
         count = len(self.own_styles)
         drawn = (self.rand(len(batch["image"])) * count).long().clamp_max(count - 1)
         images = batch["image"]
@@ -137,13 +138,13 @@ class FastStyle(StyleFamily):
         return self._losses(images, drawn, noise, seed=self.randint(1, 1 << 62)[0])
 
     def losses(self, batch: Batch) -> Losses:
-        """All terms, each as it is and weighted; the styles are taken in turn."""
+        """All terms, each unweighted and weighted; the styles are used in turn."""
         images = batch["image"]
         turns = torch.arange(len(images), device=self.device)
         return self._losses(images, turns % len(self.own_styles), self.still_noise(images), seed=0)
 
     def still_noise(self, pictures: Tensor) -> Tensor:
-        """What the network sees over pictures of this size, [1, 1, H, W]: always the same, so that a video's rests."""
+        """The input noise for pictures of this size, [1, 1, H, W]; constant, so that it does not flicker in a video."""
         if self._still_noise.shape[2:] != pictures.shape[2:] or self._still_noise.device != pictures.device:
             noise = torch.randn(1, 1, *pictures.shape[2:], generator=torch.Generator().manual_seed(0))
             self._still_noise = self.noise * noise.to(pictures)
@@ -155,7 +156,7 @@ class FastStyle(StyleFamily):
         pictures = self.network(images, mix, noise)
         with torch.no_grad():
             content = encoder(images, (CONTENT_LAYER,))[CONTENT_LAYER]
-        # No deeper than a weight asks for.
+        # Only as deep as the last layer with a weight.
         layers = {name: weight for name, weight in self.layer_weights.items() if weight}
         found = encoder(pictures, (*layers, CONTENT_LAYER))
         targets = self.style_targets()
@@ -192,7 +193,7 @@ class FastStyle(StyleFamily):
 
     @torch.no_grad()
     def style_targets(self) -> dict[str, Tensor]:
-        """What the style loss compares with: by layer, the styles' Gram matrices [K, C, C], or features [K, C, places].
+        """Targets of the style loss by layer: the styles' Gram matrices [K, C, C], or features [K, C, places].
 
         Computed once, in fp32.
         """
@@ -219,9 +220,9 @@ class FastStyle(StyleFamily):
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
-        """See ``Stylizer``: ``style`` has no pictures, and weights and masks are those of the network's own styles.
+        """See ``Stylizer``: ``style`` has no pictures; weights and masks are for the network's fixed styles.
 
-        ``alpha`` mixes the pixels: what the network draws lies over the content's own edges.
+        ``alpha`` interpolates between content and result, pixel by pixel.
         """
         if style.pictures:
             raise ValueError(

@@ -13,19 +13,19 @@ from lightning_modules.losses.style import weighted_gram
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import Tile, tiles
 
-#: As in the paper, with how many times smaller than the picture their maps are.
+#: Layers of the paper, and by how much their maps are smaller than the picture.
 CONTENT_LAYER = "relu4_2"
 STYLE_LAYERS = {"relu1_1": 1, "relu2_1": 2, "relu3_1": 4, "relu4_1": 8, "relu5_1": 16}
 SCALES = {**STYLE_LAYERS, CONTENT_LAYER: 8}
-#: Pixels around a place of relu5_1 that its value depends on.
+#: Pixels around a place of relu5_1 on which its value depends.
 MARGIN = 96
 
-#: What a picture's tiles add up to: by style layer the Gram matrices [K, C, C], and the content's distance.
+#: Sums over a picture's tiles: by style layer the Gram matrices [K, C, C], and the content's squared distance.
 Sums = dict[str, Tensor]
 
 
 class PictureLoss:
-    """content_weight * content + style_weight * style + tv_weight * tv of a picture; what never changes, computed once.
+    """content_weight * content + style_weight * style + tv_weight * tv of a picture; constant parts are computed once.
 
     Content's distance and Gram matrices are sums over places, so a picture's can be summed over its tiles. Then the
     loss is known, and its derivative by each sum, with which every tile can be differentiated by itself: the same
@@ -99,7 +99,7 @@ class PictureLoss:
         return sums
 
     def _sums(self, seen: Tensor, number: int) -> Sums:
-        """What tile ``number``, which sees these pixels, adds."""
+        """The part of the sums of tile ``number``, with these pixels."""
         part = self.tiles[number]
         features = self.encoder(seen, tuple(SCALES))
         own = {name: part.own(features[name], scale) for name, scale in SCALES.items()}

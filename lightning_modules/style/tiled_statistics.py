@@ -13,7 +13,7 @@ from lightning_modules.pictures.tiles import Tile, merged_mean_std
 
 @contextmanager
 def whole_statistics(network: nn.Module, run: Callable[[Tile], Tensor], parts: Sequence[Tile]) -> Iterator[None]:
-    """Inside, each norm of ``network`` normalises a tile by the statistics of the whole picture.
+    """Context manager: each norm of ``network`` normalises a tile by the statistics of the whole picture.
 
     Those of a norm depend on all norms before it, so there is a pass over the tiles for each, up to that norm.
 
@@ -32,7 +32,7 @@ def whole_statistics(network: nn.Module, run: Callable[[Tile], Tensor], parts: S
 
 
 def _input_of(norm: nn.Module, run: Callable[[Tile], Tensor], part: Tile) -> Tensor:
-    """The norm's input that the tile answers for; the network goes no further."""
+    """The norm's input at the tile's own pixels; the rest of the network does not run."""
     found: list[Tensor] = []
 
     def catch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -52,4 +52,4 @@ def _input_of(norm: nn.Module, run: Callable[[Tile], Tensor], part: Tile) -> Ten
 
 
 class _EnoughSeen(Exception):
-    """Ends a forward pass."""
+    """Raised to end a forward pass early."""
