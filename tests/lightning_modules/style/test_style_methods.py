@@ -98,7 +98,7 @@ def test_shares_sum_to_one_and_uncovered_places_get_all_styles() -> None:
     torch.testing.assert_close(Style(weights=[1, 3]).shares(content, 2).flatten(), torch.tensor([0.25, 0.75]))
     for bad, message in [
         (Style(weights=[1.0]), "1 weights for 2 styles"),
-        (Style(weights=[0.0, 0]), "not all 0"),
+        (Style(weights=[0.0, 0]), "not all are 0"),
         (Style(masks=torch.ones(2, 3, 2)), "masks of 2 x 3 pixels"),
         (Style(alpha=1.5), "alpha is 1.5"),
     ]:
