@@ -1,4 +1,4 @@
-"""The recipe's section ``ema``: which moving averages of the generating networks a training keeps."""
+"""The recipe's section ``ema``: moving averages of the generating networks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from lightning_modules.core.profiles import HalfLife, Power, Profile
 
 
 class EMA(L.Callback):
-    """Moving averages of the networks that make the picture, their lengths counted in images.
+    """Keeps moving averages of the generating networks, with lengths in images.
 
-    The first one is what previews, evaluation, checkpoints' loading and exports use: the first half-life, or, with an
-    empty list of these, the first width.
+    Previews, evaluation, loading and exports use the first one: the first half-life, or, with an empty list of these,
+    the first width.
 
     Args:
-        half_life_kimg: after so many thousand images a weight counts half, as in StyleGAN2 and EDM (Karras et al. 2020,
-            2022); a list keeps several side by side.
-        ramp_up: share of the images seen that bounds the half-life, so that early averages forget the initialisation;
-            0: no bound.
-        widths: relative widths of power-function averages as in EDM2 (Karras et al. 2024), kept beside; with
+        half_life_kimg: half-life in thousands of images, as in StyleGAN2 and EDM (Karras et al. 2020, 2022); a list
+            keeps several averages.
+        ramp_up: upper bound of the half-life as a share of the images seen, so that early averages forget the
+            initialisation; 0: no bound.
+        widths: relative widths of additional power-function averages as in EDM2 (Karras et al. 2024); with
             ``[0.05, 0.10]``, ``gesso average`` makes one of any other width afterwards.
-        snapshot_every_kimg: interval of keeping the power-function averages in the run's ``averages/``; null: that of
+        snapshot_every_kimg: interval of saving the power-function averages to the run's ``averages/``; null: that of
             the checkpoints.
     """
 
@@ -54,7 +54,7 @@ class EMA(L.Callback):
             module.averages.keep(name, profile, module.generating_networks())
 
     def named(self) -> dict[str, Profile]:
-        """The averages by name: the first is ``ema``, all others are named by their lengths."""
+        """Profiles by name: the first is ``ema``, all others are named by their lengths."""
         first, *others = self.profiles
         return {MAIN: first, **{profile.key: profile for profile in others}}
 
@@ -67,7 +67,7 @@ class EMA(L.Callback):
         saving = find(trainer, Checkpoints)
         every = self.snapshot_every or (saving.every if saving else None)
         if trainer.should_stop or (every is not None and clock_of(trainer).due(every, module)):
-            # Every rank, since they gather what is shared out over them.
+            # On every rank, since sharded weights are gathered.
             names = {profile.width: name for name, profile in self.named().items() if isinstance(profile, Power)}
             wholes = {width: module.averages.whole(name) for width, name in names.items()}
             if trainer.is_global_zero:

@@ -20,7 +20,7 @@ def run_folder(trainer: L.Trainer) -> RunFolder:
 
 
 def family_of(module: L.LightningModule | None) -> ImageFamily:
-    """The family that is trained, out of what Lightning hands to callbacks: gesso trains nothing else."""
+    """The trained family, as Lightning passes it to callbacks: gesso trains no other modules."""
     return cast(ImageFamily, module)
 
 

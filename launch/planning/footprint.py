@@ -1,4 +1,4 @@
-"""What a family needs, found out with its own networks, optimizers and losses, without training anything."""
+"""Memory that a family needs, measured with its own networks, optimizers and losses, without training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lightning_modules.core.family import Batch, ImageFamily, Losses
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.options import constructor_options, paths, replaced
 
-#: Steps until every network should have had its turn (``n_critic`` and the like).
+#: Number of steps after which every network should have been updated (``n_critic`` and the like).
 MOST_STEPS = 100
 
 
@@ -103,10 +103,13 @@ def _states_after_a_step(optimizer: Optimizer, parameter: Tensor) -> list[Tensor
 
 
 def rank_needs(trainer: L.Trainer, module: ImageFamily, images: int, *, ranks: int) -> int:
-    """Bytes that a rank needs at most on its device, under the trainer's own strategy and precision.
+    """Peak bytes on a rank's device, under the trainer's strategy and precision.
 
     Args:
-        images: that one rank takes through its networks at once.
+        trainer: its strategy, precision and callbacks count.
+        module: the family.
+        images: images per rank and micro-batch.
+        ranks: number of ranks.
     """
     strategy = trainer.strategy
     stage, offload = (strategy.stage, strategy.offload) if isinstance(strategy, MultiNetworkZeRO) else (0, False)
@@ -127,7 +130,7 @@ def ema_count(trainer: L.Trainer) -> int:
 def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str, int]:
     """Peak bytes, by network, beside weights and gradients, of one update of it with ``count`` images.
 
-    Where several networks are updated together, each is given all of what their common update needs.
+    Networks that are updated together each count the whole of their common update.
 
     Runs the family's own step forwards and backwards on tensors that have shapes but no memory, and follows each from
     its making to its end: the batch, activations, what checkpointing recomputes, 16-bit copies of weights. Kernels'
@@ -151,7 +154,7 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
                 loss.backward()
             torch.clear_autocast_cache()
         for name in together:
-            # Of several updates in a row, or different ones, that which needs most.
+            # The largest of several updates.
             peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
 
     with _ready(module, update), fake:
@@ -178,17 +181,17 @@ def with_checkpointing(module: ImageFamily, on: bool) -> ImageFamily | None:
 
 
 class Memory(TorchDispatchMode):
-    """Follows the bytes of all tensors that operations make, recomputations and the backward pass included.
+    """Dispatch mode that tracks the bytes of all tensors that operations create, backward and recomputation included.
 
     Args:
-        known: tensors whose memory does not count.
+        known: tensors that do not count.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self.live = 0
         self.peak = 0
-        # Held on to, so that no other memory takes their identities.
+        # References, so that no other storage gets the same identity.
         self._known = [tensor.untyped_storage() for tensor in known]
         self._seen = {storage._cdata for storage in self._known}
 

@@ -1,6 +1,6 @@
-"""How many bytes one rank holds under each strategy: arithmetic alone.
+"""Bytes that one rank holds under each strategy, by arithmetic.
 
-What DeepSpeed 0.19 keeps, and when, was read in its ``runtime/zero/stage_1_and_2.py`` and ``stage3.py``;
+The rules for DeepSpeed 0.19 were read in its ``runtime/zero/stage_1_and_2.py`` and ``stage3.py``;
 ``tests/launch/planning`` measures it on two ranks. In every precision that trains here (32-true, bf16-mixed,
 16-mixed) weights, gradients and optimizer states are fp32; only activations are smaller under autocast.
 """
@@ -17,7 +17,7 @@ from launch.strategies.ddp import BUCKET_BYTES
 #: Bytes of an fp32 number.
 FP32 = 4
 GIB = 2**30
-#: Stage 3 keeps up to so many gathered weights at once; DeepSpeed's default.
+#: Largest number of gathered weights at stage 3; DeepSpeed's default.
 MAX_LIVE = 1_000_000_000
 
 
@@ -26,8 +26,9 @@ class Strategy:
     """A name for ``--trainer.strategy``.
 
     Args:
-        stage: of ZeRO; 0 shards nothing, and is DDP.
-        offload: optimizer states live in the host's memory; at stage 3 weights do, too.
+        name: value of the option.
+        stage: of ZeRO; 0: DDP.
+        offload: optimizer states are in the host's memory; at stage 3 weights, too.
     """
 
     name: str
@@ -103,7 +104,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Share:
-    """Bytes by what they are for. ``masters``: ZeRO's second copy of the weights; ``buffers``: of communication."""
+    """Bytes by purpose. ``masters``: ZeRO's second copy of the weights; ``buffers``: for communication."""
 
     weights: int = 0
     masters: int = 0
@@ -125,10 +126,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Held:
-    """What one rank holds of one network.
+    """Memory of one rank for one network.
 
     Args:
-        stays: on the device throughout.
+        stays: on the device, always.
         passes: on the device while this network is updated; networks are updated one after the other.
         host: in the host's memory.
     """
@@ -146,11 +147,13 @@ def held(
     micro_batches: int = 1,
     reduce_bucket: int = BUCKET_BYTES // FP32,
 ) -> Held:
-    """What a rank holds of ``network``; where ranks differ (padding, cuts), the most that one of them holds.
+    """Memory of a rank for ``network``; where ranks differ (padding, cuts), that of the largest.
 
     Args:
-        ranks: of the whole training.
-        micro_batches: parts of a rank's batch; gradients add up over them.
+        network: the network.
+        strategy: the strategy.
+        ranks: number of ranks of the training.
+        micro_batches: parts of a rank's batch, over which gradients add up.
         reduce_bucket: DeepSpeed's ``reduce_bucket_size``, in elements.
     """
     if not network.groups or not strategy.stage:
@@ -247,7 +250,7 @@ def _of_slice(group: Group, rank: int, ranks: int) -> int:
 
 
 def together(networks: Iterable[Held]) -> tuple[Share, Share]:
-    """What one rank holds of all networks at most: on the device, and in the host's memory."""
+    """Peak memory of one rank for all networks: on the device, and in the host's memory."""
     all_held = list(networks)
     stays = reduce(Share.plus, (one.stays for one in all_held), Share())
     passes = reduce(Share.at_least, (one.passes for one in all_held), Share())
@@ -256,7 +259,7 @@ def together(networks: Iterable[Held]) -> tuple[Share, Share]:
 
 @dataclass(frozen=True)
 class Row:
-    """What one rank holds at most under ``strategy``, activations aside: on the device, and in the host's memory."""
+    """Peak memory of one rank under ``strategy`` without activations: on the device, and in the host's memory."""
 
     strategy: Strategy
     device: Share
@@ -276,8 +279,10 @@ def first_that_fits(
     """The first row that fits into ``memory`` bytes, and whether with gradient checkpointing; None: there is none.
 
     Args:
-        activations: bytes without (False) and, where the family can, with (True) gradient checkpointing.
-        checkpointing: what the recipe says; the other setting counts only when nothing fits otherwise.
+        table: rows in order of preference.
+        activations: bytes without (False) and, where the family supports it, with (True) gradient checkpointing.
+        memory: bytes of the device.
+        checkpointing: the recipe's setting; if it is off, it is turned on only when nothing fits otherwise.
     """
     for on in (checkpointing, True):
         for row in table if on in activations else ():
@@ -287,7 +292,7 @@ def first_that_fits(
 
 
 def images_per_micro_batch(global_batch_size: int, *, ranks: int, micro_batches: int) -> int:
-    """Images that one rank takes through its networks at once.
+    """Images per rank and micro-batch.
 
     Raises:
         ValueError: the batch cannot be cut into equal parts.

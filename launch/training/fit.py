@@ -1,4 +1,4 @@
-"""How a training goes: what is checked first, its run folder, and the ways in which it may end."""
+"""Runs a training: checks, the run folder, and the ways in which it may end."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from launch.training.signals import Interrupted, ignoring_ctrl_c
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.saved import check_checkpoint
 
-#: What the first rank has after a failure to book it, and to write the report.
+#: Seconds that rank 0 has after a failure to record it and to write the report.
 REPORT_SECONDS = 20.0
 
 
 def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
-    """Checks what can be known to go wrong, and gives the family what it needs beside data; writes nothing.
+    """Checks data and checkpoint, and loads the weights and pictures that the family needs; writes nothing.
 
     Args:
         cli: the training.
-        saved: what the checkpoint holds that it goes on from.
+        saved: content of the checkpoint from which it continues; None: it starts from scratch.
 
     Raises:
         FileNotFoundError, ValueError: one line.
@@ -69,10 +69,10 @@ def evaluate(cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path 
 
 
 def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) -> Run:
-    """Trains, and leaves a run folder that tells the whole story, however training ends.
+    """Trains, and records in the run folder how training ends.
 
-    Until training begins, when nothing can refuse it any more, the files of a run that is resumed stay as they are, and
-    a new run has none.
+    Nothing is written before training begins, after the last check: a resumed run keeps its files until then, and a
+    new run has none.
     """
     trainer, module = cli.trainer, cli.model
     run = run_folder(trainer)
@@ -129,13 +129,13 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
 
 
 def progress_of(trainer: L.Trainer) -> str:
-    """How far training has come: ``0.3 of 1,000 kimg``."""
+    """Progress of the training: ``0.3 of 1,000 kimg``."""
     seen, total = family_of(trainer.lightning_module).images_seen, clock_of(trainer).total_images
     return f"{seen / 1000:,.4g} of {total / 1000:,.4g} kimg"
 
 
 def outcome(trainer: L.Trainer, state: State, signal: int = 0) -> Run:
-    """What came of a training, as the run folder tells it."""
+    """The result of a training, with the last metrics of the run folder."""
     run = run_folder(trainer)
     return Run(
         run.path, state, last_metrics(run), family_of(trainer.lightning_module).images_seen, signal, trainer.global_rank
@@ -143,7 +143,7 @@ def outcome(trainer: L.Trainer, state: State, signal: int = 0) -> Run:
 
 
 def explained(problem: BaseException, trainer: L.Trainer, module: ImageFamily, batch_size: int) -> BaseException:
-    """``problem``, or what lies behind it: a lost rank, or memory that did not suffice."""
+    """The cause of ``problem``: a lost rank, too little memory, or itself."""
     if is_out_of_memory(problem):
         return out_of_memory(trainer, module, batch_size)
     supervision = getattr(trainer.strategy, "supervision", None)
@@ -164,7 +164,7 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
     run.update(
         name=run.path.name,
         family=type(cli.model).__name__,
-        # What to type for the same training: a resumed run's command is the first one.
+        # The command for the same training: that of the first start of a resumed run.
         command=before["command"] if resumed and "command" in before else command,
         created=before.get("created") or datetime.now().astimezone().isoformat(timespec="seconds"),
         state="running",
@@ -185,10 +185,10 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
 
 @rank_zero_only
 def close_folder(trainer: L.Trainer, state: str, *, error: str | None = None, ended_by: str | None = None) -> None:
-    """Books how training ended, and writes the report. A Ctrl-C must not cut this short.
+    """Records how training ended, and writes the report; Ctrl-C is ignored meanwhile.
 
     Args:
-        trainer: what trained.
+        trainer: the trainer.
         state: ``finished``, ``interrupted`` or ``failed``.
         error: what went wrong.
         ended_by: what ended training before its length in images.
@@ -200,7 +200,7 @@ def close_folder(trainer: L.Trainer, state: str, *, error: str | None = None, en
             finish_wandb(failed=state == "failed")
             rank_zero_print(f"report: {write_report(run_folder(trainer).path)}")
         except OSError as problem:
-            # A full disk that ended training must not be hidden by the report that no longer fits.
+            # If a full disk ended training, that error must not be hidden by this one.
             rank_zero_print(f"no report: {problem}")
 
 
@@ -216,7 +216,7 @@ def leave_nothing(run: RunFolder, *, root_too: bool) -> None:
 
 @rank_zero_only
 def book_failure(run: RunFolder, error: str) -> None:
-    """Books why a run never began, for whoever has given it its folder: a job, a sweep."""
+    """Records why a run never began, in a folder that a job or a sweep has given it."""
     finish_wandb(failed=True)
     run.path.mkdir(parents=True, exist_ok=True)
     run.update(owner=this_process(), state="failed", error=error)

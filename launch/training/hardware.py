@@ -1,4 +1,4 @@
-"""What this machine can do, and what to do when it cannot."""
+"""Capabilities of this machine: device, precision, strategy, and the remedies when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class OutOfMemory(RuntimeError):
-    """Training did not fit; the message names the levers."""
+    """Training ran out of memory; the message names the options to change."""
 
 
 def best_device(name: str = "auto") -> torch.device:
-    """``auto``: a GPU where there is one."""
+    """The device of this name; ``auto``: a GPU if there is one."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
@@ -47,10 +47,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(trainer: L.Trainer, module: ImageFamily, batch_size: int) -> OutOfMemory:
-    """The error for a training that did not fit, with the levers in the order in which to pull them.
+    """The error for a training that ran out of memory, with the options to change, the cheapest first.
 
     Args:
-        batch_size: images of a rank in a step.
+        trainer: its trainer.
+        module: its family.
+        batch_size: images per rank and step.
     """
     strategy = trainer.strategy
     stage = strategy.stage if isinstance(strategy, MultiNetworkZeRO) else 0

@@ -1,9 +1,9 @@
-"""Recipes and overrides as plain mappings, laid over one another before anything that they name is imported.
+"""Merges recipes and overrides as plain mappings, before any class that they name is imported.
 
-A recipe is a mapping of mappings; an override names one option by its dots, ``run.kimg`` or ``model.generator.width``,
-and gives its value as a Python object or as one writes it on the command line (``"20"``, ``"[fid, kid]"``). ``model``
-and ``data`` name a class and its options; ``init_args`` goes without saying in an override. Older names of a family's
-options are understood.
+A recipe is a mapping of mappings; an override names one option by its dotted path, ``run.kimg`` or
+``model.generator.width``, with its value as a Python object or as on the command line (``"20"``, ``"[fid, kid]"``).
+``model`` and ``data`` name a class and its options; an override leaves ``init_args`` out. Older names of a family's
+options are accepted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from launch.training.recipes import resolve_recipe
 from launch.training.renaming import OlderNames
 from lightning_modules.catalogue import FAMILIES
 
-#: A packaged recipe's name, a YAML file, or what such a file holds.
+#: Name of a packaged recipe, a YAML file, or the content of such a file.
 Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, object]
 Layer: TypeAlias = dict[str, object]
 
@@ -30,15 +30,15 @@ _OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
 
 
 def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[Layer]:
-    """What a parser has to read, one after the other: a second layer begins where another class is named.
+    """Layers for the parser, to be read in turn: a new layer begins where another class is named.
 
     Args:
-        recipes: later ones go over earlier ones.
-        overrides: option -> value; they go over all recipes.
+        recipes: later ones override earlier ones.
+        overrides: option -> value; they override all recipes.
 
     Raises:
         FileNotFoundError: no such recipe.
-        ValueError: a file that is no recipe, or a family that nobody knows.
+        ValueError: a file is no recipe, or a family is unknown.
     """
     found: list[Layer] = [{}]
     names = OlderNames()
@@ -58,7 +58,7 @@ def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[L
 
 
 def read_recipe(recipe: Recipe) -> Layer:
-    """What a recipe holds, given by name, by file or as it is.
+    """Reads a recipe, given by name, as a file or as its content.
 
     Raises:
         FileNotFoundError: neither a file nor a packaged recipe.
@@ -80,7 +80,7 @@ def set_option(layer: Layer, name: str, value: object) -> None:
     """Sets the option ``name``, such as ``model.generator.width``, in place; ``name+`` adds to a list.
 
     Raises:
-        ValueError: the name leads into something that has no options.
+        ValueError: a part of the path has no options.
     """
     *path, last = name.split(".")
     node = layer
@@ -103,7 +103,7 @@ def _below(node: Layer, key: str, name: str) -> Layer:
     if value is None:
         value = node[key] = {}
     if isinstance(value, list) and value:
-        # As LightningCLI has it: options that follow a list belong to its last entry.
+        # As in LightningCLI: options that follow a list belong to its last entry.
         if isinstance(value[-1], str):
             value[-1] = {"class_path": value[-1]}
         value = value[-1]
@@ -119,7 +119,7 @@ def _class_path(section: object) -> object:
 
 
 def _lay(found: list[Layer], over: Layer, names: OlderNames) -> None:
-    """Lays a recipe over what was found; in a layer of its own where it names another class."""
+    """Merges a recipe into the last layer, or into a new one where it names another class."""
     for section, catalogue in CATALOGUES.items():
         if section not in over:
             continue
@@ -141,7 +141,7 @@ def _lay(found: list[Layer], over: Layer, names: OlderNames) -> None:
 
 
 def merge(below: Layer, over: Mapping[str, object]) -> None:
-    """Lays ``over`` over ``below``, in place, mapping by mapping."""
+    """Merges ``over`` into ``below``, in place and recursively; values of ``over`` override."""
     for key, value in over.items():
         known = below.get(key)
         if isinstance(known, dict) and isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""LightningCLI over recipes, families and data modules: from plain data to trainer, family and data module."""
+"""LightningCLI for recipes: builds trainer, family and data module from plain data."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from lightning_modules.core.family import ImageFamily
 
 @dataclass
 class RunOptions:
-    """One training.
+    """Options of a run.
 
     Args:
         kimg: length of the training in thousands of images.
-        log_every_kimg: interval of losses and images/s.
+        log_every_kimg: interval of logging losses and images/s, in thousands of images.
         name: of the run folder; the date is added.
         root: folder of the run folders.
         project: W&B project.
@@ -72,9 +72,9 @@ class GessoCLI(LightningCLI):
     Args:
         layers: as ``launch.training.layers`` makes them.
         folder: the run folder; None: a fresh one under ``run.root``.
-        callbacks: of whoever trains from Python; they come last, and do not belong to the recipe.
-        checkpoint: what the training goes on from; ranks that this process starts are told.
-        logs: whether the trainer writes metrics.csv, and speaks to W&B.
+        callbacks: given from Python; they come last, and are not part of the recipe.
+        checkpoint: the checkpoint from which training continues, for the other ranks that this process starts.
+        logs: whether the trainer logs to metrics.csv and W&B.
 
     Raises:
         ValueError: an option is unknown or has a wrong value; one line.
@@ -149,7 +149,7 @@ class GessoCLI(LightningCLI):
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: object) -> L.Trainer:
-        """The trainer, with everything that it will ever have: nobody changes it afterwards."""
+        """Builds the trainer with all its callbacks and loggers."""
         options, trainer = self.config_init.run, self.config_init.trainer
         run = RunFolder(self._folder or new_run_path(options.root, options.name))
         return self.trainer_class(
@@ -197,7 +197,7 @@ class Parsed(GessoCLI):
 
 
 def list_options(argv: Sequence[str]) -> int:
-    """Answers ``--help``, ``--model.help DCGAN`` and ``--print_config``, as LightningCLI does.
+    """Prints the answers to ``--help``, ``--model.help DCGAN`` and ``--print_config``, as LightningCLI does.
 
     Args:
         argv: the command line, with files for recipes.
@@ -209,7 +209,7 @@ def list_options(argv: Sequence[str]) -> int:
 
     for catalogue in CATALOGUES.values():
         for name in catalogue.names():
-            # One that cannot be imported must not hide the others.
+            # A class that cannot be imported must not hide the others.
             with contextlib.suppress(ImportError, ValueError):
                 catalogue.find(name)
     Asked([])
@@ -217,7 +217,7 @@ def list_options(argv: Sequence[str]) -> int:
 
 
 def check_data(cli: GessoCLI) -> None:
-    """Raises a ValueError when the data does not fit the family."""
+    """Checks that the data fits the family; raises a ValueError if not."""
     data = cli.datamodule
     cli.model.check_data(
         channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
@@ -236,7 +236,7 @@ def save_config(cli: GessoCLI, run: RunFolder) -> None:
 
 
 def parser_error(message: str) -> str:
-    """What is wrong, out of the parser's account of all that it tried."""
+    """One line with the user's mistake, from the parser's long message."""
     text = one_line(message)
     if unknown := re.fullmatch(
         r"Option '([\w.]+)' is not accepted|Group '([\w.]+)' does not accept option '([\w.]+)'", text
@@ -247,7 +247,7 @@ def parser_error(message: str) -> str:
         r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text
     )
     if not inner:
-        # So it says what a constructor has refused, of a class that is named by its whole path.
+        # The form of an error that a constructor raised, of a class named by its import path.
         refused = re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>.*class_path='[\w.]*?(\w+)'", text)
         return f"{refused[2]}: {refused[1]}" if refused else text
     detail = re.sub(r"<class '(\w+)'>", r"\1", inner[2]).replace("typing.Literal", "one of ")
@@ -257,14 +257,14 @@ def parser_error(message: str) -> str:
 
 
 def quiet() -> None:
-    """Silences what Lightning says of its own and what is of no use to a person who trains."""
+    """Silences messages and warnings of the libraries that do not help the user."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     # A login node has srun, too.
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
-    # Between Lightning 2.6 and newer releases of its dependencies; nothing that a user could mend.
+    # Between Lightning 2.6 and newer releases of its dependencies; a user cannot fix them.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     warnings.filterwarnings("ignore", message=".*JsonargparseDeprecationWarning.*")
     # Between DeepSpeed 0.19 and torch 2.14.

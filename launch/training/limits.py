@@ -19,10 +19,10 @@ class Limit(NamedTuple):
 
 
 def reached(trainer: L.Trainer) -> Limit | None:
-    """The limit that has ended a training, or keeps it from going on; None: there is none.
+    """The limit that has ended a training, or keeps it from continuing; None: there is none.
 
     Args:
-        trainer: after ``fit``; it knows what a checkpoint has told it.
+        trainer: the trainer, after ``fit``.
     """
     if family_of(trainer.lightning_module).images_seen >= clock_of(trainer).total_images:
         return None

@@ -1,4 +1,4 @@
-"""What came of a training, a validation or a test."""
+"""The result of a training, a validation or a test."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Literal
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import read_rows
 
-#: How a run stands: ``interrupted`` has saved, and can go on.
+#: State of a run: ``interrupted`` has saved, and can be resumed.
 State = Literal["finished", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a training, a validation or a test.
+    """The result of a training, a validation or a test.
 
     Args:
         path: the run folder (of a validation or test, where it would be).
         state: how it ended.
-        metrics: name -> the last value that was measured.
-        images_seen: how many images it has been trained on.
-        signal: number of the signal that interrupted it; 0: none did.
-        rank: of the process that this is said in.
+        metrics: name -> last value.
+        images_seen: number of images trained on.
+        signal: number of the signal that interrupted it; 0: none.
+        rank: of this process.
     """
 
     path: Path
@@ -39,10 +39,10 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        """What lies in the run folder, by name."""
+        """The files of the run folder, by name."""
         return RunFolder(self.path)
 
 
 def last_metrics(run: RunFolder) -> dict[str, float]:
-    """The last value of everything in a run's metrics.csv; {} before there is any."""
+    """The last value of each name in a run's metrics.csv; {} before there is any."""
     return {row.name: row.value for row in read_rows(run.metrics)}

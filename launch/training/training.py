@@ -1,4 +1,4 @@
-"""One training as a typed value: what the command line, sweeps and notebooks make, check, change and run alike."""
+"""A training as a typed value, which the command line, sweeps and notebooks build, check, change and run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Training:
     """A training that has not begun.
 
     Args:
-        recipe: a packaged recipe's name, a YAML file, what such a file holds, or several of these, later ones over
-            earlier ones.
-        overrides: option -> value, as ``{"run.kimg": 20, "model.beta": 2}``; strings may be written as on the command
+        recipe: name of a packaged recipe, a YAML file, the content of such a file, or several of these; later ones
+            override earlier ones.
+        overrides: option -> value, as ``{"run.kimg": 20, "model.beta": 2}``; a value may be a string as on the command
             line.
-        resume: a run folder: its config comes first, and training goes on from its last checkpoint.
-        checkpoint: a checkpoint, or a run for its last one, to go on from in another run.
-        callbacks: Lightning's; they are called after those of the recipe.
-        folder: where the run will lie; None: a fresh folder under ``run.root``.
-        command: what was typed, for run.json; "" from Python.
+        resume: a run folder: its config comes first, and training continues from its last checkpoint.
+        checkpoint: a checkpoint, or a run for its last one, from which a new run starts.
+        callbacks: Lightning callbacks, called after those of the recipe.
+        folder: the run folder; None: a new folder under ``run.root``.
+        command: the command line, for run.json; "" from Python.
 
     Example:
         >>> training = Training("mnist-dcgan", {"run.kimg": 20, "trainer.accelerator": "cpu"})
@@ -62,12 +62,12 @@ class Training:
         """Recipes and overrides as plain data.
 
         Raises:
-            FileNotFoundError, ValueError: a recipe, a run or a family that is not there.
+            FileNotFoundError, ValueError: a recipe, a run or a family does not exist.
         """
         return layers(self.recipes, self.overrides)
 
     def parse(self) -> Parsed:
-        """The options, checked for their types; nothing is built.
+        """Parses the options and checks their types; builds nothing.
 
         Raises:
             FileNotFoundError, ValueError: one line.
@@ -77,11 +77,11 @@ class Training:
         return Parsed(self.layers())
 
     def build(self, *, checkpoint: Path | None = None, logs: bool = False) -> GessoCLI:
-        """Data module, family and trainer; nothing is written.
+        """Builds data module, family and trainer; writes nothing.
 
         Args:
-            checkpoint: what the training goes on from, for ranks that it starts.
-            logs: whether the trainer writes metrics.csv and speaks to W&B.
+            checkpoint: the checkpoint from which training continues, for the other ranks that it starts.
+            logs: whether the trainer logs to metrics.csv and W&B.
 
         Raises:
             FileNotFoundError, ValueError: one line.
@@ -99,8 +99,8 @@ class Training:
             came before, ``interrupted``: saved, and ready to go on.
 
         Raises:
-            FileNotFoundError, ValueError: what was asked for, in one line; nothing was written.
-            RuntimeError, OSError: what ended training; the run folder tells it, too.
+            FileNotFoundError, ValueError: a wrong option or a missing file; one line; nothing was written.
+            RuntimeError, OSError: what ended training; also recorded in the run folder.
         """
         from launch.training.fit import fit
         from launch.training.resumption import resume_point
@@ -142,11 +142,11 @@ class Training:
         return evaluate(cli, verb, checkpoint)
 
     def _begin(self, checkpoint: Path | None, *, logs: bool) -> tuple[GessoCLI, dict[str, Any] | None]:
-        """The training, built and checked, and what the checkpoint holds."""
+        """Builds and checks the training; returns it with the checkpoint's content."""
         from launch.checkpoints import layout
         from launch.training.fit import make_ready
 
-        # A damaged checkpoint is known before anything long begins.
+        # Read first: a damaged checkpoint is reported before anything slow begins.
         saved = layout.read(checkpoint) if checkpoint else None
         cli = self.build(checkpoint=checkpoint, logs=logs)
         if self.callbacks and getattr(cli.trainer.strategy.launcher, "starts_others", False):
