@@ -92,11 +92,11 @@ class Training:
         return GessoCLI(self.layers(), folder=folder, callbacks=self.callbacks, checkpoint=checkpoint, logs=logs)
 
     def fit(self) -> Run:
-        """Trains, and leaves a run folder that tells the whole story, however training ends.
+        """Trains, and records in the run folder how training ends.
 
         Returns:
-            The run, ``finished`` or, when Ctrl-C, a signal or a limit of the Trainer (``max_steps``, ``max_time`` ...)
-            came before, ``interrupted``: saved, and ready to go on.
+            The run: ``finished``, or ``interrupted`` by Ctrl-C, a signal or a limit of the Trainer (``max_steps``,
+            ``max_time`` ...), and then saved.
 
         Raises:
             FileNotFoundError, ValueError: a wrong option or a missing file; one line; nothing was written.
