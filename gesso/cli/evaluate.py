@@ -242,19 +242,11 @@ def _score(evaluator: Evaluator, data: ShardData, device: torch.device, *, prepa
 
 def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData) -> dict[str, Any]:
     """The facts that make a number comparable, which are printed and saved with it."""
-    from launch.evaluation.driver import stream_of
+    from launch.evaluation.driver import compared_with
 
     beside: dict[str, Any] = {"samples": evaluator.num_samples, "extractor": arguments.extractor}
-    for pictures in evaluator.references:
-        stream = stream_of(data, pictures)
-        split = pictures.split or stream.held_out_split
-        available = stream.manifest.split(split).samples
-        beside["reference"] = {
-            "name": stream.manifest.name,
-            "split": split,
-            "images": min(pictures.limit or available, available),
-            "size": stream.size,
-        }
+    for reference in compared_with(evaluator, data):
+        beside["reference"] = reference
     if evaluator.settings:
         beside["settings"] = evaluator.settings
     if evaluator.source is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 
 from launch.callbacks.clock import clock_of
-from launch.callbacks.lookup import family_of, find
+from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.progress import Progress
 from launch.evaluation import driver
 from launch.runs.tracking import record
@@ -76,12 +77,16 @@ class Evaluation(L.Callback):
         Raises:
             ValueError: a metric that cannot be measured of this family.
         """
-        evaluator = module.evaluator(self.options)
+        evaluator = self.evaluator(module)
         return dict(evaluator.names) if evaluator else {}
+
+    def evaluator(self, module: ImageFamily) -> Evaluator | None:
+        """What measures a family at validation; not yet prepared. None: nothing does."""
+        return module.evaluator(self.options)
 
     def published_weights(self, module: ImageFamily) -> list[str]:
         """Names of the published weights that the metrics need (``gesso fetch`` has them)."""
-        evaluator = module.evaluator(self.options)
+        evaluator = self.evaluator(module)
         return list(evaluator.weights) if evaluator else []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -109,6 +114,7 @@ class Evaluation(L.Callback):
         evaluator = self._evaluator = self._evaluator or self._prepare(trainer, module)
         if evaluator is None:
             return
+        begin = time.monotonic()
         with trainer.precision_plugin.val_step_context():
             scores = driver.score(
                 evaluator,
@@ -121,11 +127,13 @@ class Evaluation(L.Callback):
             )
         if scores:
             record(trainer, {**scores, "evaluation/samples": evaluator.num_samples})
+            if trainer.is_global_zero and trainer.state.fn == "fit":
+                run_folder(trainer).update(evaluation_seconds=round(time.monotonic() - begin, 1))
 
     on_test_epoch_end = on_validation_epoch_end
 
     def _prepare(self, trainer: L.Trainer, module: ImageFamily) -> Evaluator | None:
-        evaluator = module.evaluator(self.options)
+        evaluator = self.evaluator(module)
         if evaluator is not None:
             driver.prepare(
                 evaluator,

@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 
 from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of
-from launch.report.page import duration
+from launch.report.pieces import duration
 from lightning_modules.core.family import Batch, ImageFamily
 
 #: Seconds between two plain lines in a log file.

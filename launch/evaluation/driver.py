@@ -111,6 +111,18 @@ def stream_of(data: ShardData, pictures: Pictures) -> ShardData:
     return streams[pictures.key]
 
 
+def compared_with(evaluator: Evaluator, data: ShardData) -> list[dict[str, Any]]:
+    """The real pictures that an evaluator compares with: name of the set, split, how many images there are, size."""
+    found = []
+    for pictures in evaluator.references:
+        stream = stream_of(data, pictures)
+        split = pictures.split or stream.held_out_split
+        images = stream.manifest.split(split).samples
+        images = min(pictures.limit or images, images)
+        found.append({"name": stream.manifest.name, "split": split, "images": images, "size": stream.size})
+    return found
+
+
 def own_indices(count: int, rank: int, world_size: int, batch_size: int) -> Iterator[Step]:
     """This rank's of the indices 0 to ``count`` - 1, in batches."""
     own = torch.arange(rank, count, world_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from statistics import fmean
@@ -70,8 +71,13 @@ class Axes:
         return f"{x:.1f},{min(max(y, TOP), BOTTOM):.1f}"
 
 
-def render(chart: Chart) -> str:
-    """A chart as an HTML figure; "" when there is no finite value to draw."""
+def render(chart: Chart, kimg: tuple[float, float] | None = None) -> str:
+    """A chart as an HTML figure; "" when there is no finite value to draw.
+
+    Args:
+        chart: what is drawn.
+        kimg: begin and end of the axis, the same for all charts of a page; None: those of its own points.
+    """
     values = [value for line in chart.lines for _, value in finite(line.points)]
     if not values:
         return ""
@@ -81,11 +87,11 @@ def render(chart: Chart) -> str:
         for line, mean in zip(chart.lines, means, strict=True)
     ]
     switch = ""
-    drawings = _svg(chart, means, _axes(chart, log=False))
+    drawings = _svg(chart, means, _axes(chart, kimg, log=False))
     spread = any(line.spread for line in chart.lines)
     if (chart.log or not chart.marks) and not spread and min(values) > 0 and max(values) > 3 * min(values):
         switch = f'<label><input type="checkbox"{" checked" * chart.log}> log scale</label>'
-        drawings += _svg(chart, means, _axes(chart, log=True))
+        drawings += _svg(chart, means, _axes(chart, kimg, log=True))
     legend = "".join(
         f'<span class="key c{k % COLOURS}">{escape(line.label)}</span>'
         for k, line in enumerate(chart.lines)
@@ -154,7 +160,7 @@ def tick_label(value: float) -> str:
     return f"{value / factor:,.6g}{suffix}"
 
 
-def _axes(chart: Chart, *, log: bool) -> Axes:
+def _axes(chart: Chart, kimg: tuple[float, float] | None, *, log: bool) -> Axes:
     drawn = [point for line in chart.lines for point in finite(line.points)]
     for line in chart.lines:
         spread = dict(finite(line.spread or []))
@@ -170,10 +176,14 @@ def _axes(chart: Chart, *, log: bool) -> Axes:
         # A scale that starts at zero, where that costs little, lets heights be compared.
         low = 0.0 if 0 <= low <= (high - low) / 2 else low - margin
         high += margin
-    # Of all points: where values stopped being finite, the run still went on.
-    begin, end = (bound(x for line in chart.lines for x, _ in line.points) for bound in (min, max))
+    return Axes(kimg or span([x for line in chart.lines for x, _ in line.points]), (low, high), log)
+
+
+def span(kimgs: Sequence[float]) -> tuple[float, float]:
+    """Begin and end of an axis for points at these kimg; those without a finite value count: the run still went on."""
+    begin, end = min(kimgs), max(kimgs)
     begin = 0.0 if begin <= end / 2 else begin
-    return Axes((begin, end if end > begin else begin + 1), (low, high), log)
+    return begin, end if end > begin else begin + 1
 
 
 def _svg(chart: Chart, means: list[Points], axes: Axes) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from launch.report.charts import Chart, Line, label, render
-from launch.report.pieces import Html, grid_of, is_number, mapping, table
+from launch.report.charts import Chart, Line, label, render, span
+from launch.report.pieces import Html, grid_of, is_number, mapping, pictures_of, table
 from launch.report.record import Metric, Record, measured, spreads_of
 from lightning_modules.metrics import specs
 
@@ -47,7 +47,7 @@ def evaluation_table(record: Record) -> Html:
     rows = []
     for result in record.evaluations:
         reference = mapping(result.get("reference"))
-        against = " ".join(str(reference[key]) for key in ("name", "split") if key in reference)
+        against = pictures_of(reference)
         made = f"{result['samples']:,} samples" if is_number(result.get("samples")) else ""
         seen = f"{label(result['images_seen'] / 1000)} kimg" if is_number(result.get("images_seen")) else "–"
         for name, value in result.items():
@@ -97,6 +97,12 @@ def other_charts(record: Record) -> list[Chart]:
     ]
 
 
-def draw(charts: list[Chart]) -> Html:
-    """The charts side by side, without those that have nothing to show."""
-    return grid_of("charts", [figure for figure in map(render, charts) if figure])
+def axis_of(record: Record) -> tuple[float, float] | None:
+    """Begin and end, in kimg, of the axis that all of a run's charts share; None of a run that logged nothing."""
+    kimgs = [kimg for points in record.series.values() for kimg, _ in points]
+    return span(kimgs) if kimgs else None
+
+
+def draw(charts: list[Chart], kimg: tuple[float, float] | None = None) -> Html:
+    """The charts side by side, without those that have nothing to show; ``kimg`` as for ``charts.render``."""
+    return grid_of("charts", [figure for chart in charts if (figure := render(chart, kimg))])

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from html import escape
 from pathlib import Path
 
+from launch.report import origins
 from launch.report.charts import label
-from launch.report.curves import draw, evaluation_table, loss_charts, metric_charts, metric_table, other_charts
+from launch.report.curves import axis_of, draw, evaluation_table, loss_charts, metric_charts, metric_table, other_charts
 from launch.report.document import document, write_page
 from launch.report.embed import embed
-from launch.report.pieces import Html, definitions, grid_of, image, is_number, mapping, section
+from launch.report.pieces import Html, duration, grid_of, image, is_number, section
 from launch.report.record import Metric, Record, evenly, read_record
-from launch.runs.folder import is_over
 
 #: Bytes that pictures may take: together under 7 MB, however large the grids and however many.
 FRAMES = 24
 FRAME_BYTES = 160_000
 FINAL_BYTES = 1_000_000
 OTHERS_BYTES = 1_800_000
+
+
+#: What previews of these names show.
+CAPTIONS = {
+    "real": "pictures of the data set, not trained on",
+    "nearest": "a few samples; below each, the training pictures nearest to it, pixel by pixel,",
+}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -35,19 +40,20 @@ def write_report(run_dir: Path) -> Path:
 
 def render_page(record: Record) -> Html:
     """The whole page. Names, configs and errors are data: everything is escaped."""
-    metrics = record.metrics()
+    metrics, kimg = record.metrics(), axis_of(record)
     body = "\n".join(
         [
             _header(record),
             _tiles(record, metrics),
             section("Samples", _pictures(record, metrics)),
-            section("Metrics", draw(metric_charts(metrics)) + metric_table(metrics)),
+            section("Metrics", draw(metric_charts(metrics), kimg) + metric_table(metrics)),
             section("Evaluations", evaluation_table(record)),
-            section("Losses", draw(loss_charts(record))),
-            section("Other curves", draw(other_charts(record))),
-            section("Go on", _commands(record)),
-            section("Config", _config(record.config)),
-            section("Made with", _surroundings(record)),
+            section("Losses", draw(loss_charts(record), kimg)),
+            section("Other curves", draw(other_charts(record), kimg)),
+            section("Trained on", origins.trained_on(record.info)),
+            section("Go on", origins.commands(record, metrics)),
+            section("Config", origins.config(record.config)),
+            section("Made with", origins.made_with(record.info)),
         ]
     )
     return document(record.name, body)
@@ -96,14 +102,6 @@ def _tiles(record: Record, metrics: list[Metric]) -> Html:
     )
 
 
-def duration(seconds: float) -> str:
-    """``48 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``: the two largest units."""
-    total = round(seconds)
-    units = [("d", total // 86400), ("h", total // 3600 % 24), ("min", total // 60 % 60), ("s", total % 60)]
-    first = next((k for k, (_, count) in enumerate(units) if count), len(units) - 1)
-    return " ".join(f"{count} {unit}" for unit, count in units[first : first + 2] if count) or "0 s"
-
-
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +113,8 @@ def _pictures(record: Record, metrics: list[Metric]) -> Html:
     for name in others:
         kimg, file = record.pictures[name][-1]
         if picture := embed(file, OTHERS_BYTES // len(others)):
-            caption = f"<b>{escape(name.replace('_', ' '))}</b> <small>at {label(kimg)} kimg</small>"
+            when = f"at {label(kimg)} kimg" if kimg else ""
+            caption = f"<b>{escape(name.replace('_', ' '))}</b> <small>{CAPTIONS.get(name, '')} {when}</small>"
             stills.append(f"<figure><figcaption>{caption}</figcaption>{image(picture, name)}</figure>")
     return grid_of("pictures", [part for part in (film, grid_of("stills", stills)) if part])
 
@@ -144,42 +143,3 @@ def _film(files: list[tuple[float, Path]], metric: Metric | None) -> Html:
     )
     caption = f"<b>samples</b> <output>{escape(frames[-1][1])}</output>"
     return f'<figure class="film"><figcaption>{caption}</figcaption>{images}{controls}</figure>'
-
-
-# ---- how to go on, and what it was made with ------------------------------------------------------------------------
-
-
-def _commands(record: Record) -> Html:
-    run = shlex.quote(str(record.path))
-    rows = {"this run": str(record.info["command"])} if record.info.get("command") else {}
-    if record.resumable:
-        finished = is_over(record.info)
-        rows |= {
-            "train longer" if finished else "resume": f"gesso fit --resume {run}" + " --run.kimg KIMG" * finished,
-            "more images": f"gesso generate {run} --num 64",
-            "score it": f"gesso evaluate {run}",
-        }
-    return definitions({what: f"<code>{escape(command)}</code>" for what, command in rows.items()})
-
-
-def _config(text: str) -> Html:
-    if not text.strip():
-        return ""
-    marked = re.sub(r"(?m)^(\s*(?:- )?)([\w./-]+:)(?=\s|$)", r"\1<b>\2</b>", escape(text.rstrip()))
-    summary = f"<summary>the resolved config.yaml, {len(text.splitlines())} lines</summary>"
-    return f"<details>{summary}<pre>{marked}</pre></details>"
-
-
-def _surroundings(record: Record) -> Html:
-    info = record.info
-    git, versions = mapping(info.get("git")), mapping(info.get("versions"))
-    commit = f"{git['commit']}{', with uncommitted changes' if git.get('dirty') else ''}" if git.get("commit") else ""
-    wandb = " ".join(str(info[key]) for key in ("wandb_id", "wandb_mode") if info.get(key))
-    rows = {
-        "commit": commit,
-        "W&B run": wandb,
-        "started": str(info.get("created") or "").replace("T", " "),
-        "machine": ", ".join(str(info[key]) for key in ("host", "device") if info.get(key)),
-        **{str(name): str(version) for name, version in versions.items()},
-    }
-    return definitions({what: escape(value) for what, value in rows.items() if value})

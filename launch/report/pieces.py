@@ -47,3 +47,18 @@ def is_number(value: object) -> TypeGuard[float]:
 def mapping(value: object) -> dict[str, Any]:
     """A value from JSON if it is an object, else {}."""
     return value if isinstance(value, dict) else {}
+
+
+def pictures_of(reference: Mapping[str, object]) -> str:
+    """Real pictures to compare with, in words: ``60,000 of mnist, train``."""
+    images = f"{reference['images']:,} of " if is_number(reference.get("images")) else ""
+    named = ", ".join(str(reference[key]) for key in ("name", "split") if reference.get(key))
+    return images + named if named else ""
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``: the two largest units."""
+    total = round(seconds)
+    units = [("d", total // 86400), ("h", total // 3600 % 24), ("min", total // 60 % 60), ("s", total % 60)]
+    first = next((k for k, (_, count) in enumerate(units) if count), len(units) - 1)
+    return " ".join(f"{count} {unit}" for unit, count in units[first : first + 2] if count) or "0 s"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from launch.report.pieces import mapping, pictures_of
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import read_rows
 from lightning_modules.metrics import specs
@@ -30,6 +31,7 @@ class Metric:
         quantity: which of its numbers: ``kid``, ``precision`` ...
         network: the feature network, without which the number means nothing; empty where there is no choice.
         samples: how many images were generated for it; None if that was not logged.
+        against: the real pictures that it compares with, in words; empty where it compares with none.
         points: its values.
         spread: its standard deviations, where it has any.
     """
@@ -38,6 +40,7 @@ class Metric:
     quantity: Quantity
     network: str
     samples: int | None
+    against: str
     points: Points
     spread: Points
 
@@ -47,8 +50,9 @@ class Metric:
 
     @property
     def qualifier(self) -> str:
-        """The conditions of the measurement: ``mobilenet_v2, 1,000 samples``."""
-        return ", ".join(filter(None, [self.network, f"{self.samples:,} samples" if self.samples is not None else ""]))
+        """The conditions of the measurement: ``mobilenet_v2, 1,000 samples against 60,000 of mnist, train``."""
+        samples = f"{self.samples:,} samples" if self.samples is not None else ""
+        return ", ".join(filter(None, [self.network, " against ".join(filter(None, [samples, self.against]))]))
 
     @property
     def best(self) -> tuple[float, float] | None:
@@ -91,6 +95,12 @@ class Record:
     def state(self) -> str:
         return str(self.info.get("state") or "unknown")
 
+    @property
+    def compared_with(self) -> str:
+        """The real pictures that the run's own scores compare with, in words; empty if it is not known."""
+        known = self.info.get("compared_with")
+        return "; ".join(pictures_of(mapping(reference)) for reference in known) if isinstance(known, list) else ""
+
     def metrics(self) -> list[Metric]:
         """The evaluation metrics, in the order of the table: FID first."""
         samples = finite(self.series.get("evaluation/samples", []))
@@ -101,7 +111,9 @@ class Record:
             spec, quantity = known
             network = name.partition("/")[2]
             spread = next((self.series[other] for other in spreads_of(name) if other in self.series), [])
-            found.append(Metric(spec, quantity, network, int(samples[-1][1]) if samples else None, points, spread))
+            number = int(samples[-1][1]) if samples else None
+            against = self.compared_with if specs.is_chosen(spec) and spec.name != "is" else ""
+            found.append(Metric(spec, quantity, network, number, against, points, spread))
         order = [quantity.name for spec in specs.table().values() for quantity in spec.quantities]
 
         def place(metric: Metric) -> tuple[str, int]:
@@ -177,7 +189,8 @@ def find_pictures(folder: Path) -> dict[str, list[tuple[float, Path]]]:
     for file in folder.glob("*.png"):
         if match := re.fullmatch(r"(?:(.+)-)?(\d+)\.png", file.name):
             found.setdefault(match[1] or "samples", []).append((int(match[2]) / 1000, file))
-    names = sorted(found, key=lambda name: (name != "samples", name))
+    first = ["samples", "real"]
+    names = sorted(found, key=lambda name: (first.index(name) if name in first else len(first), name))
     return {name: sorted(found[name]) for name in names}
 
 

@@ -25,6 +25,7 @@ from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.evaluation import Evaluation
+from launch.callbacks.facts import Facts
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.opening import Opening
 from launch.callbacks.previews import Previews
@@ -158,6 +159,7 @@ class GessoCLI(LightningCLI):
                 "callbacks": [
                     Opening(),
                     Clock(options.kimg, options.log_every_kimg),
+                    Facts(),
                     Progress(),
                     *(trainer.callbacks or []),
                     Interruption(),

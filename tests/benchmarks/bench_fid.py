@@ -26,10 +26,10 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
 from datamodules.assets.fetching import fetch
+from launch.runs.machine import processor
 from lightning_modules.metrics.features import build_extractor
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
-from tests.benchmarks.machine import processor
 from tests.lightning_modules.metrics.metrics_reference import (
     cifar10,
     features_in_batches,

@@ -31,9 +31,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from launch.runs.machine import processor
 from tests.benchmarks.loader_data import in_memory, prepare
 from tests.benchmarks.loader_rivals import BATCH, RIVALS
-from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "loader.json"
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from launch.runs.machine import processor
 from lightning_modules.core.noise import NoiseRows
-from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "noise.json"
 COUNT, SHAPE = 8, (3, 256, 256)

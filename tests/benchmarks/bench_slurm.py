@@ -20,9 +20,9 @@ from statistics import median
 
 from gesso.cli.main import main as gesso
 from launch.runs.folder import RunFolder
+from launch.runs.machine import processor
 from slurm import queue
 from slurm.submit import executable
-from tests.benchmarks.machine import processor
 from tests.slurm.lab import CLUSTER, Lab, brought_up, finished, possible, wait
 from tests.slurm.witness import steps
 

@@ -35,9 +35,9 @@ from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.progress import Progress
+from launch.runs.machine import processor
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
-from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "step.json"
 LATENT = 128

@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.assets.fetching import fetch
+from launch.runs.machine import processor
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram
@@ -36,7 +37,6 @@ from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 from lightning_modules.style.gatys import StyleOptimization
 from lightning_modules.style.picture_loss import CONTENT_LAYER, STYLE_LAYERS, PictureLoss
-from tests.benchmarks.machine import processor
 from tests.benchmarks.style_rivals import CommonAdaIN, CommonFastStyle, TutorialGatys
 from tests.pictures import paintings, photographs
 

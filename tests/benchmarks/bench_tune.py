@@ -17,8 +17,8 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
+from launch.runs.machine import processor
 from tests.benchmarks.bench_slurm import shards
-from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "tune.json"
 ROUNDS = 2

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from launch.planning import footprint
 from launch.planning import memory as planning
-from tests.benchmarks.machine import processor
+from launch.runs.machine import processor
 from tests.launch.planning.memory_program import make, measure_ranks
 
 RESULTS = Path(__file__).parent / "results" / "zero.json"

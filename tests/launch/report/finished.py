@@ -41,6 +41,27 @@ def finished_run(run: Path) -> Path:
         "device": "CPU",
         "world_size": 1,
         "error": None,
+        "data": [
+            {
+                "name": "mnist",
+                "images": 60_000,
+                "fingerprint": "0123456789abcdef0123",
+                "size": 32,
+                "channels": 1,
+                "classes": 10,
+                "path": "shards/mnist",
+            }
+        ],
+        "global_batch_size": 32,
+        "seed": 7,
+        "parameters": {"generator": 2_000_000, "discriminator": 1_000_000},
+        "compared_with": [{"name": "mnist", "split": "train", "images": 500, "size": 32}],
+        "evaluation_seconds": 71.6,
+        "host": "node7",
+        "processor": "Some CPU, family 6, model 1",
+        "cores": 2,
+        "threads": 1,
+        "gpu": None,
     }
     (run / "run.json").write_text(json.dumps(info))
     (run / "config.yaml").write_text("model:\n  init_args:\n    resolution: 32\n")

@@ -16,7 +16,7 @@ import pytest
 
 from launch.inference.pictures import save_picture
 from launch.report import write_report
-from launch.report.page import duration
+from launch.report.pieces import duration
 from launch.report.record import evenly
 from tests.launch.report.finished import write_metrics
 
@@ -62,10 +62,10 @@ def test_page_holds_the_run(run: Path) -> None:
         "digits",
         "DCGAN",
         "finished",
-        "FID (mobilenet_v2, 1,000 samples) 41.2 best 39.5 at 120 kimg",
-        "FID ↓ mobilenet_v2, 1,000 samples 219 41.2 39.5 at 120 kimg",
+        "FID (mobilenet_v2, 1,000 samples against 500 of mnist, train) 41.2 best 39.5 at 120 kimg",
+        "FID ↓ mobilenet_v2, 1,000 samples against 500 of mnist, train 219 41.2 39.5 at 120 kimg",
         "Inception Score ↑ mobilenet_v2, 1,000 samples 0.8 4 4 at 200 kimg",
-        "KID ↓ mobilenet_v2, 1,000 samples 0.01 0.01 ± 0.0015",
+        "KID ↓ mobilenet_v2, 1,000 samples against 500 of mnist, train 0.01 0.01 ± 0.0015",
         "trained on 200 kimg 200,000 images",
         "speed 1,173 images/s on CPU",
         "training time 3 min 4 s resumed 2 times",
@@ -200,6 +200,7 @@ def test_states(run: Path) -> None:
 
 def test_commands_survive_a_shell(run: Path) -> None:
     info = json.loads((run / "run.json").read_text())
+    scored = ["--extractor", "mobilenet_v2", "--metrics", "fid", "kid", "is", "--num-samples", "1000"]
     for state, option in (("interrupted", []), ("finished", ["--run.kimg", "KIMG"])):
         (run / "run.json").write_text(json.dumps({**info, "state": state}))
         commands = [html.unescape(code) for code in re.findall(r"<code>(.*?)</code>", write_report(run).read_text())]
@@ -207,8 +208,37 @@ def test_commands_survive_a_shell(run: Path) -> None:
             ["gesso", "fit", "--config", "mnist-dcgan", "--run.kimg", "200"],
             ["gesso", "fit", "--resume", str(run), *option],
             ["gesso", "generate", str(run), "--num", "64"],
-            ["gesso", "evaluate", str(run)],
+            # As the run was scored in training, or the numbers could not be compared.
+            ["gesso", "evaluate", str(run), *scored, "--reference-samples", "500"],
         ]
+
+
+def test_what_it_was_trained_on_is_outside_the_folded_config(run: Path) -> None:
+    page = write_report(run).read_text()
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert facts["data"] == (
+        "mnist, 60,000 images, 32 px, grey, 10 classes <small>shards/mnist · fingerprint 0123456789abcdef</small>"
+    )
+    assert facts["batch"] == "32 images"
+    assert facts["seed"] == "7"
+    assert facts["parameters"] == "3,000,000 <small>(generator 2,000,000, discriminator 1,000,000)</small>"
+    assert facts["machine"] == "node7, Some CPU, family 6, model 1"
+    assert facts["cores"] == "2, 1 threads a rank"
+    assert facts["score it"].endswith("<small>about 1 min 12 s, as in training</small>")
+    assert page.count("mobilenet_v2, 1,000 samples against 500 of mnist, train") >= 3
+    assert "--num-samples 1000 --reference-samples 500</code>" in page
+
+
+def test_real_pictures_stand_first_beside_the_samples(run: Path) -> None:
+    for name in ("real-000000000000", "nearest-000000200000"):
+        save_picture(np.zeros((8, 8), np.uint8), run / "samples" / f"{name}.png")
+    captions = re.findall(r"<figcaption><b>(.*?)</b>", write_report(run).read_text())
+    assert captions[:4] == ["samples", "real", "interpolation", "nearest"]
+
+
+def test_all_charts_have_one_axis(run: Path) -> None:
+    frames = re.findall(r'data-frame="(.*?)"', write_report(run).read_text())
+    assert {tuple(json.loads(html.unescape(frame))["x"]) for frame in frames} == {(0.0, 200.0)}
 
 
 def test_evaluations_say_what_made_them(run: Path) -> None:
@@ -224,8 +254,8 @@ def test_evaluations_say_what_made_them(run: Path) -> None:
     }
     (run / "evaluations" / "000000200000-inception-tf-50000.json").write_text(json.dumps(result))
     text = Page(write_report(run)).text
-    assert "FID inception-tf, 50,000 samples, against mnist train 200 kimg 21.3" in text
-    assert "KID inception-tf, 50,000 samples, against mnist train 200 kimg 0.0121 ± 0.0009" in text
+    assert "FID inception-tf, 50,000 samples, against 60,000 of mnist, train 200 kimg 21.3" in text
+    assert "KID inception-tf, 50,000 samples, against 60,000 of mnist, train 200 kimg 0.0121 ± 0.0009" in text
 
 
 @pytest.mark.slow
