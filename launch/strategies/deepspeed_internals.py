@@ -37,6 +37,16 @@ class Engine(Protocol):
     def _backward_epilogue(self) -> None: ...
 
 
+def leave_out_compiled_collective(deepspeed: Any) -> None:
+    """Keeps DeepSpeed on a CPU from compiling its shared-memory all-reduce, which only its inference calls.
+
+    It would take minutes at first use, and a compiler. Collectives go through the process group all the same.
+    """
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+
+
 def sharded_optimizer(engine: Engine) -> Optimizer:
     """The optimizer that steps this rank's slices, inside ZeRO's own."""
     inner: Optimizer = engine.optimizer.optimizer

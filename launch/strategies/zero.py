@@ -33,6 +33,7 @@ from launch.strategies.deepspeed_internals import (
     are_finite,
     finish_backward,
     gradient_norms,
+    leave_out_compiled_collective,
     overflowed,
     prepare_backward,
     stepping_by,
@@ -86,6 +87,8 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     def _start_engines(self, *, bf16: bool) -> None:
         deepspeed = import_deepspeed()
         module = family_of(self.lightning_module)
+        if self.root_device.type == "cpu":
+            leave_out_compiled_collective(deepspeed)
         deepspeed.init_distributed(dist_backend=self.process_group_backend, auto_mpi_discovery=False)
         twice = set(module.requires_double_backward()) if self.stage == 3 else set()
         if twice:
@@ -248,14 +251,20 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             shards.take_over(checkpoint["state_dict"])
 
     def teardown(self) -> None:
-        for engine in self.engines.values():
-            engine.destroy()
-        self.engines, self.shards = {}, {}
-        super().teardown()
+        engines, self.engines, self.shards = list(self.engines.values()), {}, {}
+        with contextlib.ExitStack() as each:
+            each.callback(super().teardown)
+            for engine in engines:
+                each.callback(engine.destroy)
 
     def _destroy_process_group(self) -> None:
         # DeepSpeed keeps groups of its own, which the next training in this process must not find.
-        import_deepspeed().comm.destroy_process_group()
+        comm = import_deepspeed().comm
+        if comm.is_initialized():
+            comm.destroy_process_group()
+        else:
+            # What began this training failed before DeepSpeed knew the group.
+            super()._destroy_process_group()
 
 
 def zero_refusal(name: str, network: Module, optimizer: Optimizer) -> str | None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,12 @@ from launch.runs.folder import (
     this_process,
     versions,
 )
-from launch.runs.tracking import finish_wandb, rank_zero_print
+from launch.runs.tracking import rank_zero_print
+from launch.runs.weights_and_biases import finish_wandb
 from launch.strategies.supervision import RankLost
 from launch.training import limits
 from launch.training.family_files import load_pictures, load_weights
+from launch.training.first_cause import first_cause
 from launch.training.hardware import is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
 from launch.training.outcome import Run, State, last_metrics
@@ -82,7 +85,8 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
     root_is_new = not run.path.parent.exists()
     try:
-        trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        with first_cause(trainer):
+            trainer.fit(module, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         limit = limits.reached(trainer)
         if limit and not opening.done:
             raise ValueError(
@@ -193,15 +197,25 @@ def close_folder(trainer: L.Trainer, state: str, *, error: str | None = None, en
         error: what went wrong.
         ended_by: what ended training before its length in images.
     """
+    run, module = run_folder(trainer), family_of(trainer.lightning_module)
     with ignoring_ctrl_c():
-        try:
-            module = family_of(trainer.lightning_module)
+        # If a full disk ended training, that error must not be hidden by this one.
+        with trying(f"{run.path}/run.json does not say that training has {state}"):
             clock_of(trainer).write(trainer, module, state=state, error=error, ended_by=ended_by)
-            finish_wandb(failed=state == "failed")
-            rank_zero_print(f"report: {write_report(run_folder(trainer).path)}")
-        except OSError as problem:
-            # If a full disk ended training, that error must not be hidden by this one.
-            rank_zero_print(f"no report: {problem}")
+        finish_wandb(failed=state == "failed")
+        with trying("no report"):
+            rank_zero_print(f"report: {write_report(run.path)}")
+
+
+@contextlib.contextmanager
+def trying(otherwise: str) -> Iterator[None]:
+    """Context manager: an error inside is said behind ``otherwise``, and hides nothing that came before."""
+    try:
+        yield
+    except Superseded:
+        raise
+    except Exception as problem:
+        rank_zero_print(f"{otherwise}: {one_line(problem if isinstance(problem, OSError) else repr(problem))}")
 
 
 @rank_zero_only

@@ -31,9 +31,11 @@ from launch.callbacks.opening import Opening
 from launch.callbacks.previews import Previews
 from launch.callbacks.progress import Progress
 from launch.runs.folder import RunFolder, new_run_path
-from launch.runs.tracking import MetricsCSV, WandbMode, wandb_logger
+from launch.runs.tracking import MetricsCSV
+from launch.runs.weights_and_biases import WandbMode, wandb_logger
 from launch.strategies import ddp, zero
 from launch.strategies.supervision import OtherRanks
+from launch.training.first_cause import FirstCause
 from launch.training.hardware import affordable_precision, usable_strategy
 from launch.training.layers import CATALOGUES, Layer
 from lightning_modules.core.family import ImageFamily
@@ -157,6 +159,7 @@ class GessoCLI(LightningCLI):
             **{
                 **trainer,
                 "callbacks": [
+                    FirstCause(),
                     Opening(),
                     Clock(options.kimg, options.log_every_kimg),
                     Facts(),

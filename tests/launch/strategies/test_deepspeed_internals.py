@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,8 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 deepspeed = pytest.importorskip("deepspeed")
 
 from deepspeed.runtime.zero import parameter_offload, partition_parameters, stage3, stage_1_and_2  # noqa: E402
+
+from launch.strategies.deepspeed_internals import leave_out_compiled_collective  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -83,3 +87,16 @@ def test_engine_backward_ends_with_the_epilogue_alone() -> None:
 def source_of(owner: type, method: str) -> str:
     """A method's source; ``inspect`` would show the decorator's."""
     return inspect.getsource(owner).partition(f"    def {method}(self")[2].partition("\n    def ")[0]
+
+
+def test_nothing_is_compiled_for_collectives_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    collectives: Any = importlib.import_module("deepspeed.comm.torch")
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    monkeypatch.setattr(deepspeed.ops, "__compatible_ops__", {ShareMemCommBuilder.NAME: True})
+    monkeypatch.setattr(ShareMemCommBuilder, "load", lambda *_: pytest.fail("compiles"))
+    leave_out_compiled_collective(deepspeed)
+    message = f"DeepSpeed {deepspeed.__version__} builds its all-reduce elsewhere: see leave_out_compiled_collective"
+    assert collectives.build_shm_op() is None, message
+    for room in (deepspeed.runtime.engine, stage_1_and_2, stage3):
+        assert "inference_all_reduce" not in inspect.getsource(room)
