@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,12 +22,16 @@ SBATCH = {
     "mem": "memory of a node, such as 200G",
     "dependency": "such as afterok:123",
 }
-#: Options that slurm.yaml may set. It serves all commands; each takes those it has.
-SITE_OPTIONS = (
-    *("nodes", "gpus_per_node", "cpus_per_task", "env_setup", "sbatch", "signal_lead", "trust_paths"),
-    *(name for name in SBATCH if name != "dependency"),
-    *("tasks_per_node", "array_limit", "chain", "container", "mount", "env", "stage", "gpu_memory"),
-)
+#: Options that slurm.yaml may set, and what each takes. It serves all commands; each takes those it has.
+SITE_OPTIONS: dict[str, type] = {
+    **dict.fromkeys(("nodes", "cpus_per_task", "signal_lead", "tasks_per_node", "array_limit", "chain"), int),
+    **dict.fromkeys((name for name in SBATCH if name != "dependency"), str),
+    **dict.fromkeys(("gpus_per_node", "container", "stage"), str),
+    **dict.fromkeys(("env_setup", "sbatch", "mount", "env"), list),
+    "gpu_memory": float,
+    "trust_paths": bool,
+}
+_TAKES = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
 def add_options(parser: Any, *, cores_of: str) -> None:
@@ -58,12 +64,12 @@ def with_site_defaults(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options as typed; those that were not typed come from the user's and the project's slurm.yaml.
 
     Raises:
-        ValueError: a file of defaults is not a mapping of known options.
+        ValueError: a file of defaults is not a mapping of known options with values that these take.
     """
     from slurm import site
 
     options = vars(arguments)
-    defaults = site.defaults(SITE_OPTIONS)
+    defaults = site.defaults(SITE_OPTIONS, convert)
     return {**options, **{n: value for n, value in defaults.items() if n in options and options[n] in (None, [])}}
 
 
@@ -79,9 +85,9 @@ def job(options: dict[str, Any], **more: Any) -> Job:
     shared: dict[str, Any] = {
         "command": shlex.join(["gesso", *sys.argv[1:]]),
         "nodes": given(options["nodes"], 1),
-        "gpus_per_node": text(options["gpus_per_node"]),
+        "gpus_per_node": options["gpus_per_node"],
         "cpus_per_task": options["cpus_per_task"],
-        **{name: text(options[name]) for name in SBATCH},
+        **{name: options[name] for name in SBATCH},
         "env_setup": many(options["env_setup"]),
         "extra": many(options["sbatch"]),
         "signal_lead": given(options["signal_lead"], 120),
@@ -89,9 +95,34 @@ def job(options: dict[str, Any], **more: Any) -> Job:
     return Job(**{**shared, **more})
 
 
-def text(value: Any) -> str | None:
-    """Converts a value to a string for sbatch, since YAML reads some as numbers; None stays None."""
-    return None if value is None else str(value)
+def convert(name: str, value: object) -> Any:
+    """A value of slurm.yaml as its option takes it; None stays None, which sets nothing.
+
+    Raises:
+        ValueError: the option takes something else; names it.
+    """
+    kind = SITE_OPTIONS[name]
+    if value is None:
+        return None
+    if kind is list:
+        return _list(name, value)
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            # YAML reads some words as numbers: `time: 30`, `account: 815`.
+            return int(str(value)) if kind is int else kind(value)
+    raise ValueError(f"{name} is {value!r}: it takes {_TAKES[kind]}")
+
+
+def _list(name: str, value: object) -> list[str]:
+    items = [f"{key}={item}" for key, item in value.items()] if isinstance(value, dict) else value
+    items = items if isinstance(items, list) else [items]
+    values = list(value.values()) if isinstance(value, dict) else items
+    if any(not isinstance(item, str | int | float) or isinstance(item, bool) for item in values):
+        raise ValueError(f"{name} is {value!r}: it takes text, or a list of texts")
+    return [str(item) for item in items]
 
 
 def given(value: int | None, default: int) -> int:
@@ -99,8 +130,6 @@ def given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def many(value: Any) -> list[str]:
-    """Converts an option to a list of strings: a repeated option, or a list, mapping or single value of slurm.yaml."""
-    if isinstance(value, dict):
-        return [f"{name}={item}" for name, item in value.items()]
-    return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [str(value)]
+def many(value: Sequence[str] | None) -> list[str]:
+    """A repeated option's values; [] where it was not given."""
+    return list(value or ())

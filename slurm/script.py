@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,11 @@ class Job:
         """The log of the job's script; in an array, of the script of task number ``task``."""
         return self.folder / (f"task{task}.log" if self.is_array else "job.log")
 
+    @property
+    def output(self) -> str:
+        """The log, as sbatch's ``--output`` names it: a ``%`` of the folder's own is none of its patterns."""
+        return f"{str(self.folder).replace('%', '%%')}/{self.log('%a').name}"
+
 
 def render(job: Job) -> str:
     """The sbatch script of a job."""
@@ -79,10 +85,10 @@ def render(job: Job) -> str:
         "#!/bin/bash",
         *directives(job),
         "",
-        f"# {job.command}",
+        *comment(job.command),
         *_run(job),
         *job.env_setup,
-        *(f"export {name}={shlex.quote(value)}" for name, value in job.env.items()),
+        *exports(job),
         RENDEZVOUS,
         *_staging(job),
         _training(job),
@@ -113,17 +119,38 @@ def directives(job: Job) -> list[str]:
         # Without "B:": the ranks get the signal, not this script.
         "signal": f"USR1@{job.signal_lead}",
         "open-mode": "append",
-        "output": job.log("%a"),
+        "output": job.output,
     }
-    lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    lines = [f"#SBATCH --{name}={_quoted(str(value))}" for name, value in options.items() if value is not None]
     return [*lines, "#SBATCH --requeue", *(f"#SBATCH {option}" for option in job.extra)]
+
+
+def exports(job: Job) -> list[str]:
+    """Shell lines that set the training's environment variables."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in job.env.items()]
+
+
+def comment(command: str) -> list[str]:
+    """A command as lines of a shell's comment, whatever line breaks it holds."""
+    return [f"# {line}" for line in command.splitlines()]
+
+
+def _quoted(value: str) -> str:
+    """A value as sbatch reads it in a line of ``#SBATCH``: spaces and ``#`` only count inside of quotes."""
+    if re.fullmatch(r"[^\s\"'#\\]+", value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def _run(job: Job) -> list[str]:
     if not job.is_array:
-        return [f"run={shlex.quote(str(job.runs[0]))}"]
+        return [f"run={shlex.quote(str(job.runs[0]))}", *_LOGS]
     folders = "\n".join(f"    {shlex.quote(str(run))}" for run in job.runs)
-    return [f"runs=(\n{folders}\n)", "run=${runs[$SLURM_ARRAY_TASK_ID]}"]
+    return [f"runs=(\n{folders}\n)", "run=${runs[$SLURM_ARRAY_TASK_ID]}", *_LOGS]
+
+
+#: Shell lines: the folder of the ranks' logs, as srun's ``--output`` names it.
+_LOGS = ["logs=${run//%/%%}/logs"]
 
 
 #: Shell lines: the address at which the ranks meet; and signals are left to the ranks.
@@ -141,7 +168,7 @@ trap : TERM USR1
 def _staging(job: Job) -> list[str]:
     if job.stage is None:
         return []
-    log = '--open-mode=append --output="$run/logs/stage-node%n.log"'
+    log = '--open-mode=append --output="$logs/stage-node%n.log"'
     return [
         "# Copies of the shards that the ranks of each node will read; without them, training reads the shared ones.",
         f'export {STAGED}="{job.stage}"',
@@ -150,7 +177,7 @@ def _staging(job: Job) -> list[str]:
 
 
 def _training(job: Job) -> str:
-    options = ["--kill-on-bad-exit=1", "--open-mode=append", '--output="$run/logs/rank%t.log"']
+    options = ["--kill-on-bad-exit=1", "--open-mode=append", '--output="$logs/rank%t.log"']
     # Since SLURM 22.05 srun no longer takes this over from sbatch.
     options += [f"--cpus-per-task={job.cpus_per_task}"] if job.cpus_per_task else []
     return f'srun {" ".join(options)} \\\n    {_inside(job)} fit --resume "$run"\ncode=$?\n'

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import yaml
-
 from datamodules.building.progress import Bar
 from datamodules.shards import ShardData
 from datamodules.streaming.staging import STAGED, shards_read, stage, staged_folder
+from gesso.common.strict_yaml import read_mapping
 from launch.runs.folder import RunFolder
 
 
 def stage_node(run: RunFolder) -> None:
     """Copies the shards that this node's ranks read until the run's end to the folder named by ``GESSO_STAGED``."""
-    config: dict[str, Any] = yaml.safe_load(run.config.read_text())
+    config: dict[str, Any] = read_mapping(run.config, what="run's config")
     tasks, nodes = int(config["trainer"]["devices"]), int(config["trainer"]["num_nodes"])
     root = os.environ.pop(STAGED)
     data = ShardData(**config["data"]["init_args"])

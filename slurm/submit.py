@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import note_job
+from slurm.request import SBATCH
 from slurm.script import GESSO, Job, render
 
 if TYPE_CHECKING:
@@ -96,6 +97,10 @@ def check_request(request: Request) -> None:
         ValueError: one is out of range or malformed; one line.
     """
     job = request.job
+    words = {name: getattr(job, name) for name in ("name", "gpus_per_node", *SBATCH, "container", "stage")}
+    for name, value in [*words.items(), *(("sbatch", option) for option in job.extra)]:
+        if value is not None and not value.isprintable():
+            raise ValueError(f"--{name.replace('_', '-')} {value!r}: must be one line without control characters")
     for name in ("nodes", "tasks_per_node", "cpus_per_task", "array_limit", "signal_lead"):
         value = getattr(job, name)
         if value is not None and value < 1:
@@ -356,6 +361,12 @@ def _short(path: Path) -> str:
     """The path relative to the working directory, if it lies below that."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
+
+
+def carried() -> dict[str, str]:
+    """Environment variables that a job needs even where sbatch passes none on: where families of others are found."""
+    found = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {"PYTHONPATH": os.pathsep.join(found)} if found else {}
 
 
 def executable() -> str:

@@ -12,8 +12,8 @@ from launch.training.dry_build import dry_build
 from launch.training.training import Training
 from slurm import queue
 from slurm.request import job, with_site_defaults
-from slurm.script import RENDEZVOUS, Job, directives
-from slurm.submit import check_job, check_places, executable, places_of
+from slurm.script import RENDEZVOUS, Job, comment, directives, exports
+from slurm.submit import Request, carried, check_job, check_places, check_request, executable, places_of
 from tune.nodes import AGAIN, TOKEN
 from tune.sweep import Sweep
 
@@ -39,7 +39,9 @@ def submit(sweep: Sweep, arguments: argparse.Namespace) -> str:
         folder=sweep.path / "slurm",
         gesso=executable(),
         command=sweep.command,
+        env=carried(),
     )
+    check_request(Request(asked, Training(sweep.recipe)))
     text = render(asked)
     check_job(text, os.environ)
     for folder in (asked.folder, sweep.path / "logs"):
@@ -66,11 +68,13 @@ def render(job: Job) -> str:
             "#!/bin/bash",
             *directives(job),
             "",
-            f"# {job.command}",
+            *comment(job.command),
             f"sweep={sweep}",
+            "logs=${sweep//%/%%}/logs",
             *job.env_setup,
+            *exports(job),
             RENDEZVOUS,
-            f'srun --kill-on-bad-exit=1 --open-mode=append --output="$sweep/logs/node%t.log" {cores}\\',
+            f'srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/node%t.log" {cores}\\',
             f'    {shlex.quote(job.gesso)} tune --node "$sweep"',
             "code=$?",
             "# It was interrupted, and goes on where it was; what SLURM itself has requeued needs no asking.",

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gesso.common.extras import needing
+from gesso.common.strict_yaml import read_yaml
 from launch.training.recipes import described, resolve
 
 with needing("tune"):
@@ -136,10 +135,7 @@ def read_space(file: Path) -> Space:
     Raises:
         ValueError: the file is malformed; one line that names the option and how it is written.
     """
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(file)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{file}: write one option to a line, such as `model.optimizer.lr: loguniform(1e-5, 1e-3)`")
     dimensions: list[Dimension] = []

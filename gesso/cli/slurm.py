@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slurm.request import add_options, given, job, many, text, with_site_defaults
+from slurm.request import add_options, given, job, many, with_site_defaults
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -103,11 +103,11 @@ def _request(options: dict[str, Any]) -> Any:
         runs=(),
         folder=Path(),
         gesso=GESSO if options["container"] else submit.executable(),
-        tasks_per_node=submit.ranks_per_node(text(options["gpus_per_node"]), options["tasks_per_node"]),
+        tasks_per_node=submit.ranks_per_node(options["gpus_per_node"], options["tasks_per_node"]),
         array_limit=options["array_limit"],
         container=options["container"],
         mounts=many(options["mount"]),
-        env={name: value for name, _, value in variables},
+        env={**submit.carried(), **{name: value for name, _, value in variables}},
         stage=options["stage"],
     )
     return submit.Request(

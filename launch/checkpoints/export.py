@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from gesso.common.files import write_whole, writing_whole
+from gesso.common.strict_yaml import read_mapping
 from lightning_modules.catalogue import family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.options import constructor_options
@@ -59,9 +60,9 @@ def rebuild(file: Path) -> tuple[ImageFamily, bool]:
     if not file.is_file() or not config.is_file():
         raise ValueError(f"{file}: missing, or the config {config.name} does not lie beside it")
     try:
-        model = yaml.safe_load(config.read_text())["model"]
+        model: Any = read_mapping(config, what="config of an exported model")["model"]
         module = family(model["class_path"]).from_options(model["init_args"])
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{config}: not the config of an exported model ({error})") from error
     try:
         with safe_open(file, framework="pt") as opened:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules.catalogue import data_module, data_module_of
 from datamodules.shards import ShardData
+from gesso.common.strict_yaml import read_mapping
 from lightning_modules.core.family import ImageFamily
 
 
@@ -27,8 +26,11 @@ def data_of(checkpoint: Path, module: ImageFamily, given: Mapping[str, str | Non
     spec = module.batch_spec()
     config = checkpoint.parent.parent / "config.yaml"
     if config.is_file():
-        section = yaml.safe_load(config.read_text())["data"]
-        kind, options = data_module(section["class_path"]), dict(section.get("init_args") or {})
+        try:
+            section: Any = read_mapping(config, what="run's config")["data"]
+            kind, options = data_module(section["class_path"]), dict(section.get("init_args") or {})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{config}: no run's config ({type(error).__name__}: {error})") from error
     else:
         kind, options = data_module_of(frozenset(spec.images)), {}
     first, *others = kind.path_options()

@@ -163,7 +163,7 @@ def new_run_path(root: str, name: str) -> Path:
 
 
 def fresh_name(name: str, default: str) -> str:
-    """A new folder's name: ``name`` (``default`` if none of its characters may be used), the time and a random suffix."""
+    """A new folder's name: ``name`` (``default`` if no character of it may be used), the time and a random suffix."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or default
     # Jobs of an array start in the same second.
     return f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

@@ -139,7 +139,7 @@ def wandb_logger(
             silent=True,
             mode=known,
             init_timeout=BEGINNING,
-            # SLURM's SIGTERM ends W&B's own process as well (wandb issue 9963): what was logged must be on disk by then.
+            # SLURM's SIGTERM ends W&B's own process as well (wandb issue 9963): what was logged must be on disk then.
             x_transaction_log_flush_interval=1.0,
         ),
         known_mode=known,

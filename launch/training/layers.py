@@ -13,9 +13,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-import yaml
-
 from datamodules.catalogue import DATA
+from gesso.common.strict_yaml import load_yaml, read_mapping
 from launch.training.recipes import resolve_recipe
 from launch.training.renaming import OlderNames
 from lightning_modules.catalogue import FAMILIES
@@ -62,18 +61,12 @@ def read_recipe(recipe: Recipe) -> Layer:
 
     Raises:
         FileNotFoundError: neither a file nor a packaged recipe.
-        ValueError: the file is no YAML, or no mapping.
+        ValueError: the file is no YAML, has a key twice, or is no mapping; names the file and the line.
     """
     if isinstance(recipe, Mapping):
         return copy.deepcopy(dict(recipe))
     file = resolve_recipe(os.fspath(recipe))
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: no recipe: it must map sections (model, data, run ...) to their options")
-    return content
+    return read_mapping(file, what="recipe: that maps sections (model, data, run ...) to their options")
 
 
 def set_option(layer: Layer, name: str, value: object) -> None:
@@ -125,7 +118,7 @@ def _lay(found: list[Layer], over: Layer, names: OlderNames) -> None:
             continue
         content = over[section]
         if isinstance(content, str):
-            content = yaml.safe_load(content) if content.lstrip().startswith("{") else {"class_path": content}
+            content = load_yaml(content) if content.lstrip().startswith("{") else {"class_path": content}
         if not isinstance(content, dict):
             raise ValueError(f"{section}: write a class_path and init_args, not {content!r}")
         over[section] = content

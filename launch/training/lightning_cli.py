@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, set_loader
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from datamodules.shards import ShardData
 from gesso.common.files import writing_whole
+from gesso.common.strict_yaml import YAMLError, load_yaml
 from gesso.common.text import one_line
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock
@@ -106,6 +106,7 @@ class GessoCLI(LightningCLI):
         ddp.register()
         zero.register()
         quiet()
+        set_loader("yaml", load_value, exceptions=(YAMLError,))
         try:
             super().__init__(
                 ImageFamily,
@@ -185,13 +186,27 @@ class GessoCLI(LightningCLI):
 
     def _loggers(self, run: RunFolder) -> list[Logger]:
         options = self.config_init.run
-        config = yaml.safe_load(self.text())
+        config = load_yaml(self.text())
+        assert isinstance(config, dict)
         wandb = wandb_logger(run, options.project, options.wandb, config, group=options.group)
         return [MetricsCSV(run.metrics), *([wandb] if wandb else [])]
 
     def text(self) -> str:
         """The resolved config as YAML."""
         return self.parser.dump(self.config, skip_unset=False)
+
+
+def load_value(text: str) -> object:
+    """What a word of the command line, or a file, means to the parser: our YAML, not YAML 1.1.
+
+    As the parser's own loader, it leaves alone what only looks like a mapping: ``a:``, ``{a, b}``.
+    """
+    value = load_yaml(text)
+    if isinstance(value, dict) and value and all(item is None for item in value.values()):
+        words = set(text.strip(" {}").replace(" ", "").split(","))
+        if words == set(value) or text.strip() == f"{next(iter(value))}:":
+            return text
+    return value
 
 
 class Parsed(GessoCLI):

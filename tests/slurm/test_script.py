@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from slurm.script import Job, render
+from slurm.script import Job, directives, render
 from tests.slurm.lab import brought_up, possible
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -78,6 +79,38 @@ def test_scripts_are_what_was_agreed(name: str) -> None:
     assert script == file.read_text()
     # Syntax alone; nothing is run.
     subprocess.run(["bash", "-n", str(file)], check=True)
+
+
+def test_a_command_of_several_lines_stays_a_comment() -> None:
+    script = render(replace(JOBS["cpu"], command="gesso slurm submit -- fit '--run.name=a\nrm -rf /'"))
+    comments = [line for line in script.splitlines() if line.startswith("# ")]
+    assert comments[:2] == ["# gesso slurm submit -- fit '--run.name=a", "# rm -rf /'"]
+    assert "\nrm -rf" not in script
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("gpu", "gpu"),
+        ("my runs", '"my runs"'),
+        ("#1", '"#1"'),
+        ('say "a\\b"', '"say \\"a\\\\b\\""'),
+        ("it's", '"it\'s"'),
+    ],
+)
+def test_values_of_directives_are_quoted_where_sbatch_needs_it(value: str, line: str) -> None:
+    assert f"#SBATCH --comment={line}" in [
+        text.replace("--partition", "--comment") for text in directives(replace(JOBS["cpu"], partition=value))
+    ]
+
+
+def test_percent_signs_of_a_folder_are_no_patterns() -> None:
+    odd = replace(JOBS["cpu"], folder=Path("/runs/50%j/slurm"), runs=[Path("/runs/50%j")])
+    assert "#SBATCH --output=/runs/50%%j/slurm/job.log" in directives(odd)
+    script = render(odd)
+    lines = script[script.index("run=") : script.index("MASTER_ADDR")]
+    said = subprocess.run(["bash", "-c", f"{lines}\necho $logs"], capture_output=True, text=True, check=True).stdout
+    assert said == "/runs/50%%j/logs\n"
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ BAD = {
     "too short": (["--time=1"], [], "--signal-lead"),
     "no ranks": (["--nodes=0"], [], "--nodes 0"),
     "GPUs in words": (["--gpus-per-node=some"], [], "--gpus-per-node some"),
+    "two lines in a name": (["--partition=a\nb"], [], "--partition 'a\\nb'"),
     "variable without value": (["--env=NCCL_DEBUG"], [], "NAME=VALUE"),
     "unknown option of the recipe": ([], ["--model.widht=3"], "widht"),
     "wrong type": ([], ["--model.generator.width=wide"], "width"),
@@ -114,6 +115,26 @@ def test_site_defaults(lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: P
     Path("slurm.yaml").write_text("partitoin: grace\n")
     assert main(["slurm", "submit", "--dry-run", "--", *lab.training()]) == 2
     assert "slurm.yaml: no option 'partitoin'" in capsys.readouterr().err
+
+
+@pytest.mark.slurm
+def test_where_python_finds_families_goes_with_the_job(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["mine", "/opt/theirs"]))
+    assert main(["slurm", "submit", "--trust-paths", "--dry-run", "--", *lab.training()]) == 0
+    assert f"\nexport PYTHONPATH={Path.cwd() / 'mine'}:/opt/theirs\n" in capsys.readouterr().out
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_run_trains_whatever_its_folder_is_called(lab: Lab) -> None:
+    odd = Lab(lab.shards, lab.root.with_name("50 %j #1 'a' \"b\" \\c"))
+    run = odd.submit(odd.training("--run.kimg=0.4"))
+    wait(lambda: finished(run), 120, "the run's end", of=run)
+    assert run.info()["state"] == "finished"
+    assert {file.name for file in (run.path / "logs").iterdir()} == {"rank0.log"}
+    assert (run.path / "slurm" / "job.log").is_file()
 
 
 @pytest.mark.slurm

@@ -167,7 +167,8 @@ def test_a_server_that_refuses_the_run_ends_nothing(
     with server(200) as address:
         account.setenv("WANDB_BASE_URL", address)
         logger = wandb_logger(run, "gesso", "auto", {})
-        assert logger is not None and logger.facts["wandb_mode"] == "online"
+        assert logger is not None
+        assert logger.facts["wandb_mode"] == "online"
         run.update(**logger.facts)
         logger.log_metrics({"loss": 1.0})
         assert "this run is logged offline" in capsys.readouterr().err

@@ -10,6 +10,7 @@
 
 # gesso slurm submit ... -- fit --config mnist-dcgan
 run=/scratch/lab/runs/f
+logs=${run//%/%%}/logs
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Differs between jobs, since two of them may share a node.
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
@@ -18,7 +19,7 @@ export MASTER_ADDR MASTER_PORT
 # SLURM's signals are for the ranks; this script waits for them, to decide what comes next.
 trap : TERM USR1
 
-srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank%t.log" \
+srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/rank%t.log" \
     apptainer exec --nv --bind /scratch/lab --bind /data:/data:ro /scratch/images/gesso.sif gesso fit --resume "$run"
 code=$?
 

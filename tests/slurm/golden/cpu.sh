@@ -11,6 +11,7 @@
 
 # gesso slurm submit ... -- fit --config mnist-vae
 run=/scratch/lab/runs/c
+logs=${run//%/%%}/logs
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Differs between jobs, since two of them may share a node.
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
@@ -19,7 +20,7 @@ export MASTER_ADDR MASTER_PORT
 # SLURM's signals are for the ranks; this script waits for them, to decide what comes next.
 trap : TERM USR1
 
-srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank%t.log" --cpus-per-task=4 \
+srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/rank%t.log" --cpus-per-task=4 \
     /home/ada/gesso/.venv/bin/gesso fit --resume "$run"
 code=$?
 

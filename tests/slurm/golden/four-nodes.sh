@@ -16,6 +16,7 @@
 
 # gesso slurm submit ... -- fit --config cifar10-dcgan
 run=/scratch/lab/runs/b
+logs=${run//%/%%}/logs
 module load cuda/13.0
 source /home/ada/gesso/.venv/bin/activate
 export NCCL_SOCKET_IFNAME=ib0
@@ -28,7 +29,7 @@ export MASTER_ADDR MASTER_PORT
 # SLURM's signals are for the ranks; this script waits for them, to decide what comes next.
 trap : TERM USR1
 
-srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank%t.log" --cpus-per-task=8 \
+srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/rank%t.log" --cpus-per-task=8 \
     /home/ada/gesso/.venv/bin/gesso fit --resume "$run"
 code=$?
 

@@ -10,6 +10,7 @@
 
 # gesso slurm submit ... -- fit --config mnist-dcgan
 run=/scratch/lab/runs/h
+logs=${run//%/%%}/logs
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Differs between jobs, since two of them may share a node.
 MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
@@ -20,9 +21,9 @@ trap : TERM USR1
 
 # Copies of the shards that the ranks of each node will read; without them, training reads the shared ones.
 export GESSO_STAGED="$TMPDIR"
-srun --ntasks-per-node=1 --ntasks=2 --open-mode=append --output="$run/logs/stage-node%n.log" /home/ada/gesso/.venv/bin/gesso slurm stage "$run"
+srun --ntasks-per-node=1 --ntasks=2 --open-mode=append --output="$logs/stage-node%n.log" /home/ada/gesso/.venv/bin/gesso slurm stage "$run"
 
-srun --kill-on-bad-exit=1 --open-mode=append --output="$run/logs/rank%t.log" \
+srun --kill-on-bad-exit=1 --open-mode=append --output="$logs/rank%t.log" \
     /home/ada/gesso/.venv/bin/gesso fit --resume "$run"
 code=$?
 
