@@ -70,7 +70,9 @@ class ForgivingWandb(WandbLogger):
             self._start()
         except Exception as error:
             if settings.mode == "online":
-                rank_zero_print(f"W&B does not begin ({one_line(error)}): this run is logged offline; `wandb sync` sends it later")
+                rank_zero_print(
+                    f"W&B does not begin ({one_line(error)}): this run is logged offline; `wandb sync` sends it later"
+                )
                 settings.mode = self.facts["wandb_mode"] = "offline"
                 with contextlib.suppress(OSError):
                     self.folder.update(wandb_mode="offline")
