@@ -50,11 +50,10 @@ class ForgivingWandb(WandbLogger):
 
     _gone = False
 
-    def __init__(self, *, id: str, known_mode: str, folder: RunFolder, **options: Any) -> None:
-        super().__init__(id=id, save_dir=str(folder.path), **options)
-        #: Fields for run.json, so that a resumed run finds its W&B run.
+    def __init__(self, *, id: str, known_mode: str, **options: Any) -> None:
+        super().__init__(id=id, **options)
+        #: Fields for run.json, so that a resumed run finds its W&B run; written when training begins, after W&B has.
         self.facts = {"wandb_id": id, "wandb_mode": known_mode}
-        self.folder = folder
 
     @property
     @rank_zero_experiment
@@ -74,8 +73,6 @@ class ForgivingWandb(WandbLogger):
                     f"W&B does not begin ({one_line(error)}): this run is logged offline; `wandb sync` sends it later"
                 )
                 settings.mode = self.facts["wandb_mode"] = "offline"
-                with contextlib.suppress(OSError):
-                    self.folder.update(wandb_mode="offline")
                 with contextlib.suppress(Exception):
                     # Its own process still holds the run's id.
                     sys.modules["wandb"].teardown()
@@ -134,7 +131,7 @@ def wandb_logger(
         project=project,
         id=identity,
         group=group,
-        folder=run,
+        save_dir=str(run.path),
         resume="allow",
         config=dict(config),
         settings=wandb.Settings(
