@@ -1,4 +1,4 @@
-"""Metrics of whatever holds images: a run, a shard set, or batches of one's own."""
+"""Metrics of a run, of a shard set, or of batches of images."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def evaluate(
 
 
 def default_samples(module: ImageFamily) -> int:
-    """How many pictures are measured where nobody says: as in papers, or so few that it ends today."""
-    # A picture is stylised at a time; translations end with the held-out images.
+    """Default number of samples: 50,000 as in papers, or 100 for families that stylise, which is slow."""
+    # Stylisation takes one picture at a time; translation stops after all held-out images.
     return 100 if "stylize" in module.abilities() else 50_000
 
 
@@ -95,7 +95,7 @@ def _enough(number: int) -> int:
 
 
 def _batches(source: Iterable[Tensor], limit: int | None) -> Iterator[Tensor]:
-    """Batches of uint8 images, no more than ``limit`` in all."""
+    """Batches of uint8 images, up to ``limit`` images in total."""
     left = limit
     for batch in source:
         if left is not None and left <= 0:

@@ -1,4 +1,4 @@
-"""Real pictures to compare with: a split's feature statistics, computed once, and a few samples never trained on."""
+"""Real pictures to compare with: feature statistics of a split, which are cached, and a few held-out samples."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def reference(
     rank: int = 0,
     world_size: int = 1,
 ) -> FeatureStatistics:
-    """Statistics of a split's images at the size the data module gives; computed once, by all ranks, then cached.
+    """Feature statistics of a split's images at the data module's size; computed by all ranks together, then cached.
 
     Args:
-        limit: only so many images, evenly spaced over the shards; None: all.
+        data: the data module.
+        split: name of the split.
+        network: the feature extractor.
+        limit: number of images, evenly spaced over the shards; None: all.
         progress: show a bar.
     """
     manifest = data.manifest
@@ -44,7 +47,7 @@ def reference(
     file = cache_folder() / "statistics" / f"{key}.safetensors"
     known = file.is_file()
     if world_size > 1:
-        # All ranks take the same way even while another run is writing the file.
+        # All ranks must decide alike, even while another run is writing the file.
         flag = torch.tensor(int(known), device=device)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
         known = bool(flag.item())
@@ -62,17 +65,17 @@ def reference(
     )
     if rank == 0:
         statistics.save(file)
-    # Every rank has them all: a node with a cache folder of its own needs no file.
+    # Every rank has computed them: a node with its own cache folder needs no file.
     return statistics
 
 
 def held_out(data: ShardData, count: int, device: torch.device) -> dict[str, Any]:
-    """The same few samples never trained on, as a training batch has them, on the device."""
+    """A batch of ``count`` held-out samples, always the same, as in training, on the device."""
     return on_device(data.held_out_batch(count), list(data.streams()), device)
 
 
 def on_device(batch: Mapping[str, Any], images: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """A batch with its ``images`` (keys) as float32 in [-1, 1], and all its tensors on the device."""
+    """Converts a batch for the family: ``images`` (keys) to float32 in [-1, 1], and all tensors to the device."""
 
     def moved(name: str, value: object) -> object:
         if not isinstance(value, Tensor):

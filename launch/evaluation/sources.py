@@ -1,4 +1,4 @@
-"""The data that a run is measured on: its own, as its config names it, or shard sets that somebody names."""
+"""The data on which a run is evaluated: that of its config, or given shard sets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightning_modules.core.family import ImageFamily
 
 
 def data_of(checkpoint: Path, module: ImageFamily, given: Mapping[str, str | None]) -> ShardData:
-    """The data module to measure a family on, at the size that it was built for.
+    """The data module to evaluate a family on, at the family's resolution.
 
     Args:
         checkpoint: of the run; its config.yaml names the data.
         module: the family.
-        given: shard sets that come instead: ``path``, and ``second`` for a second stream.
+        given: other shard sets to use: ``path``, and ``second`` for a second stream.
 
     Raises:
-        ValueError: the run's config is not beside the checkpoint, and no shard sets were named.
+        ValueError: the run's config is not beside the checkpoint, and no shard sets are given.
     """
     spec = module.batch_spec()
     config = checkpoint.parent.parent / "config.yaml"

@@ -1,4 +1,4 @@
-"""How far a style family flickers in a video."""
+"""Temporal consistency of a style family on video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_modules.pictures.smoothing import TemporalSmoother
 
 @torch.no_grad()
 def temporal_consistency(stylizer: Stylizer, style: Style, device: torch.device, video: Path) -> dict[str, float]:
-    """How far a video in this style is from following its own motion: ``TemporalConsistency``."""
+    """Measures the ``TemporalConsistency`` of a stylised video."""
     from launch.inference.video import VideoReader  # of all evaluations, only this one needs FFmpeg
 
     # Nothing is smoothed: the network is to be measured.
