@@ -1,8 +1,8 @@
-"""Images in, shards out: two passes over a source, parallel, resumable, the same bytes whatever happened on the way.
+"""Builds shards from images in two passes: parallel, resumable, and with the same bytes after any interruption.
 
-The first pass decodes every candidate and takes the digest of its pixels, which says what is broken, what is there
-twice, which split an image belongs to (never by its place, so adding images moves none) and where in its split it
-stands (so shards are shuffled). The second writes the shards.
+The first pass decodes every candidate and computes the digest of its pixels. It finds broken images and duplicates; the
+digest alone decides an image's split (so adding images moves none) and its place in the split (so shards are shuffled).
+The second pass writes the shards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from datamodules.building.tars import ShardWriter
 from datamodules.decoding.images import resized_size
 from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split, write_index
 
-#: What a build makes, and may remove when it is made anew.
+#: Files that a build writes, and may remove when it starts again.
 _OURS = re.compile(
     r"\.?((train|val|test)(-\d{5,}\.tar(\.partial)?|\.index\.npy)|report\.(json|txt)|manifest\.json|contact_sheet\.png)"
     r"(\.[0-9a-f]{8}\.partial)?"
@@ -53,22 +53,22 @@ def build(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Manifest:
-    """Makes a shard set of ``source`` in folder ``out``.
+    """Builds a shard set from ``source`` in the folder ``out``.
 
-    The same source and options give the same bytes, whatever the workers and however often the build was interrupted;
-    an interrupted build goes on where it stopped. ``report.json`` and ``report.txt`` say what was dropped, and why.
+    The same source and options give the same bytes, for any number of workers and interruptions; an interrupted build
+    continues where it stopped. ``report.json`` and ``report.txt`` list what was dropped, and why.
 
     Args:
         source: a folder of images, tars (path, glob, braces, URLs), or the name of a data set.
         out: a new or empty folder, or one with an unfinished build.
         workers: processes; None: one per processor.
-        overwrite: a finished shard set made of something else, or otherwise, may be replaced.
+        overwrite: whether a finished shard set of another source or with other options may be replaced.
         progress: whether to show a bar.
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: a source without images, a folder that holds something else, a truncated tar.
-        OSError: the disk is full; what is finished is kept.
+        ValueError: a source without images, a folder with other files, a truncated tar.
+        OSError: the disk is full; finished shards are kept.
     """
     options = options or BuildOptions()
     folder = Path(out)
@@ -80,12 +80,17 @@ def build(
         raise ValueError(
             f"{folder}: is not empty (there is {_entries(folder)[0].name}) and no shard set; name a new folder"
         )
-    with _disk_of(folder), _alone(folder), Bar(progress) as bar, Pool(workers or os.cpu_count() or 1) as pool:
+    with (
+        _full_disk(folder),
+        _exclusive(folder),
+        Bar(progress) as bar,
+        Pool(workers or os.cpu_count() or 1) as pool,
+    ):
         return _Build(opened, folder, options, pool, bar).run(overwrite)
 
 
 class _Build:
-    """One build's state: where it is, and how it goes on."""
+    """State and steps of one build."""
 
     def __init__(self, source: Source, folder: Path, options: BuildOptions, pool: Pool, bar: Bar) -> None:
         self.source = source
@@ -135,7 +140,7 @@ class _Build:
         return manifest
 
     def _finished(self, overwrite: bool) -> Manifest | None:
-        """The shard set that is here already, if it is the one asked for; None when it is to be replaced."""
+        """The finished shard set in ``out``, if it has this source and options; None: it is to be replaced."""
         manifest = Manifest.load(self.folder)
         if "key" not in manifest.provenance:
             raise ValueError(f"{self.folder}: holds an index of shards that lie elsewhere; name another folder")
@@ -148,7 +153,7 @@ class _Build:
         ):
             self.bar.start("list", None)
             if manifest.provenance["listing"] == fingerprint(self.source.items()):
-                self.bar.say(f"{self.folder}: already built; nothing to do")
+                self.bar.print(f"{self.folder}: already built; nothing to do")
                 return manifest
         if not overwrite:
             raise ValueError(
@@ -159,16 +164,18 @@ class _Build:
         return None
 
     def _list(self, journal: Journal) -> None:
-        """Takes the candidates down, unless an interrupted build did and they are still the same."""
+        """Records the candidates, unless an interrupted build has, and the source is unchanged."""
         self.bar.start("list", None)
         if journal.fact("key") is not None:
             if journal.fact("key") == self.key and journal.fact("listing") == fingerprint(self.source.items()):
-                self.bar.say(f"{self.folder}: going on with an interrupted build")
+                self.bar.print(f"{self.folder}: going on with an interrupted build")
                 return
-            self.bar.say(f"{self.folder}: the source or the options changed since the interrupted build: starting anew")
+            self.bar.print(
+                f"{self.folder}: the source or the options changed since the interrupted build: starting anew"
+            )
             self._remove_shards()
             journal.clear()
-        listing = journal.take_down(self.source.items())
+        listing = journal.record_candidates(self.source.items())
         journal.state("key", self.key)
         journal.state("listing", listing)
         journal.commit()
@@ -194,13 +201,13 @@ class _Build:
             raise ValueError(f"{self.source.identity}: no image to keep ({(reasons or 'it is empty') + example}{tars})")
 
     def _splits(self, journal: Journal) -> list[str]:
-        """The splits that got images. Of a handful of images none may fall into a small one."""
+        """The splits that have images: with few images, a small split may have none."""
         asked = SPLITS if self.options.splits == "official" else shares(self.options.splits or "") or SPLITS
         there = [name for name in asked if journal.kept(name)]
         if "train" not in there:
             raise ValueError(f"{self.source.name}: no image fell into train; so few want --splits 100")
         for name in sorted(set(asked) - set(there)) if self.options.splits != "official" else ():
-            self.bar.say(f"{self.folder}: no image fell into {name}: there are only {journal.kept()}")
+            self.bar.print(f"{self.folder}: no image fell into {name}: there are only {journal.kept()}")
         return there
 
     def _classes(self, journal: Journal) -> tuple[str, ...]:
@@ -208,7 +215,7 @@ class _Build:
         return self.source.classes(found) if self.options.classes and found else ()
 
     def _write(self, journal: Journal, split: str, channels: int, names: tuple[str, ...]) -> Split:
-        """Writes the shards of a split that are not there yet, and its index."""
+        """Writes the missing shards of a split, and its index."""
         size = self.options.samples_per_shard
         self.bar.start(f"write {split}", journal.kept(split))
         shards, indices = [], []
@@ -269,10 +276,10 @@ class _Build:
 
 
 def _check_target(folder: Path) -> None:
-    """Refuses a path at which no folder can be.
+    """Checks that a folder can be created at a path.
 
     Raises:
-        ValueError: names what is there instead.
+        ValueError: it cannot; names what is there.
     """
     for place in (folder, *folder.parents):
         if place.is_symlink() and not place.exists():
@@ -288,8 +295,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second build out of the folder, and leaves no empty folder behind."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Context manager: locks the folder for one build; removes it afterwards if it is empty."""
     scratch = folder / ".build"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -307,8 +314,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_of(folder: Path) -> Iterator[None]:
-    """Turns a full disk into one line. What is finished stays, and the same command goes on from it."""
+def _full_disk(folder: Path) -> Iterator[None]:
+    """Context manager: raises a full disk as one line; finished shards stay, and the same command continues."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:

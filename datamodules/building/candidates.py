@@ -1,4 +1,4 @@
-"""What a source gives to a build: candidates, each a range of bytes with a name, and what is none and why."""
+"""Candidates of a build: byte ranges with names, and files that are none, with the reason."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-#: Why a file of a source is no candidate, where nothing but its name says so.
+#: Reasons for which a file's name alone makes it no candidate.
 NOT_AN_IMAGE = "not an image file"
 
 
 class Extent(NamedTuple):
     """A range of bytes of a local file; ``length`` -1 is its end.
 
-    ``inflated`` is how many bytes it has once inflated (a zip's entry), -1 where it is not deflated.
+    ``inflated`` is its size in bytes once inflated (an entry of a zip), -1 if it is not deflated.
     """
 
     file: str
@@ -26,10 +26,10 @@ class Extent(NamedTuple):
     inflated: int = -1
 
     def read(self) -> bytes:
-        """The bytes.
+        """Reads the bytes.
 
         Raises:
-            OSError: they cannot be read, or are not what they should be.
+            OSError: they cannot be read, or are damaged.
         """
         with open(self.file, "rb") as stream:
             stream.seek(self.offset)
@@ -37,7 +37,7 @@ class Extent(NamedTuple):
         if self.inflated < 0:
             return data
         try:
-            # No more than was announced, lest a small file fills the memory.
+            # No more than announced: a small file must not fill the memory.
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.inflated + 1)
         except zlib.error as error:
             raise OSError(f"damaged in its zip ({error})") from error
@@ -51,12 +51,12 @@ class Item:
     """One candidate.
 
     Args:
-        name: what reports call it; text that any file can hold.
-        image, caption: where they lie.
-        label: its class's name.
-        split: the split to which its authors gave it.
+        name: in reports; printable text.
+        image, caption: their byte ranges.
+        label: name of its class.
+        split: official split of the data set.
         version: changes when its file does.
-        note: what of it was not understood, for the report.
+        note: what could not be understood of it, for the report.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something found among the images that is no candidate, and why."""
+    """A file or entry that is no candidate, and why."""
 
     name: str
     reason: str = NOT_AN_IMAGE
@@ -78,15 +78,15 @@ class Skipped:
 
 
 class Source(Protocol):
-    """Gives candidates in a fixed order; workers call ``decode``, so it is small and can be pickled."""
+    """Lists candidates in a fixed order. Workers call ``decode``: a source is small and can be pickled."""
 
     name: str
-    #: Whether items know the split to which their authors gave them.
+    #: Whether items have an official split.
     official: bool
-    #: What stands for this source when a build asks whether it is still the same.
+    #: Identity of this source: a build with another one starts again.
     identity: str
     default_format: Literal["jpg", "png"]
-    #: What the last pass of ``items`` has to say of the whole, a line each: hidden files, labels that nobody has.
+    #: Remarks of the last pass of ``items``, a line each: hidden files, labels without images.
     remarks: list[str]
 
     def items(self) -> Iterator[Item | Skipped]: ...
@@ -97,15 +97,15 @@ class Source(Protocol):
 
 
 def file_version(path: str) -> str:
-    """Changes when the file does.
+    """Version of a file, which changes when the file does.
 
     Raises:
-        OSError: it is not there.
+        OSError: there is no such file.
     """
     status = os.stat(path)
     return f"{status.st_size}-{status.st_mtime_ns} "
 
 
 def hidden_remark(count: int) -> list[str]:
-    """A line for the report on files that were passed over for their names, if there were any."""
+    """A line for the report with the number of hidden files that were skipped, if there are any."""
     return [f"{count:,} hidden files or folders (names that begin with a dot) passed over"] if count else []

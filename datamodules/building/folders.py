@@ -32,7 +32,7 @@ class _Unusable(Exception):
 
 
 class _Folder(NamedTuple):
-    """One folder: its path below the root, its files, and what finds a file's bytes and version by its name."""
+    """One folder: its path below the root, its files, and a function from a file's name to its bytes and version."""
 
     path: str
     files: list[str]
@@ -40,7 +40,7 @@ class _Folder(NamedTuple):
 
 
 class _Labels:
-    """The labels of a ``dataset.json``, and how many of them were asked for."""
+    """The labels of a ``dataset.json``, and the number of those that were used."""
 
     def __init__(self, entries: dict[str, Any]) -> None:
         self.entries = entries
@@ -48,7 +48,7 @@ class _Labels:
         self.asked = 0
 
     def read(self, path: str) -> tuple[str | None, str | None]:
-        """The label of a file by its path, and what was not understood."""
+        """The label of a file by its path, and a note on a label that is not understood."""
         if not self.entries or self.vectors:
             return None, None
         if path not in self.entries:
@@ -68,7 +68,7 @@ class _Labels:
 class PictureTree:
     """Images at any depth. The first folder below the root is the class; the caption is a ``.txt`` of the same stem.
 
-    Where the root holds StyleGAN's ``dataset.json``, labels come from there, and folders mean nothing.
+    If the root has StyleGAN's ``dataset.json``, labels come from it, and folders are no classes.
     """
 
     official = False
@@ -82,7 +82,7 @@ class PictureTree:
         self._listed = False
 
     def items(self) -> Iterator[Item | Skipped]:
-        """Sorted by path within each folder. Hidden files are counted; others that are no images are skipped."""
+        """Items, sorted by path within each folder; hidden files are counted, other files skipped."""
         self._hidden = 0
         labels: _Labels | None = None
         for folder in self._folders():
@@ -96,7 +96,7 @@ class PictureTree:
         self.remarks = hidden_remark(self._hidden) + (labels.remarks() if labels else [])
 
     def _folders(self) -> Iterator[_Folder | Skipped]:
-        """The root first."""
+        """All folders, the root first."""
         raise NotImplementedError
 
     def _of_folder(self, folder: _Folder, labels: _Labels | None) -> Iterator[Item | Skipped]:
@@ -145,8 +145,8 @@ class FolderSource(PictureTree):
     """A folder on disk.
 
     Args:
-        root: it.
-        without: a folder inside that is passed over: where the shards go.
+        root: the folder.
+        without: a folder inside to leave out: that of the shards.
     """
 
     def __init__(self, root: Path, without: Path | None = None) -> None:
@@ -176,7 +176,7 @@ class FolderSource(PictureTree):
         yield from self._unreadable(errors)
 
     def _unreadable(self, errors: list[OSError]) -> Iterator[Skipped]:
-        """Folders that we may not read; any other trouble ends the listing, lest a whole class be lost to a hiccup."""
+        """Skips folders without read permission; raises any other error, so that no class is lost to a passing one."""
         for error in errors:
             inside = os.path.relpath(error.filename, self.root)
             if error.errno not in _UNREADABLE or inside == ".":
@@ -205,10 +205,10 @@ class _LocateIn:
 
 
 class ZipSource(PictureTree):
-    """A zip whose entries lie as in a folder; one folder that holds all of them counts as the root.
+    """A zip with the entries of a folder; a single folder that holds all of them is the root.
 
     Args:
-        path: it.
+        path: the file.
 
     Raises (``items``):
         ValueError: it is damaged.
@@ -280,13 +280,13 @@ def _dataset_json(root: _Folder) -> _Labels | None:
 
 
 def _common_folder(names: list[str]) -> str:
-    """``NAME/`` if all lie in the one folder NAME, else empty."""
+    """``NAME/`` if all entries are in one folder NAME, else empty."""
     tops = {name.split("/")[0] if "/" in name else "" for name in names if not name.startswith("__MACOSX/")}
     top = tops.pop() if len(tops) == 1 else ""
     return f"{top}/" if top else ""
 
 
 def _place(folder: str | Path) -> tuple[int, int]:
-    """What makes a folder the same under another name."""
+    """Identity of a folder, the same under another name."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino

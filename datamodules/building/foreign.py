@@ -1,4 +1,4 @@
-"""WebDataset tars of others, used where they are: one pass over each gives a manifest and an index."""
+"""Indexes existing WebDataset tars without copying them: one pass over each makes a manifest and an index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gesso.common.remote import RemoteError, is_remote
 
 @dataclass
 class _Indexed:
-    """What one pass over a tar found."""
+    """Result of one pass over a tar."""
 
     shard: Shard
     rows: np.ndarray
@@ -41,7 +41,7 @@ def index(
     workers: int = 4,
     progress: bool = True,
 ) -> Manifest:
-    """Makes a shard set of tars that stay where they are.
+    """Makes a shard set of existing tars, which are not copied.
 
     Images are members with a picture's ending; labels come from ``.cls`` or ``.json`` ("label" or
     "class"), captions from ``.txt``. Images without a readable header are left out; none is decoded.
@@ -49,7 +49,7 @@ def index(
     Args:
         urls: split -> paths, globs, brace expansions, ``http(s):``, ``file:`` or ``pipe:`` URLs.
         out: a new folder for the manifest and the indices.
-        workers: tars read at a time.
+        workers: number of tars to read at a time.
 
     Raises:
         FileNotFoundError: a path matches nothing.
@@ -77,7 +77,7 @@ def index(
         )
         lost = sum(len(result.left_out) + len(result.notes) for result in passes)
         if lost:
-            bar.say(f"{folder}: {lost:,} members left out or not understood: see {folder / 'report.txt'}")
+            bar.print(f"{folder}: {lost:,} members left out or not understood: see {folder / 'report.txt'}")
     return manifest
 
 
@@ -114,10 +114,10 @@ def _expanded(texts: Sequence[str]) -> list[str]:
 
 
 def _check_distinct(urls: Sequence[str]) -> None:
-    """Refuses a tar that is there twice: its images would count double, or leak from one split into another.
+    """Checks that no tar is given twice: its images would count double, or be in two splits.
 
     Raises:
-        ValueError: names it.
+        ValueError: one is; names it.
     """
     twice = [url for url, count in Counter(urls).items() if count > 1]
     if twice:

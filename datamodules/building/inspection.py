@@ -1,4 +1,4 @@
-"""Looking at a shard set, and checking every byte of it."""
+"""Summary and verification of a shard set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CELL, _GAP, _COLUMNS, _ROWS, _MARGIN = 96, 4, 12, 20, 120
 
 @dataclass(frozen=True)
 class Inspection:
-    """What there is in a shard set.
+    """Summary of a shard set.
 
     Args:
         splits: split -> samples, shards, bytes and mean bytes an image.
@@ -39,7 +39,7 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspection:
-    """Counts a shard set and draws ``contact_sheet.png`` of its first split beside the manifest.
+    """Summarises a shard set, and writes ``contact_sheet.png`` of its first split beside the manifest.
 
     Raises:
         FileNotFoundError, ValueError: no shard set, a damaged one, or one whose ``pipe:`` was not allowed.
@@ -65,10 +65,10 @@ def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspec
 def verify(
     path: str | os.PathLike[str], *, workers: int | None = None, allow_pipe: bool = False, progress: bool = True
 ) -> list[str]:
-    """Checks lengths and checksums of all shards and indices, that the indices fit, and that every image decodes.
+    """Checks lengths and checksums of all shards and indices, the indices' entries, and that every image decodes.
 
     Returns:
-        What is wrong, a line each; nothing when all is well.
+        The problems, a line each; empty if there are none.
     """
     manifest = Manifest.load(path)
     problems: list[str] = []
@@ -105,7 +105,7 @@ def _check_index(manifest: Manifest, split: str) -> str | None:
 
 
 def _check_shard(manifest: Manifest, place: tuple[str, int]) -> list[str]:
-    """A worker's part: one shard from its first byte to its last."""
+    """Checks one shard completely, in a worker."""
     split, number = place
     shards = manifest.split(split).shards
     shard = shards[number]

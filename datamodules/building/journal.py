@@ -1,4 +1,4 @@
-"""What a build knows so far, on disk: a build that is interrupted at any moment goes on from here.
+"""Journal of a build on disk, from which an interrupted build continues.
 
 One SQLite file: the listing of candidates, what the scan found of each, and the shards that are finished.
 """
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS shards (split TEXT, number INTEGER, shard TEXT, rows 
 
 @dataclass(frozen=True)
 class Found:
-    """What the scan says of one candidate: the digest of its pixels and their shape, or why it is left out."""
+    """Result of scanning one candidate: digest and shape of its pixels, or why it is left out."""
 
     ordinal: int
     digest: bytes | None = None
@@ -38,7 +38,7 @@ class Found:
     channels: int | None = None
     reason: str | None = None
     detail: str | None = None
-    #: Why its caption is left out, where it is.
+    #: Why its caption is left out; None if it is not.
     caption_lost: str | None = None
 
 
@@ -46,7 +46,7 @@ class Journal:
     """The journal of one build.
 
     Args:
-        file: where it is, or will be. One that is damaged, or of another version, is begun anew.
+        file: path of the journal. One that is damaged, or of another version, is replaced by an empty one.
     """
 
     def __init__(self, file: Path) -> None:
@@ -71,11 +71,11 @@ class Journal:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Removes all entries."""
         self._db.executescript("DELETE FROM facts; DELETE FROM items; DELETE FROM shards;")
 
-    def take_down(self, candidates: Iterable[Item | Skipped]) -> str:
-        """Takes down the candidates; returns their fingerprint."""
+    def record_candidates(self, candidates: Iterable[Item | Skipped]) -> str:
+        """Records the candidates; returns their fingerprint."""
         digest = hashlib.sha256()
 
         def rows() -> Iterator[tuple[int | str | None, ...]]:
@@ -92,11 +92,11 @@ class Journal:
         return digest.hexdigest()
 
     def unscanned(self) -> int:
-        """How many candidates the scan has yet to look at."""
+        """Number of candidates that are not scanned yet."""
         return self._count("digest IS NULL AND reason IS NULL")
 
     def to_scan(self, size: int) -> Iterator[list[tuple[int, Item]]]:
-        """Those candidates, ``size`` at a time, in order of their names."""
+        """Candidates that are not scanned yet, ``size`` at a time, by name."""
         last = -1
         while True:
             rows = self._db.execute(
@@ -120,7 +120,7 @@ class Journal:
                 self._lose_caption(result.ordinal, result.caption_lost)
 
     def drop_duplicates(self) -> None:
-        """Of every group of equal pixels, leaves all but the first by name out."""
+        """Leaves out all candidates with the same pixels as another one but the first by name."""
         self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON items (digest, ordinal)")
         same = "FROM items AS first WHERE first.digest = items.digest"
         self._db.execute(
@@ -130,7 +130,7 @@ class Journal:
         )
 
     def duplicates(self) -> int:
-        """How many of the kept have the pixels of another kept one."""
+        """Number of kept candidates with the same pixels as another kept one."""
         row = self._db.execute("SELECT COUNT(*) - COUNT(DISTINCT digest) FROM items WHERE reason IS NULL").fetchone()
         return int(row[0])
 
@@ -139,7 +139,7 @@ class Journal:
         bounds = list(zip(np.cumsum(list(shares.values())) / sum(shares.values()), shares, strict=True))
 
         def split(digest: bytes) -> str:
-            # Other bytes than those by which samples are ordered: each split runs through the whole range.
+            # Other bytes of the digest than those that order the samples, so that the two are independent.
             place = int.from_bytes(digest[-8:], "big") / 2**64
             return next((name for bound, name in bounds if place < bound), bounds[-1][1])
 
@@ -150,7 +150,7 @@ class Journal:
         return self._count("reason IS NULL" + ("" if split is None else " AND split = ?"), *([split] if split else []))
 
     def samples(self, split: str, size: int) -> Iterator[list[str]]:
-        """A split's samples, ``size`` at a time, for ``read_item``: ordered by digest, so in no order of the source."""
+        """A split's samples, ``size`` at a time, for ``read_item``; ordered by digest, which shuffles them."""
         self._db.execute("CREATE INDEX IF NOT EXISTS by_split ON items (split, digest, ordinal)")
         rows = self._db.execute(
             "SELECT item FROM items WHERE split = ? AND reason IS NULL ORDER BY digest, ordinal", (split,)
@@ -159,7 +159,7 @@ class Journal:
             yield [text for (text,) in batch]
 
     def channels(self) -> set[int]:
-        """What numbers of channels the kept candidates have."""
+        """Distinct numbers of channels of the kept candidates."""
         return {value for (value,) in self._db.execute("SELECT DISTINCT channels FROM items WHERE reason IS NULL")}
 
     def sizes(self) -> list[tuple[int, int]]:
@@ -167,7 +167,7 @@ class Journal:
         return self._db.execute("SELECT DISTINCT height, width FROM items WHERE reason IS NULL").fetchall()
 
     def dropped(self) -> Iterator[tuple[str, str, str]]:
-        """(name, reason, detail) of all that is left out."""
+        """(name, reason, detail) of everything left out."""
         query = "SELECT name, reason, COALESCE(detail, '') FROM items WHERE reason IS NOT NULL ORDER BY ordinal"
         yield from self._db.execute(query)
 
@@ -176,13 +176,13 @@ class Journal:
         return dict(self._db.execute(query))
 
     def notes(self) -> Iterator[tuple[str, str]]:
-        """(name, note) of all that is kept although something of it was not understood."""
+        """(name, note) of candidates that are kept although a part is not understood."""
         yield from self._db.execute(
             "SELECT name, note FROM items WHERE reason IS NULL AND note IS NOT NULL ORDER BY ordinal"
         )
 
     def labels(self) -> dict[str, int]:
-        """How many kept candidates each label has."""
+        """Number of kept candidates of each label."""
         query = "SELECT label, COUNT(*) FROM items WHERE label IS NOT NULL AND reason IS NULL GROUP BY label"
         return dict(self._db.execute(query))
 
@@ -205,7 +205,7 @@ class Journal:
 
 
 def fingerprint(candidates: Iterable[Item | Skipped]) -> str:
-    """What ``Journal.take_down`` would return, without taking anything down."""
+    """The fingerprint that ``Journal.record_candidates`` would return, without recording anything."""
     digest = hashlib.sha256()
     for candidate in candidates:
         digest.update(_identity(candidate))
@@ -233,6 +233,6 @@ def _write_item(item: Item) -> str:
 
 
 def read_item(text: str) -> Item:
-    """A candidate as the journal holds it."""
+    """Decodes a candidate from its row in the journal."""
     name, image, label, split, caption, version, note = json.loads(text)
     return Item(name, Extent(*image), label, split, Extent(*caption) if caption else None, version, note)

@@ -1,4 +1,4 @@
-"""What a label means, however it is spelled: in ``.cls``, ``.json``, StyleGAN's list or a folder's name."""
+"""Parses labels from ``.cls``, ``.json``, StyleGAN's list or folders' names."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from gesso.common.text import decode_text
 
-# Python refuses to read numbers of thousands of digits, and a class's has few.
+# Python raises an error for numbers of thousands of digits; a class has few.
 _INTEGER = re.compile(r"([+-]?)0*(\d{1,18})(?:\.0*)?", re.ASCII)
 _MOST_CLASSES = 10_000_000
 
-#: A label, None where there is none; and what was not understood, None where all was.
+#: A label (None: there is none), and a note on what is not understood (None: nothing).
 Reading = tuple[str | None, str | None]
 
 
 def read_label(value: Any) -> Reading:
-    """A label as JSON or text spells it. Whole numbers, however written, count as classes from 0; -1 means none.
+    """Parses a label of JSON or text. Whole numbers, however written, count as classes from 0; -1 means none.
 
     >>> read_label("007"), read_label(1.0), read_label(-1), read_label("cat")
     (('7', None), ('1', None), (None, None), ('cat', None))
@@ -62,7 +62,7 @@ def _misread(value: Any) -> Reading:
 
 
 def class_names(found: set[str]) -> tuple[str, ...]:
-    """Names of the classes whose labels are ``found``: numbers count from 0, anything else is sorted.
+    """Names of the classes from all labels ``found``: numbers count from 0, other labels are sorted.
 
     Raises:
         ValueError: a number too large to be a class.
@@ -76,7 +76,7 @@ def class_names(found: set[str]) -> tuple[str, ...]:
 
 
 def folder_classes(found: set[str]) -> tuple[str, ...]:
-    """Names of the classes that folders are: sorted, as numbers where all are (2 before 10).
+    """Names of the classes from folders' names: sorted, as numbers if all are (2 before 10).
 
     >>> folder_classes({"10", "2", "1"}), folder_classes({"b", "10", "2"})
     (('1', '2', '10'), ('10', '2', 'b'))

@@ -1,4 +1,4 @@
-"""Which tars a path, glob, brace expansion or URL names, and opening them."""
+"""Expands paths, globs, braces and URLs to tars, and opens them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _MAGIC = frozenset("*?[{")
 
 
 def has_magic(text: str) -> bool:
-    """Whether ``text`` may stand for several files."""
+    """Whether ``text`` has characters of globs or braces."""
     return not _MAGIC.isdisjoint(text)
 
 
 def expand_urls(text: str) -> list[str]:
-    """URLs and paths that ``text`` stands for, after brace and glob expansion; a glob's paths are sorted.
+    """URLs and paths after brace and glob expansion; a glob's paths are sorted.
 
-    A file of just this name comes first, whatever characters are in it.
+    An existing file of exactly this name is not expanded.
 
     Raises:
-        FileNotFoundError: one of them is not there; names it.
-        ValueError: one is no plain file, or the braces do not fit.
+        FileNotFoundError: a file is missing; names it.
+        ValueError: one is no regular file, or braces do not match.
     """
     from braceexpand import braceexpand
 

@@ -1,4 +1,4 @@
-"""What can be asked of a build."""
+"""Options of a build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE_LIMIT = 10_000
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How images become samples. Any change makes another shard set.
+    """Options that define a shard set: any change makes another one.
 
     Args:
         size: pixels, see ``resize``; None leaves images as large as they are.
@@ -69,7 +69,7 @@ class BuildOptions:
 
 
 def shares(splits: str) -> dict[str, float] | None:
-    """``80/10/10`` -> train, val and test's shares; ``official`` -> None.
+    """Parses ``80/10/10`` to the shares of train, val and test; ``official`` gives None.
 
     Raises:
         ValueError: neither.
@@ -83,10 +83,10 @@ def shares(splits: str) -> dict[str, float] | None:
 
 
 def completed(options: BuildOptions, source: Source) -> BuildOptions:
-    """The options with what they leave to the source filled in.
+    """Fills in the defaults that depend on the source.
 
     Raises:
-        ValueError: what cannot be had of this source.
+        ValueError: the source does not have what an option asks for.
     """
     splits = options.splits or ("official" if source.official else "80/10/10")
     if splits == "official" and not source.official:

@@ -1,4 +1,4 @@
-"""Work on many processors, results in order, memory bounded."""
+"""Parallel map with ordered results and bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class Pool:
-    """Processes that share the work; with fewer than two, the caller does it himself."""
+    """Pool of processes; with fewer than two, work is done in this process."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers

@@ -1,4 +1,4 @@
-"""One progress bar for work in stages, on stderr; silent where that is no terminal, or when told to be."""
+"""One progress bar for work in stages, on stderr; silent if stderr is no terminal, or on request."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import TracebackType
 
 
 class Bar:
-    """A bar that each stage starts anew.
+    """A progress bar, restarted at each stage.
 
     Args:
-        shown: False for no bar; what is said still appears.
+        shown: whether to show the bar; lines are printed anyway.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -38,7 +38,7 @@ class Bar:
     def advance(self, steps: int) -> None:
         self._bars.advance(self._task, steps)
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Prints a line beside the bar."""
         if self._bars.disable:
             print(f"gesso: {line}", file=sys.stderr)
@@ -46,7 +46,7 @@ class Bar:
             self._bars.console.print(f"gesso: {line}", markup=False, highlight=False)
 
     def due(self, seconds: float = 2.0) -> bool:
-        """True about every ``seconds``: when to put down what is done."""
+        """True about every ``seconds``: time to save the progress."""
         now = time.monotonic()
         if now - self._noted < seconds:
             return False

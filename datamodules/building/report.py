@@ -1,4 +1,4 @@
-"""What a build did, beside its shards: ``report.json`` for programs, ``report.txt`` for people."""
+"""Reports of a build beside its shards: ``report.json`` for programs, ``report.txt`` for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_report(manifest: Manifest, journal: Journal, remarks: list[str]) -> No
     """Writes both reports into the manifest's folder.
 
     Args:
-        remarks: lines about the whole source.
+        remarks: lines about the source.
     """
     dropped = [{"name": name, "reason": reason, "detail": detail} for name, reason, detail in journal.dropped()]
     report: dict[str, Any] = {
@@ -42,7 +42,7 @@ def write_report(manifest: Manifest, journal: Journal, remarks: list[str]) -> No
 def write_index_report(
     manifest: Manifest, left_out: dict[str, list[LeftOut]], notes: dict[str, list[tuple[str, str]]], hidden: int
 ) -> None:
-    """Writes what an index of others' tars leaves out, by tar, as ``report.json`` and ``report.txt``."""
+    """Writes ``report.json`` and ``report.txt`` with what an index of existing tars leaves out, by tar."""
     dropped = [
         {"name": f"{printable(url)}/{entry.name}", "reason": entry.reason, "detail": entry.detail}
         for url, entries in left_out.items()

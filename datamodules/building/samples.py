@@ -1,4 +1,4 @@
-"""What the workers of a build do: look at candidates, and make samples of those that are kept."""
+"""Work of a build's workers: scan candidates, and encode samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gesso.common.text import decode_text
 
 
 def examine(source: Source, options: BuildOptions, chunk: list[tuple[int, Item]]) -> list[Found]:
-    """A worker's part of the scan."""
+    """Scans candidates, in a worker."""
     return [_examine(source, options, ordinal, item) for ordinal, item in chunk]
 
 
@@ -41,10 +41,10 @@ def _examine(source: Source, options: BuildOptions, ordinal: int, item: Item) ->
 
 
 def _check_stored_size(image: np.ndarray, options: BuildOptions) -> None:
-    """Refuses an image that the shards could not hold: every format ends somewhere.
+    """Checks that the format of the shards can hold an image of this size.
 
     Raises:
-        BadImage: it is too large, perhaps only once it is resized.
+        BadImage: it is too large, maybe only after resizing.
     """
     height, width = image.shape[:2]
     if options.size is not None:
@@ -59,7 +59,7 @@ def _check_stored_size(image: np.ndarray, options: BuildOptions) -> None:
 
 
 def _caption_lost(item: Item) -> str | None:
-    """Why the caption cannot be used, None if it can or there is none."""
+    """Why the caption cannot be used; None: it can, or there is none."""
     try:
         if item.caption is None or decode_text(item.caption.read()) is not None:
             return None
@@ -78,7 +78,7 @@ def _digest(image: np.ndarray, channels: int | None) -> bytes:
 def render(
     source: Source, options: BuildOptions, channels: int, items: list[Item]
 ) -> list[tuple[bytes, str | None, str]]:
-    """A worker's part of the writing: encoded images with their labels and captions."""
+    """Encodes images, with their labels and captions, in a worker."""
     rendered = []
     for item in items:
         try:
@@ -91,7 +91,7 @@ def render(
 
 
 def _encoded(source: Source, options: BuildOptions, channels: int, item: Item) -> bytes:
-    """The sample's image, as it is stored."""
+    """The encoded image of the sample."""
     data = _stored(source, options, channels, item)
     if options.restart_markers:
         from datamodules.decoding.restart import with_restart_markers
@@ -101,7 +101,7 @@ def _encoded(source: Source, options: BuildOptions, channels: int, item: Item) -
 
 
 def _stored(source: Source, options: BuildOptions, channels: int, item: Item) -> bytes:
-    """The sample's image without new markers. A JPEG in which nothing has to change stays what it is, byte for byte."""
+    """The encoded image without restart markers. A JPEG that needs no change is copied byte for byte."""
     data = item.image.read()
     stays = options.format == "jpg" and is_plain_jpeg(data, channels)
     if stays and options.size is None:

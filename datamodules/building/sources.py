@@ -1,4 +1,4 @@
-"""Where a build takes its images from: a folder or zip, a data set by name, tars: all are lists of byte ranges."""
+"""Sources of a build: a folder, a zip, a data set by name, or tars; each is a list of byte ranges."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _UNPACK: dict[str, Callable[[Path], Any]] = {"gzip": gzip.GzipFile, "bzip2": bz2
 
 
 def open_source(source: str | os.PathLike[str], scratch: Path, out: Path | None = None) -> Source:
-    """The source that ``source`` names: a folder, a zip, tars (path, glob, braces, URLs) or a data set.
+    """Opens a source: a folder, a zip, tars (path, glob, braces, URLs) or a data set.
 
     Args:
-        scratch: where remote or packed tars may be copied while the build runs.
-        out: a folder that is no part of the source: where the shards go.
+        scratch: folder for copies of remote or compressed tars during the build.
+        out: folder of the shards, which is not part of the source.
 
     Raises:
         FileNotFoundError: there is no such folder, file or data set.
-        ValueError: what is named is no plain file, or lies in ``out``.
+        ValueError: the source is no regular file, or lies in ``out``.
     """
     text = os.fspath(source)
     path = Path(text)
@@ -65,7 +65,7 @@ def _head(path: Path) -> bytes:
 
 
 class TarSource:
-    """Samples of WebDataset tars. Remote and packed ones are copied into ``scratch``: a build reads images twice."""
+    """Samples of WebDataset tars. Remote and compressed ones are copied to ``scratch`` first: images are read twice."""
 
     official = False
     default_format: Literal["jpg", "png"] = "jpg"
@@ -96,7 +96,7 @@ class TarSource:
         return Item(f"{printable(url)}/{sample.key}", image, sample.label, None, caption, version, sample.note)
 
     def _local(self, number: int, url: str) -> tuple[str, str]:
-        """A plain tar on this machine, and its version."""
+        """An uncompressed local copy of the tar, and its version."""
         path = Path(url)
         if is_remote(url):
             path = self._scratch / f"{number:06d}.tar"
@@ -118,7 +118,7 @@ class TarSource:
 
 
 def _unpacked(path: Path, plain: Path, opener: Callable[[Path], Any]) -> Path:
-    """``plain``, which has the content of the packed ``path``."""
+    """Decompresses ``path`` to ``plain``, and returns that."""
     if not plain.is_file():
         plain.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -130,7 +130,7 @@ def _unpacked(path: Path, plain: Path, opener: Callable[[Path], Any]) -> Path:
 
 
 def _skipped(url: str, left_out: list[LeftOut]) -> Iterator[Skipped]:
-    """Takes what a scan has left out so far."""
+    """Takes over the entries that a scan has left out so far."""
     for name, reason, detail in left_out:
         yield Skipped(f"{printable(url)}/{name}", reason, detail)
     left_out.clear()

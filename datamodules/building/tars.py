@@ -1,4 +1,4 @@
-"""WebDataset tars: writing one so that its bytes depend on nothing but its samples, and finding the samples in one.
+"""Reads and writes WebDataset tars; the bytes of a written tar depend only on its samples.
 
 See the WebDataset format: https://github.com/webdataset/webdataset.
 """
@@ -24,10 +24,10 @@ from datamodules.manifest import INDEX_DTYPE, Shard
 from gesso.common.pictures import PICTURE_SUFFIXES
 from gesso.common.text import decode_text, printable
 
-#: What a report says of a caption in an unknown encoding.
+#: Note on a caption in an unknown encoding.
 CAPTION_LOST = "its caption is not UTF-8 or UTF-16 text: left out"
 
-#: First bytes of files that are often taken for plain tars -> what they are, and what unpacks them.
+#: First bytes of compressed files -> their format, and the command that decompresses them.
 _PACKED = {
     b"\x1f\x8b": ("gzip", "gzip -d"),
     b"BZh": ("bzip2", "bzip2 -d"),
@@ -36,15 +36,15 @@ _PACKED = {
     b"PK\x03\x04": ("zip", "unzip"),
 }
 _EXTENSIONS = tuple(suffix[1:] for suffix in PICTURE_SUFFIXES)
-# What stands between two dots of a name such as 0001.input.jpg, rather than 0001.2.jpg.
+# A word between two dots of a name, as in 0001.input.jpg, but not in 0001.2.jpg.
 _FIELD = re.compile(r"[A-Za-z_]+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class TarSample:
-    """Where a sample's image (and caption) lie in its tar, in bytes from its start.
+    """Byte ranges of a sample's image (and caption) in its tar.
 
-    ``label`` is None where there is none; ``note`` says what of the sample was not understood.
+    ``label`` is None if there is none; ``note`` names what is not understood of the sample.
     """
 
     key: str
@@ -57,7 +57,7 @@ class TarSample:
 
 
 class LeftOut(NamedTuple):
-    """Something in a tar that is no sample's image, label or caption, and why."""
+    """A member of a tar that is no image, label or caption of a sample, and why."""
 
     name: str
     reason: str
@@ -81,11 +81,11 @@ class TarScan:
     Members whose names begin with a dot are passed over, as webdataset does: macOS leaves a ``._NAME`` beside each.
 
     Args:
-        stream: the tar's bytes; read to the end, never sought.
-        name: how errors call it.
+        stream: the tar's bytes; read sequentially to the end.
+        name: of the tar in errors.
 
-    During the pass, ``left_out`` grows by what is no part of a sample, and ``hidden`` counts members that begin with a
-    dot. After it: ``length`` in bytes and ``sha256`` of the tar.
+    During the pass, ``left_out`` collects members that are no part of a sample, and ``hidden`` counts members whose
+    names begin with a dot. After it: ``length`` in bytes and ``sha256`` of the tar.
     """
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
@@ -106,7 +106,7 @@ class TarScan:
         """Yields (sample, its image).
 
         Raises:
-            ValueError: the tar is truncated or none; the line says at which byte.
+            ValueError: it is truncated or no tar; names the byte.
         """
         key: str | None = None
         members: list[_Member] = []
@@ -126,7 +126,7 @@ class TarScan:
             yield from self._samples(key.lstrip("/"), members)
 
     def _samples(self, key: str, members: list[_Member]) -> Iterator[tuple[TarSample, bytes]]:
-        """The samples in one run of members: nearly always one."""
+        """The samples in one run of members; nearly always one."""
         parts = self._by_extension(key, members)
         if not any(extension in parts for extension in _EXTENSIONS):
             groups: dict[str, dict[str, _Member]] = {}
@@ -158,7 +158,7 @@ class TarScan:
         return parts
 
     def _sample(self, key: str, parts: dict[str, _Member]) -> tuple[TarSample, bytes]:
-        """The sample of these parts, of which one at least is an image."""
+        """The sample of these members, at least one of which is an image."""
         image = next(parts[extension] for extension in _EXTENSIONS if extension in parts)
         for extension, member in parts.items():
             if member is not image and extension.rpartition(".")[2] in _EXTENSIONS:
@@ -179,7 +179,7 @@ class TarScan:
         self.left_out.append(LeftOut(printable(name), reason, printable(detail)))
 
     def _entries(self) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-        """The tar's regular files."""
+        """Iterates over the tar's regular files."""
         last = ""
         try:
             with tarfile.open(fileobj=self._stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
@@ -211,7 +211,7 @@ class TarScan:
 
 
 def unpacker(head: bytes) -> tuple[str, str] | None:
-    """What packed a file that begins with ``head``, and the command that unpacks it; None for a plain one."""
+    """Compression format of a file that begins with ``head``, and the command that decompresses it; None: none."""
     return next((packed for magic, packed in _PACKED.items() if head.startswith(magic)), None)
 
 
@@ -222,7 +222,7 @@ def _kind(member: tarfile.TarInfo) -> str:
 
 
 class ShardWriter:
-    """Writes one tar aside and gives it its name when it is whole; leaves nothing behind when that fails.
+    """Writes one tar under a temporary name and renames it when it is complete; removes it if that fails.
 
     Args:
         path: the tar's final path.
@@ -230,7 +230,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Always the same name: an interrupted build begins this one again, and leaves none behind.
+        # Always the same name, so that an interrupted build leaves no other temporary file behind.
         self._partial = path.with_name(f"{path.name}.partial")
         self._file = self._partial.open("wb")
         self._stream = _Counted(self._file)
@@ -268,7 +268,7 @@ class ShardWriter:
             self._partial.unlink(missing_ok=True)
 
     def _member(self, name: str, data: bytes) -> int:
-        """Appends a file whose header says nothing of when and by whom; returns where its content begins."""
+        """Appends a file without date and owner in its header; returns the offset of its content."""
         offset = self._stream.length + tarfile.BLOCKSIZE
         entry = tarfile.TarInfo(name)
         entry.size = len(data)
@@ -277,7 +277,7 @@ class ShardWriter:
 
 
 class _Counted(io.RawIOBase):
-    """A stream that counts and sums the bytes that pass."""
+    """A stream that counts the bytes read, and computes their checksum."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
