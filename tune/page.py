@@ -8,13 +8,16 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from launch.report import document
+from launch.report import document, origins
 from launch.report.charts import Chart, Line, label
 from launch.report.curves import draw
 from launch.report.embed import embed
-from launch.report.pieces import Html, definitions, grid_of, image, section
+from launch.report.pieces import Html, definitions, duration, grid_of, image, is_number, mapping, section
 from launch.report.pieces import table as html_table
+from launch.runs.folder import RunFolder
 from tune.effects import effects
 from tune.importance import importances
 from tune.outcome import Outcome
@@ -58,10 +61,19 @@ def write_page(sweep: Sweep, outcome: Outcome) -> Path:
             section("Pictures of the best trials", _pictures(sweep, chosen[:SHOWN])),
             section("Trials", _table(sweep, space, [*best, *(row for row in rows if row not in best)], outcome.chosen)),
             section("Go on", _commands(sweep, outcome)),
+            *_surroundings(sweep, rows),
             section("Space", f"<pre>{escape((sweep.path / 'space.yaml').read_text())}</pre>"),
         ]
     )
     return document.write_page(sweep.path / "report.html", document.document(sweep.path.name, body))
+
+
+def _surroundings(sweep: Sweep, rows: Sequence[Row]) -> list[Html]:
+    """What the trials were trained on and made with, as the first that knows it has noted it."""
+    info = next((info for row in rows if (info := _info(sweep, row)).get("versions")), {})
+    own = {"wandb_id", "wandb_mode", "seed"}
+    shared = {name: fact for name, fact in info.items() if name not in own}
+    return [section("Trained on", origins.trained_on(shared)), section("Made with", origins.made_with(shared))]
 
 
 def _header(sweep: Sweep, outcome: Outcome) -> Html:
@@ -81,6 +93,7 @@ def _header(sweep: Sweep, outcome: Outcome) -> Html:
 def _tiles(sweep: Sweep, outcome: Outcome) -> Html:
     rows = outcome.rows
     counts = {state: sum(row.state == state for row in rows) for state in ("finished", "stopped", "failed")}
+    seconds = sum(_info(sweep, row).get("seconds") or 0 for row in rows)
     spent, whole = sum(row.kimg for row in rows), sweep.kimg * len(rows)
     tiles = [
         ("trials", str(len(rows)), ", ".join(f"{count} {state}" for state, count in counts.items() if count)),
@@ -89,6 +102,7 @@ def _tiles(sweep: Sweep, outcome: Outcome) -> Html:
             f"{label(spent)} kimg",
             f"{100 * spent / whole:.0f} % of all trials to their end" if whole else "",
         ),
+        ("training time", duration(seconds), "of all trials together"),
     ]
     if outcome.chosen and len(sweep.objectives) == 1:
         (best,) = outcome.chosen
@@ -139,6 +153,7 @@ def _table(sweep: Sweep, space: Space, rows: Sequence[Row], chosen: Sequence[Row
     heads = [
         "trial",
         "",
+        "seconds",
         *(d.name.removeprefix("model.") for d in space),
         "kimg",
         *(o.metric for o in sweep.objectives),
@@ -149,8 +164,25 @@ def _table(sweep: Sweep, space: Space, rows: Sequence[Row], chosen: Sequence[Row
         figures = [label(row.value(objective)) if row.reports else "–" for objective in sweep.objectives]
         star = " ★" if row in chosen else ""
         state = escape(row.state) + (f" <small>{escape(row.error)}</small>" if row.error else "")
-        cells.append([f"{row.number}{star}", state, *values, f"{row.kimg:g}", *figures])
+        info = _info(sweep, row)
+        seconds = label(info["seconds"]) if is_number(info.get("seconds")) else "–"
+        cells.append([f"{_link(sweep, row)}{star}", state, seconds, *values, f"{row.kimg:g}", *figures])
     return html_table(heads, cells)
+
+
+def _link(sweep: Sweep, row: Row) -> Html:
+    """A trial's number, with a link to its own report where it has one."""
+    report = sweep.trials / row.id / "report.html"
+    where = quote(os.path.relpath(report, sweep.path))
+    return f'<a href="{where}">{row.number}</a>' if report.is_file() else str(row.number)
+
+
+def _info(sweep: Sweep, row: Row) -> dict[str, Any]:
+    """What run.json says of a trial; {} where it is missing or damaged."""
+    try:
+        return mapping(RunFolder(sweep.trials / row.id).info())
+    except (OSError, ValueError):
+        return {}
 
 
 def _commands(sweep: Sweep, outcome: Outcome) -> Html:

@@ -12,10 +12,12 @@ from launch.report.pieces import Html
 from tune.effects import Effect
 from tune.space import Dimension
 from tune.sweep import Objective
-from tune.watch import Row, short
+from tune.watch import Row, comparable, ranked, short
 
 #: The parallel coordinates' size, in the SVG's own units.
-WIDE, TALL, EDGE = 1040, 300, 70
+WIDE, TALL, EDGE = 1040, 340, 70
+#: Width of a letter and height of a line of the labels, and the space that they take above the axes.
+LETTER, LINE, HEADS = 6.6, 13, 5 * 13
 
 
 class Scale:
@@ -46,7 +48,10 @@ class Scale:
 
 
 def parallel_coordinates(rows: Sequence[Row], dimensions: Sequence[Dimension], objectives: Sequence[Objective]) -> Html:
-    """A line for each trial through its options and metrics; the better the first metric, the darker."""
+    """A line for each trial through its options and metrics; the better the first metric, the darker.
+
+    Trials that ended early are dashed: their figures do not compare with those of the others.
+    """
     measured = [row for row in rows if all(math.isfinite(row.value(objective)) for objective in objectives)]
     if len(measured) < 2:
         return ""
@@ -57,8 +62,10 @@ def parallel_coordinates(rows: Sequence[Row], dimensions: Sequence[Dimension], o
             axes.append((dimension.name, Scale(drawn, dimension)))
     axes += [(o.metric, Scale([row.value(o) for row in measured])) for o in objectives]
     places = [EDGE + k * (WIDE - 2 * EDGE) / max(1, len(axes) - 1) for k in range(len(axes))]
-    order = sorted(measured, key=lambda row: -objectives[0].sign * row.value(objectives[0]))
-    parts = [_axis(name, scale, x) for (name, scale), x in zip(axes, places, strict=True)]
+    order = ranked(measured, objectives[0])[::-1]
+    whole = {row.id for row in comparable(measured)}
+    room = (WIDE - 2 * EDGE) / max(1, len(axes) - 1)
+    parts = [_axis(name, scale, x, room) for (name, scale), x in zip(axes, places, strict=True)]
     for rank, row in enumerate(order):
         values = {**row.config, **{objective.metric: row.value(objective) for objective in objectives}}
         points = [
@@ -70,9 +77,11 @@ def parallel_coordinates(rows: Sequence[Row], dimensions: Sequence[Dimension], o
         best = rank == len(order) - 1
         colour, width = ("c1", 2.6) if best else ("c0", 1.4)
         style = f"stroke:var(--{colour});stroke-opacity:{0.15 + 0.6 * share:.2f};stroke-width:{width}"
-        title = f"<title>trial {row.number}: {escape(_listed(values))}</title>"
+        style += "" if row.id in whole else ";stroke-dasharray:4 4"
+        title = f"<title>trial {row.number}, {row.kimg:g} kimg: {escape(_listed(values))}</title>"
         parts.append(f'<polyline fill="none" style="{style}" points="{" ".join(points)}">{title}</polyline>')
-    return f'<div class="chart"><svg viewBox="0 0 {WIDE} {TALL}" role="img">{"".join(parts)}</svg></div>'
+    early = "<small>dashed: trials that ended early</small>" if len(whole) < len(measured) else ""
+    return f'<div class="chart">{early}<svg viewBox="0 0 {WIDE} {TALL}" role="img">{"".join(parts)}</svg></div>'
 
 
 def _listed(values: Mapping[str, Any]) -> str:
@@ -80,22 +89,37 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _up(share: float) -> float:
-    return TALL - 24 - share * (TALL - 74)
+    return TALL - 12 - share * (TALL - 12 - HEADS - 14)
 
 
-def _axis(name: str, scale: Scale, x: float) -> Html:
+def _axis(name: str, scale: Scale, x: float, room: float) -> Html:
+    """An axis with its marks, and its name above in as many lines as it has parts.
+
+    Args:
+        name: of the option or metric.
+        scale: of its values.
+        x: where it stands.
+        room: how far it is from the next one.
+    """
     marks = "".join(
         f'<text x="{x - 5:.1f}" y="{_up(at):.1f}" dy=".34em" text-anchor="end">{escape(text)}</text>'
         for at, text in scale.marks()
     )
     line = f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{_up(0):.1f}" y2="{_up(1):.1f}"/>'
-    head = escape(name.removeprefix("model.") + (" (log)" if scale.log else ""))
-    return f'{line}{marks}<text x="{x:.1f}" y="22" text-anchor="middle" style="font-weight:600">{head}</text>'
+    parts = [*name.removeprefix("model.").replace("/", ".").split("."), *(["(log)"] if scale.log else [])][-5:]
+    # Letters are made smaller where the longest part has no room.
+    size = min(1.0, room / (LETTER * max(map(len, parts)) + 4))
+    heads = "".join(
+        f'<text x="{x:.1f}" y="{HEADS - LINE * (len(parts) - 1 - k):.1f}" text-anchor="middle" '
+        f'style="font-weight:600;font-size:{11 * size:.1f}px">{escape(part)}</text>'
+        for k, part in enumerate(parts)
+    )
+    return line + marks + heads
 
 
 def scatter(rows: Sequence[Row], front: Sequence[Row], objectives: Sequence[Objective]) -> Html:
-    """All trials over two metrics, with the Pareto front as a line."""
-    measured = [row for row in rows if all(math.isfinite(row.value(objective)) for objective in objectives)]
+    """The trials that trained longest, over two metrics, with the Pareto front as a line."""
+    measured = [row for row in comparable(rows) if all(math.isfinite(row.value(objective)) for objective in objectives)]
     if len(objectives) < 2 or len(measured) < 2:
         return ""
     first, second = objectives[:2]
@@ -179,13 +203,16 @@ def importance_bars(shares: Mapping[str, float], objective: Objective) -> Html:
     if not shares:
         return ""
     height = 30
+    names = [name.removeprefix("model.") for name in shares]
+    left = min(WIDTH * 0.6, 8 + LETTER * max(map(len, names)))
+    longest = WIDTH - left - 60
     rows = []
-    for k, (name, share) in enumerate(sorted(shares.items(), key=lambda item: -item[1])):
-        y = 8 + k * height
+    for k, (name, share) in enumerate(sorted(zip(names, shares.values(), strict=True), key=lambda item: -item[1])):
+        y, width = 8 + k * height, max(1.0, longest * share)
         rows.append(
-            f'<text x="168" y="{y + 9}" dy=".34em" text-anchor="end">{escape(name.removeprefix("model."))}</text>'
-            f'<rect x="176" y="{y}" width="{max(1.0, 240 * share):.1f}" height="18" rx="3" style="fill:var(--c0)"/>'
-            f'<text x="{184 + 240 * share:.1f}" y="{y + 9}" dy=".34em">{100 * share:.0f} %</text>'
+            f'<text x="{left:.0f}" y="{y + 9}" dy=".34em" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{left + 8:.0f}" y="{y}" width="{width:.1f}" height="18" rx="3" style="fill:var(--c0)"/>'
+            f'<text x="{left + 16 + width:.1f}" y="{y + 9}" dy=".34em">{100 * share:.0f} %</text>'
         )
     return _figure(
         f"importance for {objective.metric}", "share of its variation (fANOVA)", 16 + height * len(shares), rows

@@ -119,19 +119,27 @@ def ranked(rows: Sequence[Row], objective: Objective) -> list[Row]:
     return sorted(measured, key=lambda row: (-row.kimg, objective.sign * row.value(objective)))
 
 
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """The trials that may be compared: those that trained longest of all with a result, and did not fail."""
+    measured = [row for row in rows if row.reports and row.state != "failed"]
+    longest = max((row.kimg for row in measured), default=0.0)
+    return [row for row in measured if row.kimg == longest]
+
+
 def best_of(rows: Sequence[Row], objective: Objective) -> Row | None:
-    """The best trial by its last report."""
-    measured = [row for row in rows if row.state != "failed" and math.isfinite(row.value(objective))]
+    """The best trial by its last report, among those that trained longest."""
+    measured = [row for row in comparable(rows) if math.isfinite(row.value(objective))]
     return min(measured, key=lambda row: objective.sign * row.value(objective), default=None)
 
 
 def front_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
-    """The Pareto front, sorted by the first metric: no other trial is as good in all metrics and better in one."""
+    """The Pareto front of the trials that trained longest, sorted by the first metric: no other one is as good in all
+    metrics and better in one."""
 
     def losses(row: Row) -> list[float]:
         return [objective.sign * row.value(objective) for objective in objectives]
 
-    measured = [row for row in rows if row.state != "failed" and all(map(math.isfinite, losses(row)))]
+    measured = [row for row in comparable(rows) if all(map(math.isfinite, losses(row)))]
     front = [
         row
         for row in measured

@@ -1,0 +1,91 @@
+"""A sweep's page, of trials that trained unequally long."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tune.journal import Report
+from tune.outcome import Outcome
+from tune.page import write_page
+from tune.sweep import Objective, Sweep
+from tune.watch import Row, chosen_of, ranked
+
+FID = Objective("fid/mobilenet_v2", "min")
+RECALL = Objective("recall/mobilenet_v2", "max")
+
+
+def row(number: int, fids: list[float], *, state: str = "finished", weight: float = 1.0) -> Row:
+    config = {"model.loss.lambda_gp": weight, "model.optimizers.generator.learning_rate": 1e-4 * number}
+    reports = [
+        Report(10_000 * (k + 1), {FID.metric: fid, RECALL.metric: 1 / fid}, config) for k, fid in enumerate(fids)
+    ]
+    return Row(number, f"{number:03d}", config, state, reports)  # type: ignore[arg-type]
+
+
+#: The second ended early, at a better figure than any of the others has at its end; the last failed.
+ROWS = [
+    row(1, [90, 60, 50], weight=0.5),
+    row(2, [30], state="stopped", weight=7.5),
+    row(3, [80, 55, 40], weight=3.0),
+    row(4, [70, 20], state="stopped", weight=9.0),
+    row(5, [10, 10, 10], state="failed", weight=2.0),
+]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    path = tmp_path / "sweep"
+    path.mkdir()
+    (path / "space.yaml").write_text(
+        "model.loss.lambda_gp: uniform(0, 10)\nmodel.optimizers.generator.learning_rate: loguniform(1e-4, 1e-3)\n"
+    )
+    for number in (1, 3):
+        run = path / "trials" / f"{number:03d}"
+        run.mkdir(parents=True)
+        (run / "report.html").touch()
+        info = {
+            "seconds": 100.0 * number,
+            "seed": number,
+            "data": [{"name": "mnist", "images": 60_000, "fingerprint": "0123456789abcdef", "size": 32, "channels": 1}],
+            "versions": {"torch": "2.14.1"},
+            "git": {"commit": "7694ac6f3e"},
+            "host": "node7",
+            "processor": "Some CPU",
+        }
+        (run / "run.json").write_text(json.dumps(info))
+    (path / "trials" / "004").mkdir()
+    (path / "trials" / "004" / "run.json").write_text("{half")
+    return Sweep(path, "gesso tune", (FID,), len(ROWS), kimg=30.0, every_kimg=10.0)
+
+
+def test_only_equal_budgets_are_compared() -> None:
+    assert [row.number for row in chosen_of(ROWS, [FID])] == [3]
+    assert [row.number for row in ranked(ROWS, FID)] == [3, 1, 4, 2]
+    assert [row.number for row in chosen_of(ROWS, [FID, RECALL])] == [3]
+    # Of a sweep that was stopped, those that came furthest.
+    assert [row.number for row in chosen_of([ROWS[1], ROWS[3]], [FID])] == [4]
+
+
+def test_trials_are_linked_timed_and_described(sweep: Sweep) -> None:
+    page = write_page(sweep, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"])).read_text()
+    body = page[page.index("<h2>Trials</h2>") :]
+    lines = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", body)
+    assert lines == [
+        ('<a href="trials/003/report.html">3</a> ★', "finished", "300"),
+        ('<a href="trials/001/report.html">1</a>', "finished", "100"),
+        ("4", "stopped", "–"),
+        ("2", "stopped", "–"),
+        ("5", "failed", "–"),
+    ]
+    assert "6 min 40 s" in page
+    for fact in ("mnist, 60,000 images, 32 px, grey", "7694ac6f3e", "node7, Some CPU", "<dd>2.14.1</dd>"):
+        assert fact in page
+    assert "<dt>seed</dt>" not in page
+    # Lines of trials that ended early are dashed; the best of those that did not is the thick one.
+    titled = re.findall(r'<polyline fill="none" style="(.*?)".*?><title>trial (\d+), ', page)
+    assert {number for style, number in titled if "dasharray" in style} == {"2", "4"}
+    assert [number for style, number in titled if "stroke-width:2.6" in style] == ["3"]
