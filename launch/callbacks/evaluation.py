@@ -1,4 +1,4 @@
-"""Metrics of what a family makes, in the validation loop, on every rank."""
+"""Measures a family's metrics in the validation loop, on every rank."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from lightning_modules.metrics.specs import Direction, ExtractorName
 
 
 class Evaluation(L.Callback):
-    """Scores what the family makes at every validation.
+    """Measures the family's metrics at every validation.
 
     Args:
         every_kimg: interval of validation in thousands of images.
         metrics: by name (``gesso evaluate --help`` lists them); null: those of the family's kind; empty: none.
         extractor: ``inception-tf`` for numbers comparable with papers, ``inception-clean``, or ``mobilenet_v2``, light
             enough for a machine without a GPU. Its name is in the metrics' names.
-        num_samples: how many images are generated (papers use 50,000), or held-out ones stylised or translated.
+        num_samples: number of images to generate (papers use 50,000), or of held-out images to stylise or translate.
         reference_split: split of the data set to compare with; papers use the training set.
-        reference_samples: only so many of its images, where a CPU would take too long; None: all, as papers do.
+        reference_samples: number of its images, where all would take too long on a CPU; None: all, as in papers.
         batch_size: images generated at a time on a rank.
-        seed: which infinite sequence of samples.
+        seed: seed of the sequence of samples.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Evaluation(L.Callback):
             reference_samples=reference_samples,
         )
         self._evaluator: Evaluator | None = None
-        #: Images seen at the last validation that came to its end.
+        #: Images seen at the last completed validation.
         self._validated_at = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,10 +72,10 @@ class Evaluation(L.Callback):
         self._validated_at = state_dict["validated_at"]
 
     def names(self, module: ImageFamily) -> dict[str, Direction | None]:
-        """The names under which a family's metrics are logged, and which way is better.
+        """Directions of a family's metrics, by the names under which they are logged.
 
         Raises:
-            ValueError: a metric that cannot be measured of this family.
+            ValueError: a metric cannot be measured of this family.
         """
         evaluator = self.evaluator(module)
         return dict(evaluator.names) if evaluator else {}
@@ -85,12 +85,12 @@ class Evaluation(L.Callback):
         return module.evaluator(self.options)
 
     def published_weights(self, module: ImageFamily) -> list[str]:
-        """Names of the published weights that the metrics need (``gesso fetch`` has them)."""
+        """Names of the published weights that the metrics need (``gesso fetch`` downloads them)."""
         evaluator = self.evaluator(module)
         return list(evaluator.weights) if evaluator else []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Weights that cannot be had, a split that is not there: now, not at the first validation, hours from here.
+        # Missing weights or splits are reported now, not at the first validation.
         self._evaluator = self._prepare(trainer, family_of(pl_module))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

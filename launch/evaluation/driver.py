@@ -1,4 +1,4 @@
-"""Feeds an evaluator: its weights, its real pictures, then every sample or held-out picture once over all ranks."""
+"""Runs an evaluator: loads weights and references, then passes each sample or held-out picture once over all ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datamodules.shards import ShardData
 from launch.evaluation.references import held_out, on_device, reference
 from lightning_modules.metrics.evaluator import Evaluator, Pictures
 
-#: Numbers of the pictures, int64 [n], and their batch where the evaluator wants one.
+#: Indices of the pictures, int64 [n], and their batch if the evaluator needs one.
 Step = tuple[Tensor, dict[str, Any] | None]
 
 
@@ -26,13 +26,13 @@ def prepare(
     rank: int = 0,
     world_size: int = 1,
 ) -> None:
-    """Builds an evaluator's networks, fetching their weights if need be, and hands it statistics of real pictures.
+    """Builds an evaluator's networks, downloading weights if needed, and passes it the statistics of real pictures.
 
     Args:
-        evaluator: what measures.
-        data: where the real pictures are.
-        device: for the networks.
-        progress: show a bar while features of real pictures are computed.
+        evaluator: the evaluator.
+        data: data module of the real pictures.
+        device: of the networks.
+        progress: whether to show a bar while features of real pictures are computed.
 
     Raises:
         ValueError: the data has no such pictures.
@@ -63,17 +63,17 @@ def score(
     progress: Callable[[int], None] = lambda pictures: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """What a prepared evaluator measures; the same for any number of ranks.
+    """Measures the metrics of a prepared evaluator; the same for any number of ranks.
 
     Args:
         evaluator: after ``prepare``.
-        data: whose held-out pictures it may want.
+        data: data module of the held-out pictures.
         device: of the family.
         progress: called with the number of pictures made on all ranks since the last call.
-        interrupted: asked before every batch, equally often on every rank: whether to break off.
+        interrupted: whether to stop; called before every batch, equally often on every rank.
 
     Returns:
-        The metrics by full name; none if it was interrupted.
+        The metrics by full name; empty if interrupted.
     """
     evaluator.reset()
     available = 0
@@ -102,7 +102,7 @@ def score(
 
 
 def stream_of(data: ShardData, pictures: Pictures) -> ShardData:
-    """The stream of these pictures; a ValueError where the data has none."""
+    """The data module's stream of these pictures; raises a ValueError if there is none."""
     streams = data.streams()
     if pictures.key not in streams:
         raise ValueError(
@@ -124,7 +124,7 @@ def compared_with(evaluator: Evaluator, data: ShardData) -> list[dict[str, Any]]
 
 
 def own_indices(count: int, rank: int, world_size: int, batch_size: int) -> Iterator[Step]:
-    """This rank's of the indices 0 to ``count`` - 1, in batches."""
+    """This rank's share of the indices 0 to ``count`` - 1, in batches."""
     own = torch.arange(rank, count, world_size)
     for first in range(0, len(own), batch_size):
         yield own[first : first + batch_size], None
@@ -133,13 +133,13 @@ def own_indices(count: int, rank: int, world_size: int, batch_size: int) -> Iter
 def own_pictures(
     data: ShardData, split: str | None, count: int, rank: int, world_size: int, batch_size: int
 ) -> Iterator[Step]:
-    """This rank's of ``count`` pictures of a split, from the beginning again where there are fewer, in batches.
+    """This rank's share of ``count`` pictures of a split, repeated if there are fewer, in batches.
 
     Args:
         split: None: the held-out one.
 
     Yields:
-        the pictures' numbers, int64 [n], and their batch: ``image`` uint8 [n, C, H, W], ``label`` ...
+        The pictures' indices, int64 [n], and their batch: ``image`` uint8 [n, C, H, W], ``label`` ...
     """
     split = split or data.held_out_split
     first = 0
@@ -154,7 +154,7 @@ def own_pictures(
 
 
 def steps_of_a_rank(count: int, pictures: int, world_size: int, batch_size: int) -> int:
-    """Batches that ``own_pictures`` has on the first rank, which gets most, for ``count`` of so many ``pictures``."""
+    """Number of batches from ``own_pictures`` on rank 0, which has most, for ``count`` of ``pictures`` pictures."""
     rounds, rest = divmod(count, pictures)
     per_step = world_size * batch_size
     return rounds * -(-pictures // per_step) + -(-rest // per_step)

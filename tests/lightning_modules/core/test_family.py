@@ -19,7 +19,6 @@ from lightning_modules.catalogue import FAMILIES, family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
-from lightning_modules.core.updates import split_batch
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.kinds.latent import slerp
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
@@ -260,16 +259,6 @@ def test_compiling_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "requires_double_backward", lambda: ("generator", "discriminator"))
     with pytest.warns(UserWarning, match="--model.compile true compiles nothing"):
         module.configure_optimizers()
-
-
-def test_batches_are_cut_evenly_or_not_at_all() -> None:
-    batch = {"image": torch.arange(6), "label": torch.arange(6), "caption": list("abcdef"), "position": 6}
-    parts = split_batch(batch, 3)
-    assert [part["caption"] for part in parts] == [["a", "b"], ["c", "d"], ["e", "f"]]
-    assert torch.equal(torch.cat([part["image"] for part in parts]), batch["image"])
-    assert parts[2]["position"] == 6
-    with pytest.raises(ValueError, match="6 images cannot be cut into 4"):
-        split_batch(batch, 4)
 
 
 def test_data_that_does_not_fit_is_named() -> None:
