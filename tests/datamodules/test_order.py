@@ -28,6 +28,7 @@ def test_every_epoch_visits_every_sample_once(
 
 @settings(max_examples=30, deadline=None)
 @given(shard_sets, st.integers(1, 9), st.integers(1, 50), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_any_position_can_be_asked_for_at_any_time(sizes: list[int], segments: int, window: int, random) -> None:  # type: ignore[no-untyped-def]
     total = sum(sizes)
     in_order = Order(sizes, 7, segments, window).locate(np.arange(3 * total))
@@ -56,6 +57,7 @@ def test_segments_and_windows_lie_as_designed(sizes: list[int], segments: int, w
             assert sorted(own[start : start + window]) == sorted(part[start : start + window])
 
 
+@pytest.mark.slow
 def test_permutations_are_uniform() -> None:
     size, runs = 8, 4000
     visits = np.array([Order([size], seed, 1, size).locate(np.arange(size)) for seed in range(runs)])

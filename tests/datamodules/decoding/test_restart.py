@@ -54,6 +54,7 @@ def decode(data: bytes, box: Box, channels: int = 3, reduce: int = 1) -> Part:
 
 @pytest.mark.parametrize(("subsampling", "units"), [(0, 8), (1, 4), (2, 2)])
 @pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 7}])
+@pytest.mark.slow
 def test_codes_are_those_of_libjpeg(subsampling: int, units: int, options: dict[str, int]) -> None:
     """Whatever markers a file had, its scan is the one that libjpeg-turbo writes with the same markers, to the byte."""
     marked = with_restart_markers(encode(subsampling=subsampling, **options))
@@ -109,6 +110,7 @@ def test_what_cannot_have_markers_stays_as_it_is(data: bytes) -> None:
     assert with_restart_markers(data) is data
 
 
+@pytest.mark.slow
 def test_truncated_files_stay_as_they_are() -> None:
     data = encode(PHOTO.resize((64, 48)), restart_marker_rows=1)
     for length in range(len(data)):
@@ -117,6 +119,7 @@ def test_truncated_files_stay_as_they_are() -> None:
 
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(deadline=None, max_examples=150)
+@pytest.mark.slow
 def test_damaged_files_do_no_harm(at: float, bit: int) -> None:
     damaged = bytearray(encode(PHOTO.resize((64, 48))))
     damaged[int(at * len(damaged))] ^= 1 << bit
@@ -147,6 +150,7 @@ def test_boxes_are_as_in_the_whole_image(
     assert np.array_equal(ours[:, : columns.stop - columns.start], whole[rows, columns])
 
 
+@pytest.mark.slow
 def test_what_lies_around_a_box_is_left_out() -> None:
     marked = with_restart_markers(sampled("420"))
     part = decode(marked, Box(100, 100, 20, 30))

@@ -108,6 +108,7 @@ def test_scaled_decoding_finds_the_box(photo: np.ndarray, size: int) -> None:
     assert decoded_in_part_and_in_full(Augment(size, "random_resized", scale=(0.3, 1.0)), smooth) < 3
 
 
+@pytest.mark.slow
 def test_random_resized_is_distributed_as_torchvisions() -> None:
     image = torch.empty(3, 300, 400)
     torch.manual_seed(0)
@@ -131,6 +132,7 @@ def test_random_resized_of_a_stripe_is_its_middle() -> None:
     assert augment.box(10, 1000, [0.5] * DRAWS) == Box(0, 495, 10, 10)
 
 
+@pytest.mark.slow
 def test_flip_mirrors_half_of_the_images(photo: np.ndarray) -> None:
     data = png(photo)
     plain = render(Augment(64), data)

@@ -62,6 +62,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 
 @settings(deadline=None)
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner)))
+@pytest.mark.slow
 def test_what_pyyaml_writes_is_read_back(value: object) -> None:
     assert load_yaml(yaml.safe_dump(value)) == value
 

@@ -88,6 +88,7 @@ def test_an_older_run_is_evaluated(old: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(("name", "tensors"), [("adain", 18), ("fast", 49)])
+@pytest.mark.slow
 def test_an_older_config_of_a_style_family_is_understood(name: str, tensors: int, tmp_path: Path) -> None:
     model = Training(OLD / "configs" / f"{name}.yaml", folder=tmp_path).build().model
     # As many as a checkpoint of that time holds.

@@ -49,6 +49,7 @@ def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return ((flat[0] - flat[1]).norm() / flat[1].norm()).item()
 
 
+@pytest.mark.slow
 def test_several_averages_stand_side_by_side(run: Path) -> None:
     saved = averages(run)
     assert saved.keys() == {"ema", "half_life_0.05", "power_0.05", "power_0.1", "direct"}
@@ -70,6 +71,7 @@ def test_another_width_is_the_one_that_was_tracked(run: Path) -> None:
     assert torch.equal(ours[unit], theirs[unit])
 
 
+@pytest.mark.slow
 def test_what_is_written_generates_like_an_export(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

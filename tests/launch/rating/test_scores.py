@@ -62,6 +62,7 @@ def test_who_did_not_finish_counts_only_where_they_compared() -> None:
     assert differences(kind[:1] + strict[2:3], ["a", "b"]) == []
 
 
+@pytest.mark.slow
 def test_the_interval_holds_what_it_promises_where_one_over_ratings_does_not() -> None:
     rng = np.random.default_rng(1)
     held = naive = 0

@@ -28,6 +28,7 @@ def plain() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("section", ["model", "model.init_args"])
+@pytest.mark.slow
 def test_an_override_says_the_new_name_in_one_line(section: str, capsys: pytest.CaptureFixture[str]) -> None:
     older = {f"{section}.width": "8", f"{section}.generator_lr": "1e-3", f"{section}.spectral_norm": "true"}
     found = options(plain(), older)
@@ -43,6 +44,7 @@ def test_an_override_says_the_new_name_in_one_line(section: str, capsys: pytest.
     assert found["generator"]["attention_resolution"] == 0
 
 
+@pytest.mark.slow
 def test_a_recipe_with_older_names_is_the_same_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = plain()
     for name in ("generator", "discriminator", "generator_optimizer", "discriminator_optimizer"):
@@ -56,6 +58,7 @@ def test_a_recipe_with_older_names_is_the_same_training(tmp_path: Path, capsys: 
     assert found == options(plain(), {"model.generator.width": 16})
 
 
+@pytest.mark.slow
 def test_an_older_name_goes_over_a_recipes_new_one_and_the_last_one_wins() -> None:
     assert options("mnist-dcgan", {"model.width": 8})["generator"]["width"] == 8
     both = {"model.generator.width": 16, "model.width": 8}
@@ -69,6 +72,7 @@ def test_the_config_of_a_run_names_the_family_where_it_was(tmp_path: Path) -> No
     assert found["discriminator"]["width"] == 8
 
 
+@pytest.mark.slow
 def test_a_name_that_became_a_groups_is_understood_both_ways() -> None:
     for overrides in ({"model.network": "light"}, {"model.network.kind": "light"}):
         assert options("fast-style", overrides)["network"] == {"kind": "light", "gradient_checkpointing": False}

@@ -102,6 +102,7 @@ def test_a_row_is_made_alone_at_any_world_size() -> None:
     assert torch.equal(last, NoiseRows(1, 0, 0, 1).normal(512, (10,), CPU)[511:])
 
 
+@pytest.mark.slow
 def test_normals_are_standard_normal() -> None:
     drawn = normals(mix_key(1), Rows(64), 3 * 5461, CPU).double().flatten()
     count = len(drawn)

@@ -58,6 +58,7 @@ def test_each_network_is_clipped_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
 @pytest.mark.parametrize("clip", [None, 0.01])
 @pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.slow
 def test_none_steps_where_one_gradient_is_not_finite(
     precision: str, clip: float | None, fused: bool, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_names_of_an_update_are_checked(names: Any, tmp_path: Path) -> None:
         train(Wrong(), batches(1), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_plan_gives_each_of_them_what_their_common_update_needs() -> None:
     needs = footprint.activations(Cycle(), 4, autocast=False)
     assert needs.keys() == {"ab", "ba", "critic"}

@@ -15,6 +15,7 @@ from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 @pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.slow
 def test_checkpointing_changes_neither_gradients_nor_buffers(spectral_norm: bool, twice: bool) -> None:
     """Two forwards before the backward, as of a discriminator on real and generated images."""
 
