@@ -29,6 +29,7 @@ LONGEST = (
     "tests/tune/test_sweeps.py",
     "tests/tune/test_families.py",
     "tests/tune/test_killed.py",
+    "tests/packages/test_mean_teacher.py",
     "tests/launch/strategies/test_zero.py",
     "tests/launch/training/test_kill.py",
     "tests/launch/training/test_fit.py",

@@ -29,7 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     what.add_argument(
         "--mode", action="append", default=[], choices=get_args(Direction), help="for each metric (default: its own)"
     )
-    what.add_argument("--num-samples", type=int, default=16, metavar="N", help="trials (default: 16)")
+    what.add_argument(
+        "--num-samples", type=int, default=16, metavar="N", help="trials, or of a grid each cell's (default: 16)"
+    )
     what.add_argument("--resume", metavar="SWEEP", help="continue a sweep that was stopped or killed")
     what.add_argument("--report", metavar="SWEEP", help="write the report of a sweep from its results so far")
     what.add_argument("--list-spaces", action="store_true", help="list the packaged spaces")

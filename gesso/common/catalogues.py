@@ -7,6 +7,7 @@ only be looked up here.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -55,8 +56,7 @@ class Catalogue:
             ValueError: no such name, a name that two packages offer, or an entry point that names no such class.
             ImportError: the package that offers it cannot be imported.
         """
-        places = {f"{self.own[name]}:{name}": "gesso"} if name in self.own else {}
-        places |= {offer.value: offer.package for offer in offers(self.group) if offer.name == name}
+        places = self._places(name)
         if not places:
             raise ValueError(self._missing(name))
         if len(places) > 1:
@@ -79,14 +79,19 @@ class Catalogue:
     def path(self, class_path: str) -> str:
         """The import path of a recipe's ``class_path``, which may be a name of this catalogue or a path already.
 
-        Paths to gesso's own classes lead to where these are now, wherever they were when the path was written.
+        Paths to classes that a package still offers by name lead to where these are now, wherever in the package they
+        were when the path was written.
         """
         module, _, name = class_path.rpartition(".")
-        ours = name in self.own and module.partition(".")[0] == self.own[name].partition(".")[0]
-        if module and not ours:
+        if module and module.partition(".")[0] not in {re.split("[.:]", place)[0] for place in self._places(name)}:
             return class_path
         found = self.find(name)
         return f"{found.__module__}.{found.__qualname__}"
+
+    def _places(self, name: str) -> dict[str, str]:
+        """``module:Class`` of all that is offered under a name -> the package that offers it."""
+        ours = {f"{self.own[name]}:{name}": "gesso"} if name in self.own else {}
+        return ours | {offer.value: offer.package for offer in offers(self.group) if offer.name == name}
 
     def _missing(self, name: str) -> str:
         names = self.names()

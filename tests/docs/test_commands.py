@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Recipes of the packages that a page tells how to write.
 OF_PACKAGES = {file.stem for file in (ROOT / "tests" / "packages").glob("*/*/configs/*.yaml")}
+#: Their metrics.
+METRICS = {
+    name
+    for file in (ROOT / "tests" / "packages").glob("*/pyproject.toml")
+    for name in tomllib.loads(file.read_text())["project"]["entry-points"].get("gesso.metrics", {})
+}
 #: What stands for a number where the text leaves it open.
 NUMBERS = {"N", "M", "R", "KIMG", "GIB"}
 
@@ -54,7 +61,7 @@ def check(line: str, whole: bool) -> None:
     Raises:
         ValueError, FileNotFoundError: what is wrong with it.
     """
-    words = shlex.split(line, comments=True)[1:]
+    words = ["fid" if word in METRICS else word for word in shlex.split(line, comments=True)[1:]]
     if words[0] in TRAINING:
         if not whole and len(words) == 2:  # as in "which `gesso fit --config` takes"
             words.append("RECIPE")

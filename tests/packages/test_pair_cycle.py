@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,56 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-CHECKOUT = Path(__file__).parents[2]
-PACKAGE = Path(__file__).parent / "pair_cycle"
-PAGE = CHECKOUT / "docs" / "add-a-family.md"
+from tests.elsewhere import Elsewhere, assert_page_shows
 
 
 def test_the_page_shows_the_package() -> None:
-    section = PAGE.read_text().partition("\n## A translating family\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"`([\w./-]+)`:\n\n```\w+\n(.*?)```\n", section, re.DOTALL)
-    shown = dict(blocks)
-    files = [
-        file
-        for file in PACKAGE.rglob("*")
-        if file.suffix in (".py", ".toml", ".yaml") and file.name != "__init__.py" and "build" not in file.parts
-    ]
-    assert shown.keys() == {str(file.relative_to(PACKAGE)) for file in files}
-    for file in files:
-        assert shown[str(file.relative_to(PACKAGE))] == file.read_text(), file
-
-
-class Elsewhere:
-    """A machine's user: works in ``folder``, with the package installed and no file of the checkout's tests."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment: dict[str, str] = {}
-        installed = folder / "installed"
-        shutil.copytree(PACKAGE, folder / "pair_cycle", ignore=shutil.ignore_patterns("build", "*.egg-info"))
-        pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        self.python(*pip, "--target", str(installed), str(folder / "pair_cycle"))
-        shutil.rmtree(folder / "pair_cycle")
-        self.environment = {"PYTHONPATH": os.pathsep.join([str(installed), str(CHECKOUT)])}
-
-    def python(self, *arguments: str) -> str:
-        environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **self.environment}
-        environment.pop("GESSO_RUN", None)
-        command = [sys.executable, *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def gesso(self, *arguments: str) -> str:
-        return self.python("-m", "gesso", *arguments)
+    assert_page_shows("A translating family", "pair_cycle")
 
 
 @pytest.fixture(scope="module")
 def elsewhere(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
     """With shard sets of the digits 0 to 4 and 5 to 9, 100 of each set."""
-    user = Elsewhere(tmp_path_factory.mktemp("elsewhere"))
+    user = Elsewhere(tmp_path_factory.mktemp("elsewhere"), "pair_cycle")
     for name, classes in (("low", range(5)), ("high", range(5, 10))):
         for number in classes:
             (user.folder / name / str(number)).mkdir(parents=True)
@@ -89,8 +46,7 @@ def run(elsewhere: Elsewhere) -> str:
         "--data.workers=0",
     ]
     elsewhere.gesso("fit", "--config", "cycle-digits", *small, "--run.name=tiny")
-    (found,) = (elsewhere.folder / "runs").glob("tiny*")
-    return str(found)
+    return str(elsewhere.run("tiny"))
 
 
 @pytest.mark.slow

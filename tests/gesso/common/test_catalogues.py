@@ -70,15 +70,18 @@ def test_families_and_recipes_of_other_packages(tmp_path: Path) -> None:
         "assert resolve_recipe('stranger-recipe').is_file()\n"
         "assert 'stranger' not in sys.modules\n"
         "print(family('Stranger').__module__, FAMILIES.path('Stranger'))\n"
+        # Where a run folder says that it was, before its package was put in another order.
+        "print(FAMILIES.path('stranger.gans.older.Stranger'), FAMILIES.path('elsewhere.Stranger'))\n"
         "for name in ('Other', 'Misnamed', 'Strangr'):\n"
         "    try:\n        family(name)\n"
         "    except (ValueError, ImportError) as error:\n        print(error)",
     ).splitlines()
     assert printed[0] == "['Misnamed', 'Other', 'Stranger'] What a stranger trains"
     assert printed[1] == "stranger.families stranger.families.Stranger"
-    assert printed[2].startswith("family Other of the package stranger cannot be imported: No module named")
-    assert "must name a class that is called Misnamed, too" in printed[3]
-    assert "did you mean Stranger?" in printed[4]
+    assert printed[2] == "stranger.families.Stranger elsewhere.Stranger"
+    assert printed[3].startswith("family Other of the package stranger cannot be imported: No module named")
+    assert "must name a class that is called Misnamed, too" in printed[4]
+    assert "did you mean Stranger?" in printed[5]
 
 
 @pytest.mark.process

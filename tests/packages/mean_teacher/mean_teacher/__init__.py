@@ -1,0 +1,1 @@
+"""An autoencoder with a mean teacher, and a metric, for gesso."""
