@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from gesso.common.files import write_whole
+from gesso.common.files import read_json, write_whole
 from launch.runs.folder import fresh_name
 from lightning_modules.metrics.specs import Direction
 from tune.choices import POPULATION, REDUCTION, Scheduler, Search
@@ -145,12 +145,12 @@ def open_sweep(path: str | os.PathLike[str]) -> Sweep:
     file = folder / "sweep.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no sweep here (sweep.json is missing); `gesso tune` makes them under sweeps/")
+    content: Any = read_json(file, remedy="without it a sweep cannot go on: begin a new one; its trials are runs")
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
         objectives = tuple(Objective(**objective) for objective in content.pop("objectives"))
         placement = Placement(**content.pop("placement"))
         sweep = Sweep(**{**content, "path": folder, "objectives": objectives, "placement": placement})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: not readable ({type(error).__name__}: {error})") from error
     if sweep.scheduler not in get_args(Scheduler) or sweep.search not in get_args(Search):
         raise ValueError(f"{file}: search {sweep.search}, scheduler {sweep.scheduler}: not known to this version")

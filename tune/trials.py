@@ -7,11 +7,13 @@ continues from this list and the journals in the trials' run folders alone.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from gesso.common.files import write_whole
+from gesso.common.files import read_json, write_whole
 from tune.journal import Journal
+from tune.space import Space
 from tune.sweep import Sweep
 
 TRIALS = "trials.json"
@@ -49,7 +51,26 @@ class Trials:
         self.file = sweep.path / TRIALS
 
     def read(self) -> list[Drawn]:
-        return [Drawn(**entry) for entry in json.loads(self.file.read_text())] if self.file.is_file() else []
+        """The trials so far.
+
+        Raises:
+            ValueError: trials.json is damaged, or belongs to another space; names it and what to do.
+        """
+        if not self.file.is_file():
+            return []
+        remedy = "without it a sweep cannot go on; --report reads results.json, and every trial is a run of its own"
+        entries: Any = read_json(self.file, remedy=remedy)
+        try:
+            trials = [Drawn(**entry) for entry in entries]
+        except TypeError as error:
+            raise ValueError(f"{self.file}: damaged ({error}); {remedy}") from error
+        for trial in trials:
+            if changed := differing(self.sweep.space, trial.config):
+                raise ValueError(
+                    f"{self.sweep.path / 'space.yaml'}: {', '.join(changed)} has changed since trial {trial.number} "
+                    "was drawn: put the space back as it was, or begin a new sweep"
+                )
+        return trials
 
     def add(self, config: dict[str, Any]) -> Drawn:
         """Gives a configuration its number."""
@@ -68,3 +89,14 @@ class Trials:
 
     def _write(self, trials: list[Drawn]) -> None:
         write_whole(self.file, json.dumps([asdict(trial) for trial in trials], indent=1))
+
+
+def differing(space: Space, config: Mapping[str, object]) -> list[str]:
+    """Options that a space cannot have drawn like this: missing ones, unknown ones, values that it does not hold."""
+    known = {dimension.name: dimension for dimension in space}
+    found = set(known).symmetric_difference(config)
+    for name in set(known).intersection(config):
+        values, value = known[name].values, config[name]
+        if values and value not in values:
+            found.add(name)
+    return sorted(found)

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from gesso.common.extras import needing
-from gesso.common.files import write_whole
+from gesso.common.files import read_json, write_whole
 from launch.runs.folder import RunFolder
 from tune.draw import count
 from tune.journal import Report
@@ -103,14 +103,20 @@ def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
 
 
 def read_rows(sweep: Sweep) -> list[Row]:
-    """The trials of a sweep as last written to results.json; [] before that."""
+    """The trials of a sweep as last written to results.json; [] before that.
+
+    Raises:
+        ValueError: it is damaged; names it and what to do.
+    """
     file = sweep.path / RESULTS
     if not file.is_file():
         return []
-    return [
-        Row(**{**row, "reports": [Report(**report) for report in row["reports"]]})
-        for row in json.loads(file.read_text())
-    ]
+    remedy = f"`{sweep.resume_command()}` writes it anew from the trials' own files"
+    rows: Any = read_json(file, remedy=remedy)
+    try:
+        return [Row(**{**row, "reports": [Report(**report) for report in row["reports"]]}) for row in rows]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from error
 
 
 def ranked(rows: Sequence[Row], objective: Objective) -> list[Row]:

@@ -33,6 +33,19 @@ TRAINING = {
     "test": "run the test loop: gesso test --config RECIPE --checkpoint PATH",
 }
 
+#: Libraries whose own errors are about what they were asked for, by their first module.
+LIBRARIES = {
+    "lightning": "Lightning",
+    "wandb": "W&B",
+    "safetensors": "safetensors",
+    "safetensors_rust": "safetensors",
+    "jsonargparse": "the options",
+    "yaml": "YAML",
+    "ray": "Ray",
+    "optuna": "Optuna",
+    "PIL": "Pillow",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The top-level parser; each verb adds its own."""
@@ -107,6 +120,11 @@ def explain(error: Exception) -> str:
     message = one_line(error.args[1]) if own_words else one_line(error)
     if isinstance(error, ValueError | OSError | RuntimeError | ImportError):
         return message
+    if isinstance(error, MemoryError):
+        return f"out of memory: {message}"
+    library = LIBRARIES.get(type(error).__module__.partition(".")[0])
+    if library:
+        return f"{library}: {message} (--debug shows where)"
     return f"unexpected {type(error).__name__}: {message} (run again with --debug and report it)"
 
 

@@ -58,8 +58,13 @@ def writing_whole(path: Path) -> Iterator[Path]:
             yield partial
 
 
-def write_whole(path: Path, content: str | bytes | memoryview) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview, *, lasting: bool = False) -> None:
     """Writes text (as UTF-8) or bytes; readers never see half a file, and after a kill the earlier file stays.
+
+    Args:
+        path: the file.
+        content: all of it.
+        lasting: waits for the disk, so that the same holds after a power cut.
 
     Raises:
         OSError: see ``writing_whole``.
@@ -69,6 +74,8 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
             partial.write_text(content, encoding="utf-8")
         else:
             partial.write_bytes(content)
+        if lasting:
+            flush(partial)
 
 
 def write_all_whole(texts: Mapping[Path, str]) -> None:
@@ -141,3 +148,21 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(file: Path, *, remedy: str) -> object:
+    """The plain data in a JSON file that gesso wrote.
+
+    Args:
+        file: the file.
+        remedy: what to do when it is damaged ("delete it: ...").
+
+    Raises:
+        ValueError: it is damaged; one line with the file and the remedy.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        what = "empty" if not file.stat().st_size else f"damaged ({error})"
+        raise ValueError(f"{file}: {what}; {remedy}") from error

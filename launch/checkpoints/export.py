@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gesso.common.files import write_whole, writing_whole
 from gesso.common.strict_yaml import read_mapping
+from launch.checkpoints.tensors import save_tensors
 from lightning_modules.catalogue import family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.options import constructor_options
@@ -42,7 +43,7 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
     config = {"model": {"class_path": type(module).__name__, "init_args": constructor_options(module.hparams)}}
     text = out.with_suffix(".yaml")
     with writing_whole(out) as partial:
-        save_file(weights, partial, metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
+        save_tensors(weights, partial, metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
         write_whole(text, yaml.safe_dump(config, sort_keys=False))
     return text
 

@@ -15,9 +15,7 @@ It is written under a temporary name and renamed, and read without unpickling an
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +23,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gesso.common.files import flush, replacing, sha256
 from launch.checkpoints.files import FORMAT, MARKER, STATE, discard, partial_folder, remove, verify
+from launch.checkpoints.tensors import save_tensors
 from lightning_modules.core.saved import AVERAGES, upgraded
 
 #: What stands in state.json for a tensor: ``{"$tensor": "networks:generator.0.weight"}``.
@@ -61,7 +60,7 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
     partial.mkdir(parents=True)
     try:
         for name, content in tensors.items():
-            _save_tensors(content, partial / f"{name}.safetensors")
+            save_tensors(content, partial / f"{name}.safetensors")
         (partial / STATE).write_text(json.dumps(state, indent=1))
         files = sorted(partial.iterdir())
         for file in files:
@@ -78,15 +77,6 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
     remove(path)
     partial.rename(path)
     flush(path.parent)
-
-
-def _save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
-    try:
-        save_file(tensors, file)
-    except SafetensorError as error:
-        # It has no errno of its own; a full disk is what mostly lies behind it.
-        number = next((n for n in (errno.ENOSPC, errno.EDQUOT) if f"os error {n}" in str(error)), errno.EIO)
-        raise OSError(number, os.strerror(number) if number != errno.EIO else str(error), str(file)) from error
 
 
 def read(path: Path) -> dict[str, Any]:

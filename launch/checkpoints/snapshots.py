@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gesso.common.files import writing_whole
+from launch.checkpoints.tensors import save_tensors
 from launch.runs.folder import at_images
 from lightning_modules.core.profiles import Power, reconstruction
 
@@ -41,7 +41,7 @@ def write(
         for name, tensor in average.items()
     }
     with writing_whole(file) as partial:
-        save_file(tensors, partial)
+        save_tensors(tensors, partial)
     return file
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError
 from torch import Tensor
 
 from datamodules.assets.fetching import cache_folder
 from datamodules.shards import ShardData
 from gesso.common.pixels import to_float
+from gesso.common.text import one_line
+from launch.runs.tracking import rank_zero_print
 from lightning_modules.metrics.features import FeatureExtractor
 from lightning_modules.metrics.generation import reference_statistics
 from lightning_modules.metrics.statistics import FeatureStatistics
@@ -45,14 +49,15 @@ def reference(
     key = f"{manifest.fingerprints[split][:20]}-{split}-{number}-{data.size}px-{data.channels}ch-{network.name}"
     device = next(network.parameters()).device
     file = cache_folder() / "statistics" / f"{key}.safetensors"
-    known = file.is_file()
+    statistics = _kept(file)
+    known = statistics is not None
     if world_size > 1:
         # All ranks must decide alike, even while another run is writing the file.
         flag = torch.tensor(int(known), device=device)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
         known = bool(flag.item())
-    if known:
-        return FeatureStatistics.load(file)
+    if known and statistics is not None:
+        return statistics
     images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number)
     steps = -(-number // (64 * world_size))
     statistics = reference_statistics(
@@ -64,9 +69,31 @@ def reference(
         origin={"data": manifest.name, "split": split, "size": f"{data.size}", "channels": f"{data.channels}"},
     )
     if rank == 0:
-        statistics.save(file)
+        _keep(statistics, file)
     # Every rank has computed them: a node with its own cache folder needs no file.
     return statistics
+
+
+def _kept(file: Path) -> FeatureStatistics | None:
+    """Statistics out of the cache; None where there are none, or a damaged file, which is written anew."""
+    if not file.is_file():
+        return None
+    try:
+        return FeatureStatistics.load(file)
+    except ValueError as error:
+        rank_zero_print(f"{one_line(error)}; computed anew")
+        return None
+
+
+def _keep(statistics: FeatureStatistics, file: Path) -> None:
+    """Puts statistics into the cache; where that cannot be written, they are computed again each time."""
+    try:
+        statistics.save(file)
+    except (OSError, SafetensorError) as error:
+        rank_zero_print(
+            f"statistics of the real pictures are not kept for later ({one_line(error)}): "
+            "set GESSO_CACHE to a folder that can be written"
+        )
 
 
 def held_out(data: ShardData, count: int, device: torch.device) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gesso.common.files import write_whole
+from gesso.common.files import read_json, write_whole
 from launch.checkpoints.files import STATE, is_complete
 
 PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdataset", "wandb", "torchmetrics", "numpy")
@@ -86,9 +86,19 @@ class RunFolder:
         return next(filter(is_complete, [self.checkpoints / "last", *numbered]), None)
 
     def info(self) -> dict[str, Any]:
-        """The content of run.json; {} before it exists."""
+        """The content of run.json; {} before it exists.
+
+        Raises:
+            ValueError: it is damaged; names it and what to do.
+        """
         file = self.path / "run.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        remedy = "delete it: the run goes on from its last checkpoint, with its attempts and its W&B run forgotten"
+        content = read_json(file, remedy=remedy)
+        if not isinstance(content, dict):
+            raise ValueError(f"{file}: no run's record; {remedy}")
+        return content
 
     def update(self, **fields: object) -> None:
         """Merges ``fields`` into run.json, atomically.
@@ -99,7 +109,8 @@ class RunFolder:
         with _UPDATING:
             if "owner" not in fields:
                 self.check_owner()
-            write_whole(self.path / "run.json", json.dumps({**self.info(), **fields}, indent=1))
+            # On the disk before it takes the earlier one's place: a power cut would leave it empty otherwise.
+            write_whole(self.path / "run.json", json.dumps({**self.info(), **fields}, indent=1), lasting=True)
 
     def check_owner(self) -> None:
         """Checks that this process still is the run's owner.

@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
-from jsonargparse import ArgumentError, set_loader
+from jsonargparse import ArgumentError, Namespace, set_loader
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -38,6 +39,7 @@ from launch.strategies.supervision import OtherRanks
 from launch.training.first_cause import FirstCause
 from launch.training.hardware import affordable_precision, usable_strategy
 from launch.training.layers import CATALOGUES, Layer
+from launch.training.trainer_options import check_trainer_options, naming_the_trainer
 from lightning_modules.core.family import ImageFamily
 
 
@@ -155,34 +157,37 @@ class GessoCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: object) -> L.Trainer:
         """Builds the trainer with all its callbacks and loggers."""
         options, trainer = self.config_init.run, self.config_init.trainer
+        check_trainer_options(trainer)
         run = RunFolder(self._folder or new_run_path(options.root, options.name))
-        return self.trainer_class(
-            **{
-                **trainer,
-                "callbacks": [
-                    FirstCause(),
-                    Opening(),
-                    Clock(options.kimg, options.log_every_kimg),
-                    Facts(),
-                    Progress(),
-                    *(trainer.callbacks or []),
-                    Interruption(),
-                    *(self.config_init[name] for name in self.parser.callback_keys),
-                    OtherRanks(self.text(), self._checkpoint),
-                    *self._callbacks,
-                ],
-                "logger": self._loggers(run) if self._logs else False,
-                "default_root_dir": str(run.path),
-                "precision": affordable_precision(trainer.precision, trainer.accelerator),
-                "strategy": usable_strategy(trainer.strategy, trainer.devices, trainer.num_nodes),
-                # Lightning counts batches; every interval of ours counts images.
-                "val_check_interval": math.ceil(
-                    self.config_init.evaluation.every_kimg * 1000 / self.datamodule.global_batch_size
-                ),
-                "check_val_every_n_epoch": None,
-                **kwargs,
-            }
-        )
+        whole: Any = self._trainer_options(run, options, trainer) | kwargs
+        with naming_the_trainer():
+            return self.trainer_class(**whole)
+
+    def _trainer_options(self, run: RunFolder, options: RunOptions, trainer: Namespace) -> dict[str, object]:
+        return {
+            **trainer,
+            "callbacks": [
+                FirstCause(),
+                Opening(),
+                Clock(options.kimg, options.log_every_kimg),
+                Facts(),
+                Progress(),
+                *(trainer.callbacks or []),
+                Interruption(),
+                *(self.config_init[name] for name in self.parser.callback_keys),
+                OtherRanks(self.text(), self._checkpoint),
+                *self._callbacks,
+            ],
+            "logger": self._loggers(run) if self._logs else False,
+            "default_root_dir": str(run.path),
+            "precision": affordable_precision(trainer.precision, trainer.accelerator),
+            "strategy": usable_strategy(trainer.strategy, trainer.devices, trainer.num_nodes),
+            # Lightning counts batches; every interval of ours counts images.
+            "val_check_interval": math.ceil(
+                self.config_init.evaluation.every_kimg * 1000 / self.datamodule.global_batch_size
+            ),
+            "check_val_every_n_epoch": None,
+        }
 
     def _loggers(self, run: RunFolder) -> list[Logger]:
         options = self.config_init.run

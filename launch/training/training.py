@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from launch.checkpoints.files import is_complete
 from launch.runs.folder import find_checkpoint, is_over, open_run
 from launch.training.layers import Layer, Recipe, layers
 from launch.training.outcome import Run, last_metrics
@@ -147,9 +149,38 @@ class Training:
         from launch.training.fit import make_ready
 
         # Read first: a damaged checkpoint is reported before anything slow begins.
-        saved = layout.read(checkpoint) if checkpoint else None
-        cli = self.build(checkpoint=checkpoint, logs=logs)
+        with older_checkpoint_named(checkpoint):
+            saved = layout.read(checkpoint) if checkpoint else None
+        with moved_data_named(resumed=self.resume is not None):
+            cli = self.build(checkpoint=checkpoint, logs=logs)
         if self.callbacks and getattr(cli.trainer.strategy.launcher, "starts_others", False):
             raise ValueError("callbacks given in Python reach no other rank: put them under trainer.callbacks")
-        make_ready(cli, saved)
+        with moved_data_named(resumed=self.resume is not None):
+            make_ready(cli, saved)
         return cli, saved
+
+
+@contextlib.contextmanager
+def older_checkpoint_named(checkpoint: Path | None) -> Iterator[None]:
+    """Context manager: the error of a damaged checkpoint says which older one of the run is there."""
+    try:
+        yield
+    except ValueError as error:
+        older = sorted(checkpoint.parent.glob("[0-9]*[0-9]")) if checkpoint else []
+        older = [path for path in older if checkpoint and is_complete(path) and path.name < checkpoint.resolve().name]
+        if not older or checkpoint is None:
+            raise
+        raise ValueError(
+            f"{error}; delete {checkpoint.resolve().name} to go on from the checkpoint before, {older[-1]}"
+        ) from error
+
+
+@contextlib.contextmanager
+def moved_data_named(*, resumed: bool) -> Iterator[None]:
+    """Context manager: the error of a resumed run's missing data says how to name its new place."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        if not resumed or "shard set" not in str(error):
+            raise
+        raise type(error)(f"{error}; if the data has moved, add --data.path NEW_PLACE") from error

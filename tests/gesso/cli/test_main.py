@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from safetensors import SafetensorError
 
 from gesso.cli.main import explain, main, parser
 from launch.training.lightning_cli import parser_error
@@ -65,6 +67,9 @@ def test_a_recipe_says_how_to_get_its_data() -> None:
 def test_faults_of_ours_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(ValueError("two\n lines")) == "two lines"
     assert "unexpected KeyError" in explain(KeyError("x"))
+    for theirs in (MisconfigurationException("no GPU"), SafetensorError("no header"), MemoryError("no room")):
+        assert "report it" not in explain(theirs)
+        assert str(theirs) in explain(theirs)
     assert main(["--debug", "recipes", "nothing-like-it"]) == 2
     errors = capsys.readouterr().err
     assert "Traceback" in errors

@@ -1,0 +1,39 @@
+"""What a training that is resumed says about checkpoints and data that are not as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launch.checkpoints.files import MARKER
+from launch.training.training import moved_data_named, older_checkpoint_named
+
+
+def checkpoints(run: Path, *names: str) -> Path:
+    """Complete checkpoints in a run, with a link to the last; returns that link."""
+    for name in names:
+        (run / name).mkdir(parents=True)
+        (run / name / MARKER).touch()
+    (run / "last").symlink_to(names[-1])
+    return run / "last"
+
+
+def test_a_damaged_checkpoint_names_the_one_before(tmp_path: Path) -> None:
+    last = checkpoints(tmp_path, "000000000016", "000000000032", "000000000040")
+    found = "it is damaged; delete 000000000040 to go on .*/000000000032$"
+    with pytest.raises(ValueError, match=found), older_checkpoint_named(last):
+        raise ValueError("networks.safetensors: it is damaged")
+
+
+def test_the_only_checkpoint_has_none_before(tmp_path: Path) -> None:
+    last = checkpoints(tmp_path, "000000000016")
+    with pytest.raises(ValueError, match="^it is damaged$"), older_checkpoint_named(last):
+        raise ValueError("it is damaged")
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_resumed_run_says_how_to_name_moved_data(resumed: bool) -> None:
+    with pytest.raises(FileNotFoundError) as caught, moved_data_named(resumed=resumed):
+        raise FileNotFoundError("/data/old: no shard set here")
+    assert ("--data.path" in str(caught.value)) == resumed
