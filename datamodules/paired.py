@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from datamodules.shards import ShardData, to_float_images
+from gesso.common.ranges import Count
 
 
 class TwoStreamData(ShardData):
@@ -90,7 +91,7 @@ class ContentStyleData(TwoStreamData):
 
     SECOND, SECOND_OPTION = "style", "style_path"
 
-    def __init__(self, path: str, style_path: str, global_batch_size: int = 8, **options: Any) -> None:
+    def __init__(self, path: str, style_path: str, global_batch_size: Count = 8, **options: Any) -> None:
         super().__init__(path, global_batch_size, **options)
         self.style_path = style_path
         self._options = options
@@ -111,7 +112,7 @@ class UnpairedData(TwoStreamData):
 
     SECOND, SECOND_OPTION = "image_b", "path_b"
 
-    def __init__(self, path: str, path_b: str, global_batch_size: int = 8, **options: Any) -> None:
+    def __init__(self, path: str, path_b: str, global_batch_size: Count = 8, **options: Any) -> None:
         super().__init__(path, global_batch_size, **options)
         self.path_b = path_b
         self._options = options

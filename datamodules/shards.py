@@ -21,6 +21,7 @@ from datamodules.streaming.stream import ShardStream, StreamBatch
 from datamodules.streaming.transforms import Augment, Crop
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind
 from gesso.common.pixels import to_float
+from gesso.common.ranges import Count, Share, Whole, check_options
 
 #: What must not change between a checkpoint and its continuation, for the rest of the epoch to be what was left.
 _ORDER_OPTIONS = ("seed", "window", "balanced")
@@ -58,23 +59,23 @@ class ShardData(L.LightningDataModule):
     def __init__(
         self,
         path: str,
-        global_batch_size: int = 64,
+        global_batch_size: Count = 64,
         *,
-        size: int | None = None,
+        size: Count | None = None,
         crop: Crop = "center",
         flip: bool = False,
-        color_jitter: float = 0.0,
+        color_jitter: Share = 0.0,
         balanced: bool = False,
-        workers: int = 2,
+        workers: Whole = 2,
         worker_kind: WorkerKind = WORKER_KIND,
         seed: int = 0,
-        window: int = 4096,
+        window: Count = 4096,
         channels: int | None = None,
         allow_pipe: bool = False,
     ) -> None:
         super().__init__()
-        if workers < 0 or window < 1 or global_batch_size < 1:
-            raise ValueError("workers must be 0 or more, window and global_batch_size 1 or more")
+        declared = {"global_batch_size": global_batch_size, "size": size, "workers": workers, "window": window}
+        check_options(ShardData, {**declared, "color_jitter": color_jitter}, "data.")
         if channels not in (None, 1, 3):
             raise ValueError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
         self.path = path

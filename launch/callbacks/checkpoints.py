@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from gesso.common.ranges import Count, Positive
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import family_of, find, run_folder
@@ -38,14 +39,12 @@ class Checkpoints(Checkpoint):
 
     def __init__(
         self,
-        every_kimg: float = 200.0,
-        keep_last: int = 2,
-        keep_every_kimg: float | None = None,
+        every_kimg: Positive = 200.0,
+        keep_last: Count = 2,
+        keep_every_kimg: Positive | None = None,
         monitor: str | None = None,
         mode: Direction | None = None,
     ) -> None:
-        if keep_last < 1:
-            raise ValueError(f"checkpoints.keep_last is {keep_last}; keep 1 or more")
         self.every = Every(every_kimg)
         self.keep_last = keep_last
         self.keep_every = Every(keep_every_kimg) if keep_every_kimg is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -22,7 +23,7 @@ class Every:
     """An interval of ``kimg`` thousand images."""
 
     def __init__(self, kimg: float) -> None:
-        if kimg <= 0:
+        if not 0 < kimg < math.inf:
             raise ValueError(f"an interval of {kimg} kimg; it must be more than 0")
         self.images = kimg * 1000
 
@@ -38,8 +39,6 @@ class Clock(L.Callback):
     """
 
     def __init__(self, kimg: float, log_every_kimg: float) -> None:
-        if kimg <= 0:
-            raise ValueError(f"run.kimg is {kimg}; train for more than 0 thousand images")
         self.total_images = round(kimg * 1000)
         self.log_every = Every(log_every_kimg)
         self.seconds = 0.0

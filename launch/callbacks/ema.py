@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import lightning as L
 
+from gesso.common.ranges import NonNegative, Positive
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
@@ -35,10 +36,10 @@ class EMA(L.Callback):
 
     def __init__(
         self,
-        half_life_kimg: float | list[float] = 10.0,
-        ramp_up: float = 0.05,
-        widths: Sequence[float] = (),
-        snapshot_every_kimg: float | None = None,
+        half_life_kimg: Positive | list[Positive] = 10.0,
+        ramp_up: NonNegative = 0.05,
+        widths: Sequence[Positive] = (),
+        snapshot_every_kimg: Positive | None = None,
     ) -> None:
         half_lives = [half_life_kimg] if isinstance(half_life_kimg, int | float) else half_life_kimg
         self.powers = [Power(width) for width in widths]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 
+from gesso.common.ranges import Count, Positive, Range
 from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.progress import Progress
@@ -19,6 +20,9 @@ from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 from lightning_modules.metrics.specs import Direction, ExtractorName
+
+#: Fewer pictures have no statistics worth a name.
+Enough = Annotated[int, Range(10)]
 
 
 class Evaluation(L.Callback):
@@ -38,19 +42,15 @@ class Evaluation(L.Callback):
 
     def __init__(
         self,
-        every_kimg: float = 200.0,
+        every_kimg: Positive = 200.0,
         metrics: Sequence[str] | None = None,
         extractor: ExtractorName = "inception-tf",
-        num_samples: int = 10_000,
+        num_samples: Enough = 10_000,
         reference_split: str = "train",
-        reference_samples: int | None = None,
-        batch_size: int = 64,
+        reference_samples: Enough | None = None,
+        batch_size: Count = 64,
         seed: int = 0,
     ) -> None:
-        if every_kimg <= 0 or num_samples < 10 or (reference_samples or 10) < 10:
-            raise ValueError(
-                "evaluation.every_kimg must be more than 0, evaluation.num_samples and reference_samples 10 or more"
-            )
         self.every_kimg = every_kimg
         self.options = EvaluationOptions(
             metrics=None if metrics is None else tuple(specs.find(name).name for name in metrics),

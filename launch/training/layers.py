@@ -25,6 +25,7 @@ Layer: TypeAlias = dict[str, object]
 
 #: Sections that name a class by a catalogue's name or by its import path.
 CATALOGUES = {"model": FAMILIES, "data": DATA}
+_NO_OPTIONS = ("config", "resume", "checkpoint")
 _OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
 
 
@@ -44,10 +45,13 @@ def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[L
     for recipe in recipes:
         _lay(found, read_recipe(recipe), names)
     for name, value in overrides.items():
+        if name in _NO_OPTIONS:
+            raise ValueError(f"{name} is no option of a recipe: it cannot be overridden")
         over: Layer = {name: copy.deepcopy(value)}
         if name in CATALOGUES:
             _lay(found, over, names)
         elif name.endswith(".class_path") and (section := name.removesuffix(".class_path")) in CATALOGUES:
+            _check_class_path(section, value)
             _lay(found, {section: {"class_path": value}}, names)
         else:
             for path in names.paths(_class_path(found[-1].get("model")), name, value):
@@ -107,6 +111,11 @@ def _below(node: Layer, key: str, name: str) -> Layer:
     return value
 
 
+def _check_class_path(section: str, path: object) -> None:
+    if not isinstance(path, str | None):
+        raise ValueError(f"{section}.class_path is {path!r}; it must be a name or an import path")
+
+
 def _class_path(section: object) -> object:
     return section.get("class_path") if isinstance(section, dict) else section
 
@@ -122,6 +131,7 @@ def _lay(found: list[Layer], over: Layer, names: OlderNames) -> None:
         if not isinstance(content, dict):
             raise ValueError(f"{section}: write a class_path and init_args, not {content!r}")
         over[section] = content
+        _check_class_path(section, content.get("class_path"))
         if isinstance(content.get("class_path"), str):
             content["class_path"] = catalogue.path(str(content["class_path"]))
             known = _class_path(found[-1].get(section))

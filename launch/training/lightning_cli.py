@@ -6,12 +6,11 @@ import contextlib
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 from jsonargparse import ArgumentError, Namespace, set_loader
@@ -20,8 +19,8 @@ from lightning.pytorch.loggers import Logger
 
 from datamodules.shards import ShardData
 from gesso.common.files import writing_whole
+from gesso.common.ranges import Count, Positive, Range
 from gesso.common.strict_yaml import YAMLError, load_yaml
-from gesso.common.text import one_line
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
@@ -39,6 +38,8 @@ from launch.strategies.supervision import OtherRanks
 from launch.training.first_cause import FirstCause
 from launch.training.hardware import affordable_precision, usable_strategy
 from launch.training.layers import CATALOGUES, Layer
+from launch.training.numbers import check_numbers
+from launch.training.parser_errors import parser_error
 from launch.training.trainer_options import check_trainer_options, naming_the_trainer
 from lightning_modules.core.family import ImageFamily
 
@@ -59,14 +60,24 @@ class RunOptions:
             row; until then such updates are skipped and counted.
     """
 
-    kimg: float = 1000.0
-    log_every_kimg: float = 5.0
+    kimg: Annotated[float, Range(0.001)] = 1000.0
+    log_every_kimg: Positive = 5.0
     name: str = "run"
     root: str = "runs"
     project: str = "gesso"
     group: str | None = None
     wandb: WandbMode = "auto"
-    nonfinite_limit: int = 20
+    nonfinite_limit: Count = 20
+
+
+#: Sections of a recipe beside model, data and trainer, and what is built of each: callbacks in their order.
+SECTIONS: dict[str, type] = {
+    "run": RunOptions,
+    "ema": EMA,
+    "evaluation": Evaluation,
+    "previews": Previews,
+    "checkpoints": Checkpoints,
+}
 
 
 class GessoCLI(LightningCLI):
@@ -132,26 +143,32 @@ class GessoCLI(LightningCLI):
             raise ValueError(parser_error(str(error))) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_class_arguments(RunOptions, "run")
-        parser.add_lightning_class_args(EMA, "ema")
-        parser.add_lightning_class_args(Evaluation, "evaluation")
-        parser.add_lightning_class_args(Previews, "previews")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        for name, kind in SECTIONS.items():
+            if issubclass(kind, L.Callback):
+                parser.add_lightning_class_args(kind, name)
+            else:
+                parser.add_class_arguments(kind, name)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
-        config = None
+        config: Namespace | None = None
         for layer in self._layers:
+            for name in (*SECTIONS, "trainer"):
+                content = layer.get(name)
+                # The parser would look for a file of that name.
+                if not (content is None or isinstance(content, dict) or str(content).lstrip().startswith("{")):
+                    raise ValueError(f"{name} is {content!r}; it must map options to values")
+                if isinstance(content, dict) and (odd := [key for key in content if not isinstance(key, str)]):
+                    raise ValueError(f"{name} has no option {odd[0]!r}; `gesso fit --help` lists its options")
             config = parser.parse_object(layer, config)
+        assert config is not None
+        check_numbers(config, SECTIONS)
         self.config = config
 
     def instantiate_classes(self) -> None:
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self.config_init.data
         self.model = self.config_init.model
-        limit = self.config_init.run.nonfinite_limit
-        if limit < 1:
-            raise ValueError(f"run.nonfinite_limit is {limit}; it must be 1 or more")
-        self.model.nonfinite_limit = limit
+        self.model.nonfinite_limit = self.config_init.run.nonfinite_limit
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: object) -> L.Trainer:
@@ -258,27 +275,6 @@ def save_config(cli: GessoCLI, run: RunFolder) -> None:
         config.model.init_args[name] = [os.path.abspath(file) for file in files]
     with writing_whole(run.config) as partial:
         cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
-
-
-def parser_error(message: str) -> str:
-    """One line with the user's mistake, from the parser's long message."""
-    text = one_line(message)
-    if unknown := re.fullmatch(
-        r"Option '([\w.]+)' is not accepted|Group '([\w.]+)' does not accept option '([\w.]+)'", text
-    ):
-        name = unknown[1] or f"{unknown[2]}.{unknown[3]}"
-        return f"no option {name}; `gesso fit --help` lists them"
-    inner = re.search(
-        r"Problem with given class_path '[\w.]*?(\w+)': (.*?)(?: - Expected a <class 'NoneType'>|$)", text
-    )
-    if not inner:
-        # The form of an error that a constructor raised, of a class named by its import path.
-        refused = re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>.*class_path='[\w.]*?(\w+)'", text)
-        return f"{refused[2]}: {refused[1]}" if refused else text
-    detail = re.sub(r"<class '(\w+)'>", r"\1", inner[2]).replace("typing.Literal", "one of ")
-    detail = detail.replace("Parser key ", "").replace("Expected a ", "expected ")
-    kind = "data" if text.startswith('Parser key "data"') else "model"
-    return f"{inner[1]}: {detail}; `gesso fit --{kind}.help {inner[1]}` lists its options"
 
 
 def quiet() -> None:

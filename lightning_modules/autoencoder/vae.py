@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gesso.common.ranges import Count, NonNegative
 from lightning_modules.core.family import Batch, Losses, Preview
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
@@ -42,10 +43,10 @@ class VAE(LatentFamily):
     def __init__(
         self,
         *,
-        resolution: int = 64,
+        resolution: Count = 64,
         channels: int = 3,
-        latent_dim: int = 128,
-        beta: float = 1.0,
+        latent_dim: Count = 128,
+        beta: NonNegative = 1.0,
         reconstruction: Reconstruction = "mse",
         autoencoder: AutoencoderOptions = AutoencoderOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=1e-3),

@@ -29,6 +29,7 @@ from torch.func import functional_call
 from torch.nn import Module
 
 from gesso.common.randomness import mix_seed
+from gesso.common.ranges import Count, Positive, check_options
 from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
 from lightning_modules.core.noise import seed_everything
@@ -72,11 +73,12 @@ class ImageFamily(NetworkUpdates):
     def __init__(
         self,
         *,
-        micro_batches: int = 1,
-        gradient_clip_norm: float | None = None,
+        micro_batches: Count = 1,
+        gradient_clip_norm: Positive | None = None,
         channels_last: bool = True,
         compile: bool = False,
     ) -> None:
+        check_options(ImageFamily, {"micro_batches": micro_batches, "gradient_clip_norm": gradient_clip_norm})
         super().__init__(
             micro_batches=micro_batches,
             gradient_clip_norm=gradient_clip_norm,

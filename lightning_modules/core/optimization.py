@@ -13,6 +13,7 @@ from typing import Literal
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer, RAdam
 
+from gesso.common.ranges import Decay, NonNegative, Positive, check_options
 from lightning_modules.core.muon import Muon, hidden_matrices
 
 OptimizerKind = Literal["adam", "adamw", "radam", "muon"]
@@ -46,25 +47,20 @@ class OptimizerOptions:
     """
 
     kind: OptimizerKind = "adam"
-    lr: float = 2e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    momentum: float = 0.95
-    warmup_kimg: float = 0.0
+    lr: NonNegative = 2e-4
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    momentum: Decay = 0.95
+    warmup_kimg: NonNegative = 0.0
     schedule: Schedule = "constant"
-    hold_kimg: float = 0.0
-    decay_kimg: float | None = None
-    final_lr: float = 0.0
+    hold_kimg: NonNegative = 0.0
+    decay_kimg: Positive | None = None
+    final_lr: NonNegative = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "eps", "weight_decay", "warmup_kimg", "hold_kimg", "final_lr"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more and less than 1")
+        check_options(type(self), vars(self))
         if self.decay_kimg is not None and self.decay_kimg <= self._decay_begins:
             raise ValueError(
                 f"decay_kimg is {self.decay_kimg}; it must be more than warmup_kimg and hold_kimg "

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from gesso.common.ranges import NonNegative, check_options
+
 
 class Profile(Protocol):
     """Weighting profile of one moving average."""
@@ -45,14 +47,11 @@ class HalfLife:
         ValueError: a negative number.
     """
 
-    kimg: float = 10.0
-    ramp_up: float = 0.05
+    kimg: NonNegative = 10.0
+    ramp_up: NonNegative = 0.05
 
     def __post_init__(self) -> None:
-        if self.kimg < 0 or self.ramp_up < 0:
-            raise ValueError(
-                f"ema.half_life_kimg is {self.kimg:g} and ema.ramp_up {self.ramp_up:g}; both are 0 or more"
-            )
+        check_options(HalfLife, vars(self))
 
     @property
     def key(self) -> str:

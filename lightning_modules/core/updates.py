@@ -49,8 +49,6 @@ class NetworkUpdates(Abilities):
         self, *, micro_batches: int, gradient_clip_norm: float | None, channels_last: bool, compile: bool
     ) -> None:
         super().__init__()
-        if micro_batches < 1:
-            raise ValueError(f"micro_batches is {micro_batches}; it must be 1 or more")
         # Lightning's own loop knows one optimizer a module; several networks need their own order of updates.
         self.automatic_optimization = False
         self.micro_batches = micro_batches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from gesso.common.ranges import Count, Whole
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.adversarial import AdversarialFamily
@@ -41,10 +42,10 @@ class DCGAN(AdversarialFamily):
     def __init__(
         self,
         *,
-        resolution: int = 64,
+        resolution: Count = 64,
         channels: int = 3,
-        latent_dim: int = 128,
-        num_classes: int = 0,
+        latent_dim: Count = 128,
+        num_classes: Whole = 0,
         generator: GeneratorOptions = GeneratorOptions(),
         discriminator: DiscriminatorOptions = DiscriminatorOptions(),
         generator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4, beta1=0.5),

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gesso.common.ranges import Count, NonNegative, Positive
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.latent import LatentFamily
@@ -45,13 +46,13 @@ class AdversarialFamily(LatentFamily):
         self,
         *,
         loss: AdversarialLoss = "non_saturating",
-        n_critic: int = 1,
-        weight_clip: float = 0.01,
-        lambda_gp: float = 10.0,
-        r1_gamma: float = 0.0,
-        r2_gamma: float = 0.0,
-        r1_interval: int = 1,
-        first_order_gamma: float = 0.0,
+        n_critic: Count = 1,
+        weight_clip: Positive = 0.01,
+        lambda_gp: NonNegative = 10.0,
+        r1_gamma: NonNegative = 0.0,
+        r2_gamma: NonNegative = 0.0,
+        r1_interval: Count = 1,
+        first_order_gamma: NonNegative = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)

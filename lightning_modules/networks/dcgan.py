@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gesso.common.ranges import Count, Whole
 from lightning_modules.networks.attention import check_attention_resolution
 from lightning_modules.networks.batch_norm import batch_norm
 from lightning_modules.networks.blocks import DownBlock, Normalization, UpBlock, stage_channels
@@ -30,8 +31,8 @@ class GeneratorOptions:
         gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
     """
 
-    width: int = 64
-    attention_resolution: int = 0
+    width: Count = 64
+    attention_resolution: Whole = 0
     spectral_norm: bool = False
     gradient_checkpointing: bool = False
 
@@ -49,8 +50,8 @@ class DiscriminatorOptions:
         gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
     """
 
-    width: int = 64
-    attention_resolution: int = 0
+    width: Count = 64
+    attention_resolution: Whole = 0
     spectral_norm: bool = False
     normalization: Normalization = "batch"
     gradient_checkpointing: bool = False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gesso.common.ranges import Count
 from lightning_modules.networks.blocks import DownBlock, UpBlock, stage_channels
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.precision import like_weights
@@ -23,7 +24,7 @@ class AutoencoderOptions:
         gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
     """
 
-    width: int = 32
+    width: Count = 32
     gradient_checkpointing: bool = False
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from gesso.common.ranges import Count, NonNegative
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
@@ -110,10 +111,10 @@ class AdaIN(StyleFamily):
     def __init__(
         self,
         *,
-        resolution: int = 256,
-        content_weight: float = 1.0,
-        style_weight: float = 10.0,
-        layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        resolution: Count = 256,
+        content_weight: NonNegative = 1.0,
+        style_weight: NonNegative = 10.0,
+        layer_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 1.0, 1.0),
         style_mixing: StyleMixing = "none",
         decoder: DecoderOptions = DecoderOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=1e-4),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gesso.common.ranges import Count, NonNegative, Range
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
@@ -72,25 +73,23 @@ class FastStyle(StyleFamily):
         self,
         *,
         styles: Sequence[str] = (),
-        resolution: int = 256,
-        style_size: int = 256,
-        noise: float = 0.1,
-        content_weight: float = 1.0,
-        style_weight: float = 10.0,
+        resolution: Count = 256,
+        style_size: Annotated[int, Range(16)] = 256,
+        noise: NonNegative = 0.1,
+        content_weight: NonNegative = 1.0,
+        style_weight: NonNegative = 10.0,
         style_loss: StyleLoss = "gram",
-        layer_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
-        tv_weight: float = 0.1,
-        temporal_weight: float = 0.0,
+        layer_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 1.0, 1.0),
+        tv_weight: NonNegative = 0.1,
+        temporal_weight: NonNegative = 0.0,
         network: FastStyleOptions = FastStyleOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4),
         channels_last: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(channels_last=channels_last, **options)
-        if resolution <= 2 * SHIFT or style_size < 16:
-            raise ValueError(f"resolution must be more than {2 * SHIFT} pixels, and style_size 16 or more")
-        if noise < 0:
-            raise ValueError(f"noise is {noise}; it must be 0 or more")
+        if resolution <= 2 * SHIFT:
+            raise ValueError(f"resolution is {resolution}; it must be more than {2 * SHIFT} pixels")
         self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
         check_weights(
             layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
