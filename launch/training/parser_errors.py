@@ -28,7 +28,8 @@ def _of_a_class(text: str) -> str | None:
     """Of an option that a class has, or has not, or that its constructor has refused."""
     section = _section(text)
     inner = re.search(
-        r"Problem with given class_path '([\w.]*?)(\w+)': (.*?)(?: - (?:Expected a <class 'NoneType'>|Not a valid).*|$)",
+        r"Problem with given class_path '([\w.]*?)(\w+)': (.*?)"
+        r"(?: - (?:Expected a <class 'NoneType'>|Not a valid).*|$)",
         text,
     )
     if not inner:

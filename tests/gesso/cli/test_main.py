@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors import SafetensorError
 
 from gesso.cli.main import explain, main, parser
-from launch.training.lightning_cli import parser_error
+from launch.training.parser_errors import parser_error
 from launch.training.recipes import recipes, resolve_recipe
 from launch.training.training import Training
 from lightning_modules.core.options import plain
@@ -83,5 +83,5 @@ def test_a_parsers_account_is_cut_to_what_is_wrong() -> None:
         "        Option 'betaa' is not accepted\n"
         "    - Expected a <class 'NoneType'>\n  Given value: NestedArg(key='betaa', val='1')"
     )
-    assert parser_error(account).startswith("DCGAN: Option 'betaa' is not accepted; `gesso fit --model.help DCGAN`")
+    assert parser_error(account).startswith("model: DCGAN has no option betaa; `gesso fit --model.help DCGAN`")
     assert parser_error("unrecognized\narguments: --x") == "unrecognized arguments: --x"

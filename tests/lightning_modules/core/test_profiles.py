@@ -89,7 +89,7 @@ def test_any_width_comes_out_of_two() -> None:
 def test_impossible_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="relative width 0.3"):
         Power(0.3)
-    with pytest.raises(ValueError, match=r"half_life_kimg is -1"):
+    with pytest.raises(ValueError, match=r"kimg is -1"):
         HalfLife(-1.0)
     with pytest.raises(ValueError, match="no snapshot"):
         reconstruction([(2000, Power(0.1))], 1000, Power(0.1))
