@@ -17,6 +17,7 @@ from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
+from tests.trainers import bare_trainer
 
 GLOBAL_BATCH, STEPS = 8, 6
 
@@ -40,16 +41,7 @@ class Rows:
 
 
 def train(module: ImageFamily, tmp_path: Path, **options: Any) -> ImageFamily:
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-        **options,
-    )
+    trainer = bare_trainer(tmp_path, **options)
     trainer.fit(module, GlobalBatches())
     return module
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_modules.core.averages import Average, Averages, live_state
 from lightning_modules.core.family import Batch, ImageFamily, Losses, Preview
 from lightning_modules.core.profiles import HalfLife, Power, Profile
+from tests.trainers import bare_trainer
 
 BATCH = 4
 
@@ -101,16 +102,7 @@ class Record(L.Callback):
 def train(path: Path, **profiles: Profile) -> tuple[Student, list[dict[str, Tensor]]]:
     torch.manual_seed(0)
     module, record = Student(), Record(**profiles)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=path,
-        callbacks=[record],
-    )
+    trainer = bare_trainer(path, callbacks=[record])
     trainer.fit(module, Pictures())
     return module, record.states
 

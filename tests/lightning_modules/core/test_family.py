@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -25,6 +24,7 @@ from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOpti
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from tests.trainers import bare_trainer
 
 SIZES: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
 SMALL_VAE: dict[str, Any] = {**SIZES, "autoencoder": AutoencoderOptions(8)}
@@ -55,16 +55,7 @@ class Loader:
 
 
 def train(module: ImageFamily, ready: list[dict[str, Any]], tmp_path: Path, **options: Any) -> ImageFamily:
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-        **options,
-    )
+    trainer = bare_trainer(tmp_path, **options)
     trainer.fit(module, Loader(ready))
     return module
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.optimization import OptimizerKind, OptimizerOptions
 from lightning_modules.core.saved import named_state, numbered_state, parameter_names
+from tests.trainers import bare_trainer
 
 SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
 
@@ -118,16 +119,7 @@ class Rates(L.Callback):
 def train(module: VAE, path: Path, first: int, until: int, resume: Path | None = None) -> Rates:
     images = torch.rand(20, 4, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     rates = Rates()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=2 if resume else 1,
-        callbacks=[rates],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=path,
-    )
+    trainer = bare_trainer(path, max_epochs=2 if resume else 1, callbacks=[rates])
     module.total_kimg = 0.08
     data = DataLoader([{"image": image} for image in images[first:until]], batch_size=None)
     trainer.fit(module, data, ckpt_path=resume, weights_only=False)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_modules.core.stability import LossScalePerNetwork, NonFiniteError, Skips, advance, poisoned
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from tests.trainers import bare_trainer
 
 SIZES: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8, "generator": GeneratorOptions(8)}
 SMALL: dict[str, Any] = {**SIZES, "discriminator": DiscriminatorOptions(8)}
@@ -47,17 +48,7 @@ class Weights(L.Callback):
 
 def train(module: DCGAN, data: DataLoader[Any], path: Path, **options: Any) -> Weights:
     weights = Weights()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        callbacks=[weights],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=path,
-        **options,
-    )
+    trainer = bare_trainer(path, callbacks=[weights], **options)
     trainer.fit(module, data)
     return weights
 
