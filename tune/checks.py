@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gesso.common.text import one_line
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
+from tune.choices import SPEED
 from tune.space import Space
 from tune.sweep import Objective, Placement, Sweep
 
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Options that the sweep itself sets.
 OWN = ("run.", "checkpoints.", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "evaluation.every_kimg")
-#: A metric that every run logs.
-SPEED = "images_per_second"
 
 
 def check_space(training: Training, space: Space) -> None:
@@ -31,6 +32,8 @@ def check_space(training: Training, space: Space) -> None:
     for dimension in space:
         if dimension.name.startswith(OWN):
             raise ValueError(f"space: {dimension.name}: the sweep itself decides this one")
+        if "." not in dimension.name and dimension.name != "seed_everything":
+            raise ValueError(f"space: {dimension.name}: name one option, such as model.latent_dim")
         conditions = {name: values[0] for name, values in dimension.when.items()}
         for value in dimension.probes():
             try:
@@ -51,9 +54,10 @@ def check_values(training: Training, space: Space) -> None:
         drawn = space.active({dimension.name: dimension.probes()[corner] for dimension in space})
         try:
             check(dry_build(training.changed(drawn)))
-        except ValueError as error:
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+            # Whatever a constructor makes of such values, they are what is wrong: the recipe itself has been built.
             values = ", ".join(f"{name} {value}" for name, value in drawn.items())
-            raise ValueError(f"space: with {values}: {error}") from error
+            raise ValueError(f"space: with {values}: {one_line(error)}") from error
 
 
 def find_objectives(metrics: Sequence[str], modes: Sequence[Direction | None], cli: GessoCLI) -> tuple[Objective, ...]:
@@ -67,6 +71,8 @@ def find_objectives(metrics: Sequence[str], modes: Sequence[Direction | None], c
     Raises:
         ValueError: a metric that is never logged, or a mode that contradicts it.
     """
+    if twice := next((metric for metric in metrics if list(metrics).count(metric) > 1), None):
+        raise ValueError(f"--metric {twice} is there twice")
     directions = measured(cli)
     known = [*directions, SPEED]
     short = {name.partition("/")[0]: name for name in reversed(known) if not name.startswith("val/")}
@@ -108,6 +114,10 @@ def check_sweep(sweep: Sweep, space: Space) -> None:
     """
     if sweep.num_samples < 1:
         raise ValueError(f"--num-samples {sweep.num_samples}: must be 1 or more")
+    if sweep.concurrent is not None and sweep.concurrent < 1:
+        raise ValueError(f"--concurrent {sweep.concurrent}: must be 1 or more; leave it out for as many as fit")
+    if sweep.seed < 0:
+        raise ValueError(f"--seed {sweep.seed}: must be 0 or more")
     several = len(sweep.objectives) > 1
     if several and sweep.scheduler != "none":
         raise ValueError(f"--scheduler {sweep.scheduler} ranks trials by one metric: leave it or the others out")
@@ -120,6 +130,8 @@ def check_sweep(sweep: Sweep, space: Space) -> None:
             if dimension.is_grid or dimension.text.startswith(("randn", "qrandn")):
                 kind = dimension.text.partition("(")[0]
                 raise ValueError(f"space: {dimension.name}: TPE takes no {kind}; use a range or choice")
+            if any(isinstance(value, list | dict) for value in dimension.values):
+                raise ValueError(f"space: {dimension.name}: TPE takes no lists as values; leave out --search tpe")
     if sweep.kimg < sweep.every_kimg:
         raise ValueError(
             f"a trial of {sweep.kimg:g} kimg never comes to its first evaluation, at {sweep.every_kimg:g}: set "
@@ -127,7 +139,7 @@ def check_sweep(sweep: Sweep, space: Space) -> None:
         )
     _check_scheduler(sweep, space)
     placement = sweep.placement
-    if placement.ranks < 1 or placement.cpus <= 0 or placement.gpus < 0:
+    if placement.ranks < 1 or not 0 < placement.cpus < math.inf or not 0 <= placement.gpus < math.inf:
         raise ValueError("--ranks-per-trial must be 1 or more, --cpus-per-trial more than 0, --gpus-per-trial not less")
     if placement.ranks > 1 and placement.gpus not in (0, 1):
         raise ValueError("a trial of several ranks has one GPU for each: --gpus-per-trial is 0, or as many as ranks")
@@ -140,7 +152,7 @@ def _check_scheduler(sweep: Sweep, space: Space) -> None:
                 f"--grace-kimg {sweep.grace_kimg:g}: trials can be compared between their first evaluation, at "
                 f"{sweep.every_kimg:g}, and their end, at {sweep.kimg:g}: set --evaluation.every_kimg lower"
             )
-        if sweep.reduction <= 1:
+        if not 1 < sweep.reduction < math.inf:
             raise ValueError(f"--reduction {sweep.reduction:g}: must be more than 1")
     if sweep.population:
         if not sweep.every_kimg <= sweep.perturb_kimg < sweep.kimg:

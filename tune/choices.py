@@ -6,6 +6,8 @@ from typing import Literal
 
 Search = Literal["random", "tpe"]
 Scheduler = Literal["none", "asha", "median", "pbt", "pb2"]
+#: A metric that every run logs.
+SPEED = "images_per_second"
 #: Schedulers that copy states between trials.
 POPULATION = ("pbt", "pb2")
 #: ASHA's default η: one in this many of the trials that reach a rung continues.

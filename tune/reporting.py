@@ -10,8 +10,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from launch.callbacks.checkpoints import Checkpoints
+from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import find, run_folder
 from launch.checkpoints import files
+from tune.choices import SPEED
 from tune.journal import Journal, Report
 from tune.kept import KeptStates
 from tune.sweep import Objective
@@ -59,6 +61,8 @@ class Reporting(Checkpoint):
             # Stopped after the report, before the next checkpoint: this validation is a repetition.
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # Logged at intervals of its own, it may not have been by now.
+        metrics.setdefault(SPEED, clock_of(trainer).speed(pl_module.images_seen))
         self._check(metrics, pl_module.images_seen)
         report = Report(pl_module.images_seen, metrics, self.config, self.parent)
         journal.add(report)

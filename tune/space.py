@@ -23,6 +23,7 @@ from typing import Any
 
 from gesso.common.extras import needing
 from gesso.common.strict_yaml import read_yaml
+from gesso.common.text import one_line
 from launch.training.recipes import described, resolve
 
 with needing("tune"):
@@ -183,6 +184,9 @@ def _drawn(name: str, text: str, **more: Any) -> Dimension:
         if len(arguments) != 1 or not isinstance(arguments[0], list) or not arguments[0]:
             raise ValueError(f"{text}: write {written}")
         values = arguments[0]
+        written_values = [repr(value) for value in values]
+        if twice := next((value for value in written_values if written_values.count(value) > 1), None):
+            raise ValueError(f"{text}: the value {twice} is there twice")
         domain = tune.grid_search(values) if kind == "grid" else tune.choice(values)
         return Dimension(name, text, domain, values=tuple(values), **more)
     if len(arguments) != written.count(",") + 1 or not all(_is_number(value) for value in arguments):
@@ -192,13 +196,20 @@ def _drawn(name: str, text: str, **more: Any) -> Dimension:
         raise ValueError(f"{text}: write {written}, in whole numbers")
     numbers = [int(value) if integer else float(value) for value in arguments]
     if kind.endswith("randn"):
-        if numbers[1] <= 0:
-            raise ValueError(f"{text}: the standard deviation must be more than 0")
+        if not all(number > 0 for number in numbers[1:]):
+            raise ValueError(f"{text}: the standard deviation and the step must be more than 0")
         return Dimension(name, text, getattr(tune, kind)(*numbers), **more)
     low, high = numbers[:2]
     if low >= high or ("log" in kind and low <= 0):
         raise ValueError(f"{text}: the lower bound must be {'more than 0 and ' * ('log' in kind)}less than the upper")
-    domain = getattr(tune, kind)(*numbers)
+    if kind.startswith("q") and numbers[2] <= 0:
+        raise ValueError(f"{text}: the step must be more than 0")
+    try:
+        domain = getattr(tune, kind)(*numbers)
+        # A range may hold no multiple of its step, which is known when a value is drawn.
+        domain.sample()
+    except ValueError as error:
+        raise ValueError(f"{text}: {one_line(error)}") from error
     # Of Tune's integer ranges only the quantised ones hold their upper bound.
     bounds = (low, high - 1) if integer and not kind.startswith("q") else (low, high)
     return Dimension(name, text, domain, bounds=bounds, log="log" in kind, **more)

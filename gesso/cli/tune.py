@@ -209,6 +209,8 @@ def _placement(arguments: argparse.Namespace) -> Any:
     from tune.sweep import Placement
 
     gpus = arguments.gpus_per_trial
+    if not 0 <= gpus < float("inf"):
+        raise ValueError(f"--gpus-per-trial {gpus}: must be 0 or more")
     ranks = arguments.ranks_per_trial or max(1, int(gpus))
     return Placement(ranks, _given(arguments.cpus_per_trial, 1.0), gpus / ranks if ranks > 1 else gpus)
 

@@ -128,6 +128,13 @@ class Clock(L.Callback):
         self.write(trainer, module)
         record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})
 
+    def speed(self, images_seen: int) -> float:
+        """Images/s of the interval that was logged last; before there is one, since training began."""
+        if self.images_per_second:
+            return self.images_per_second
+        seconds, images = self._logged
+        return (images_seen - images) / max(self.seconds - seconds, 1e-9)
+
     @rank_zero_only
     def write(self, trainer: L.Trainer, module: ImageFamily, **fields: object) -> None:
         """Brings run.json up to date."""

@@ -36,6 +36,14 @@ def complaint(lab: Lab, capsys: pytest.CaptureFixture[str], space: Path, *more: 
         ({"first": "uniform(1, 2)"}, ("--run.kimg=0.008",), "never comes to its first evaluation"),
         ({"first": "randn(1, 2)"}, ("--search=tpe",), "TPE takes no randn"),
         ({"kind": ["plain", "fancy"]}, ("--scheduler=pb2",), "PB2 changes ranges alone"),
+        ({"first": "uniform(1, 2)"}, ("--concurrent=0",), "--concurrent 0: must be 1 or more"),
+        ({"first": "uniform(1, 2)"}, ("--concurrent=-1",), "--concurrent -1: must be 1 or more"),
+        ({"first": "uniform(1, 2)"}, ("--seed=-1",), "--seed -1: must be 0 or more"),
+        ({"first": "uniform(1, 2)"}, ("--scheduler=asha", "--reduction=nan"), "--reduction nan: must be more than 1"),
+        ({"first": "uniform(1, 2)"}, ("--gpus-per-trial=nan",), "--gpus-per-trial nan: must be 0 or more"),
+        ({"first": "quniform(1, 2, 0)"}, (), "quniform(1, 2, 0): the step must be more than 0"),
+        ({"depth": "qrandint(1, 2, 7)"}, (), "model.depth: qrandint(1, 2, 7): "),
+        ({"depth": [1, 2, 1]}, (), "the value 1 is there twice"),
     ],
 )
 def test_one_line(

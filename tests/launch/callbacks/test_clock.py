@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launch.callbacks.clock import Every
+from launch.callbacks.clock import Clock, Every
 
 
 def test_an_interval_comes_round_once_for_each_multiple() -> None:
@@ -17,3 +17,11 @@ def test_an_interval_comes_round_once_for_each_multiple() -> None:
         assert due > 0
     with pytest.raises(ValueError, match="more than 0"):
         Every(0)
+
+
+def test_the_speed_is_known_before_it_is_logged() -> None:
+    clock = Clock(1.0, 100.0)
+    clock.seconds = 2.0
+    assert clock.speed(64) == 32.0
+    clock.images_per_second = 50.0
+    assert clock.speed(64) == 50.0
