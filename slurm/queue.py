@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,18 @@ ALIVE = {
     "RESIZING",
     "STAGE_OUT",
 }
+
+
+#: What SLURM's commands say when they do not reach its controller.
+UNREACHABLE = re.compile(
+    r"unable to contact slurm controller|unable to resolve|unknown host|connection refused|communication connection|"
+    r"configuration source|could not load.*slurm\.conf|no such file.*slurm\.conf",
+    re.IGNORECASE,
+)
+
+
+class ControllerUnreachable(RuntimeError):
+    """SLURM's controller does not answer: it has decided nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ def slurm(command: str, *arguments: str, env: Mapping[str, str] | None = None) -
 
     Raises:
         FileNotFoundError: the command is not installed here.
+        ControllerUnreachable: the controller does not answer.
         RuntimeError: the command failed; its message in one line.
     """
     if shutil.which(command) is None:
@@ -70,9 +84,13 @@ def slurm(command: str, *arguments: str, env: Mapping[str, str] | None = None) -
     try:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=TIMEOUT, env=env)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{command} has not answered for {TIMEOUT} seconds: is SLURM's controller up?") from None
+        problem = f"{command} has not answered for {TIMEOUT} seconds: is SLURM's controller up?"
+        raise ControllerUnreachable(problem) from None
     if done.returncode:
-        raise RuntimeError(error_text(done.stderr or done.stdout) or f"{command} failed ({done.returncode})")
+        error = error_text(done.stderr or done.stdout) or f"{command} failed ({done.returncode})"
+        if UNREACHABLE.search(error):
+            raise ControllerUnreachable(f"SLURM's controller cannot be reached from here: {error}")
+        raise RuntimeError(error)
     # `sbatch --test-only` writes to stderr.
     return done.stdout or done.stderr
 

@@ -80,10 +80,13 @@ def submit(request: Request, *, dry_run: bool = False) -> str:
         )
     trainings = prepare(request)
     job = job_of(request, trainings)
-    if shutil.which("sbatch"):
-        check_job(render(job), environment)
     if dry_run:
+        try:
+            check_job(render(job), environment)
+        except (FileNotFoundError, queue.ControllerUnreachable) as error:
+            print(f"not checked by SLURM: {error}", file=sys.stderr)
         return render(job)
+    check_job(render(job), environment)
     return write_and_queue(request, job, trainings, environment)
 
 
@@ -288,12 +291,15 @@ def check_job(text: str, environment: Mapping[str, str]) -> None:
 
     Raises:
         ValueError: it does not; with SLURM's message.
+        FileNotFoundError, ControllerUnreachable: it cannot be asked.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write(text)
         script.flush()
         try:
             queue.slurm("sbatch", "--test-only", script.name, env=environment)
+        except queue.ControllerUnreachable:
+            raise
         except RuntimeError as error:
             raise ValueError(f"SLURM refuses this job: {error}; `sinfo` shows what there is") from None
 
