@@ -17,12 +17,17 @@ from launch.training.training import Training
 def dry_build(training: Training) -> GessoCLI:
     """Builds a training on a CPU, wherever it will run; writes no file.
 
+    Returns:
+        The training, whose ``config`` is the one that was asked for: what this rehearsal changes reaches no file.
+
     Raises:
         ValueError, FileNotFoundError: a wrong option or a missing file; one line.
     """
     # Notices about this CPU do not matter to the machine that will train.
     with contextlib.redirect_stderr(io.StringIO()):
-        return training.changed({"trainer.accelerator": "cpu"}).build()
+        cli = training.changed({"trainer.accelerator": "cpu"}).build()
+    cli.config = training.parse().config
+    return cli
 
 
 def check(cli: GessoCLI) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import math
@@ -77,6 +78,12 @@ SECTIONS: dict[str, type] = {
     "evaluation": Evaluation,
     "previews": Previews,
     "checkpoints": Checkpoints,
+}
+
+#: Options of the command line that belong to no recipe.
+NOT_OF_A_RECIPE = {
+    "--resume": "a run folder: train on from its last checkpoint, with its own config.yaml",
+    "--checkpoint": "a checkpoint, or a run for its last one: begin another run from its state",
 }
 
 
@@ -246,6 +253,12 @@ def list_options(argv: Sequence[str]) -> int:
     """
 
     class Asked(Parsed):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            super().add_arguments_to_parser(parser)
+            # Of the command line alone: no recipe has them, and `--print_config` leaves them out.
+            for name, what in NOT_OF_A_RECIPE.items():
+                parser.add_argument(name, metavar="PATH", default=argparse.SUPPRESS, help=what)
+
         def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
             self.config = parser.parse_args(list(argv))
 

@@ -85,3 +85,15 @@ def test_a_parsers_account_is_cut_to_what_is_wrong() -> None:
     )
     assert parser_error(account).startswith("model: DCGAN has no option betaa; `gesso fit --model.help DCGAN`")
     assert parser_error("unrecognized\narguments: --x") == "unrecognized arguments: --x"
+
+
+def test_the_help_of_fit_names_what_belongs_to_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    listed = capsys.readouterr().out
+    assert "--resume PATH " in listed
+    assert "--checkpoint PATH " in listed
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", "mnist-vae", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert {"resume", "checkpoint"}.isdisjoint(printed)
