@@ -277,6 +277,9 @@ def check_data(cli: GessoCLI) -> None:
     cli.model.check_data(
         channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
     )
+    ranks, parts = cli.trainer.num_devices * cli.trainer.num_nodes, cli.model.micro_batches
+    if data.global_batch_size % ranks == 0 and (images := data.global_batch_size // ranks) % parts:
+        raise ValueError(f"model.micro_batches is {parts}: {images} images of a rank make no {parts} equal parts")
 
 
 def save_config(cli: GessoCLI, run: RunFolder) -> None:

@@ -229,6 +229,9 @@ def test_bad_input_is_one_line(shards: Path, tmp_path: Path, capsys: pytest.Capt
     assert f"{nowhere}: no shard set here" in bad(capsys, "fit", *tiny, f"--data.path={nowhere}")
     assert "channels 1, DCGAN was built for 3" in bad(capsys, "fit", *tiny, "--model.channels=3")
     assert "10 classes, DCGAN was built for 7" in bad(capsys, "fit", *tiny, "--model.num_classes=7")
+    assert "micro_batches is 3: 16 images of a rank make no 3 equal parts" in bad(
+        capsys, "fit", *tiny, "--model.micro_batches=3"
+    )
     assert "no run here" in bad(capsys, "fit", "--resume", str(tmp_path))
     assert "no such run or checkpoint" in bad(capsys, "generate", str(nowhere))
     assert "not a gesso checkpoint" in bad(capsys, "generate", str(shards / "manifest.json"))
