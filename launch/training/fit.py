@@ -35,7 +35,7 @@ from launch.strategies.supervision import RankLost
 from launch.training import limits
 from launch.training.family_files import load_pictures, load_weights
 from launch.training.first_cause import first_cause
-from launch.training.hardware import is_out_of_memory, out_of_memory
+from launch.training.hardware import fit_threads, is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
 from launch.training.outcome import Run, State, last_metrics
 from launch.training.signals import Interrupted, ignoring_ctrl_c
@@ -82,6 +82,7 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     opening = find(trainer, Opening)
     assert opening is not None
     opening.action = partial(open_folder, cli, run, command=command, resumed=resumed)
+    fit_threads(trainer)
     resume = f"gesso fit --resume {shlex.quote(str(run.path))}"
     root_is_new = not run.path.parent.exists()
     try:
