@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ _unmarked: list[str] | None = None
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if _unmarked is None:
+    # Threads outlive the test that began them.
+    if _unmarked is None or threading.current_thread() is not threading.main_thread():
         return
     if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"):
         _refuse(f"starts a process ({event}): mark it `process`, or `network` where that fetches")
