@@ -107,9 +107,11 @@ class Manifest:
                 f"`gesso shards build SOURCE {file.parent}`"
             )
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
             if raw["format"] != FORMAT:
                 raise ValueError(f"{file}: shard-set format {raw['format']!r}, this gesso reads {FORMAT}")
+            if problem := _problem(raw):
+                raise ValueError(f"{file}: {problem}; build or index the set again")
             splits = {
                 name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["index"], split["index_sha256"])
                 for name, split in raw["splits"].items()
@@ -125,7 +127,7 @@ class Manifest:
                 segments=raw["segments"],
                 provenance=raw.get("provenance", {}),
             )
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: not a shard-set manifest ({error!r}); build or index the set again") from error
         for split in splits.values():
             for name in (split.index, *(shard.url for shard in split.shards)):
@@ -190,6 +192,39 @@ class Manifest:
             name: hashlib.sha256("".join(shard.sha256 for shard in split.shards).encode()).hexdigest()
             for name, split in self.splits.items()
         }
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+        raise KeyError(f"{twice} is there twice")
+    return found
+
+
+def _problem(raw: dict[str, Any]) -> str | None:
+    """What is wrong with the numbers and texts of a manifest; None: nothing."""
+
+    def whole(value: object, least: int) -> bool:
+        return type(value) is int and value >= least
+
+    size = raw["size"]
+    checks = {
+        f"channels is {raw['channels']!r}, and 1 or 3 can be": raw["channels"] in (1, 3),
+        f"size is {size!r}, and is none or two whole numbers": size is None
+        or (isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)),
+        f"segments is {raw['segments']!r}, and is a whole number of 1 or more": whole(raw["segments"], 1),
+        "classes is no list of texts": isinstance(raw["classes"], list)
+        and all(isinstance(name, str) for name in raw["classes"]),
+        "splits maps no names to shards": isinstance(raw["splits"], dict) and bool(raw["splits"]),
+    }
+    for name, split in raw["splits"].items() if isinstance(raw["splits"], dict) else ():
+        shards = split["shards"]
+        for shard in shards:
+            for key in ("samples", "bytes"):
+                checks[f"split {name!r} has a shard of {shard[key]!r} {key}"] = whole(shard[key], 0)
+        checks[f"split {name!r} has no samples"] = any(shard["samples"] for shard in shards)
+    return next((problem for problem, right in checks.items() if not right), None)
 
 
 def write_index(root: Path, split: str, shards: Sequence[Shard], rows: np.ndarray) -> Split:

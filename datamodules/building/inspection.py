@@ -98,9 +98,15 @@ def _check_index(manifest: Manifest, split: str) -> str | None:
     if sha256(file) != manifest.split(split).index_sha256:
         return f"{file}: checksum differs from the manifest's; build or index the set again"
     try:
-        manifest.index(split)
+        labels = manifest.index(split)["label"]
     except ValueError as error:
         return str(error)
+    classes = len(manifest.classes)
+    if (foreign := np.flatnonzero((labels < -1) | (labels >= classes) & (labels >= 0))).size:
+        return (
+            f"{file}: {len(foreign)} labels are none of the {classes} classes, the first is {labels[foreign[0]]} of "
+            f"sample {foreign[0]}; build or index the set again"
+        )
     return None
 
 
@@ -125,9 +131,14 @@ def _check_shard(manifest: Manifest, place: tuple[str, int]) -> list[str]:
                 if indexed != (sample.length, sample.caption_offset, sample.caption_length):
                     problems.append(f"{place_of_it}: the index says otherwise where it ends or where its caption is")
                 try:
-                    read_image(data, manifest.channels)
+                    found = read_image(data).shape
                 except BadImage as bad:
                     problems.append(f"{place_of_it}: {bad}")
+                    continue
+                if manifest.size not in (None, found[:2]):
+                    problems.append(f"{place_of_it}: {found[1]} x {found[0]} pixels; the manifest says {manifest.size}")
+                if found[2] > manifest.channels:
+                    problems.append(f"{place_of_it}: in colour; the manifest says that all are grey")
     except OSError as error:
         return [*problems, f"{url}: cannot be read ({error.strerror or error})"]
     except ValueError as error:

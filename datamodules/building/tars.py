@@ -195,6 +195,7 @@ class TarScan:
                     if len(data) < member.size:
                         raise tarfile.ReadError("unexpected end of data")
                     yield member, data
+                end = tar.offset
         except tarfile.TarError as error:
             packed = unpacker(self._stream.head)
             if packed is not None:
@@ -208,6 +209,11 @@ class TarScan:
             pass
         if self.length % tarfile.BLOCKSIZE:  # tarfile takes half a header for the end
             raise ValueError(f"{self._name}: truncated: it ends at byte {self.length}, amid a header{last}")
+        if self._stream.content > end:  # tarfile takes a damaged header for the end
+            raise ValueError(
+                f"{self._name}: damaged at byte {end}, or two tars in one: {self._stream.content - end} bytes after it "
+                "cannot be read; `tar --ignore-zeros -xf` unpacks what is whole, to be built from the folder"
+            )
 
 
 def unpacker(head: bytes) -> tuple[str, str] | None:
@@ -283,6 +289,7 @@ class _Counted(io.RawIOBase):
         self._stream = stream
         self.length = 0
         self.head = b""  # the first bytes
+        self.content = 0  # up to the last byte that is not 0
         self.sum = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
@@ -297,6 +304,8 @@ class _Counted(io.RawIOBase):
 
     def _passed(self, data: bytes) -> bytes:
         self.head = self.head or data[:8]
+        if filled := len(data.rstrip(b"\0")):
+            self.content = self.length + filled
         self.length += len(data)
         self.sum.update(data)
         return data

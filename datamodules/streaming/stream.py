@@ -165,13 +165,22 @@ class ShardStream(IterableDataset[StreamBatch]):
             samples = samples[whole]
             rows[: len(samples)] = rows[: len(whole)][whole]
         batch: dict[str, Any] = {
-            "label": reader.index["label"][samples].astype(np.int64),
+            "label": self._labels(reader, samples),
             "index": samples,
             "position": end,
         }
         if self.manifest.captions:
             batch["caption"] = reader.captions(samples)
         return batch, broken
+
+    def _labels(self, reader: ShardReader, samples: np.ndarray) -> np.ndarray:
+        labels = reader.index["label"][samples].astype(np.int64)
+        if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < max(1, len(self.manifest.classes)):
+            raise ValueError(
+                f"{self.manifest.root}: labels {labels.min()} to {labels.max()} in its index, and "
+                f"{len(self.manifest.classes)} classes; run `gesso shards verify {self.manifest.root}`"
+            )
+        return labels
 
     def _instead(
         self, reader: ShardReader, position: int, out: np.ndarray, draws: list[float], broken: dict[int, str]

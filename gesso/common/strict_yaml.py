@@ -17,6 +17,9 @@ from gesso.common.text import decode_text, one_line
 
 __all__ = ["StrictLoader", "YAMLError", "load_yaml", "read_mapping", "read_yaml", "what_is_wrong"]
 
+#: A few lines of aliases of aliases can stand for billions.
+MOST_VALUES = 100_000
+
 _INTEGER = "tag:yaml.org,2002:int"
 _FLOAT = "tag:yaml.org,2002:float"
 _OTHERS = {_INTEGER, _FLOAT, "tag:yaml.org,2002:timestamp"}
@@ -71,15 +74,38 @@ def load_yaml(text: str) -> object:
     """The plain data that ``text`` is.
 
     Raises:
-        YAMLError: it is no YAML, or has a key twice.
+        YAMLError: it is no YAML, has a key twice, or its aliases stand for more than ``MOST_VALUES``.
     """
     try:
-        return yaml.load(text, StrictLoader)
+        loader = StrictLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _values(node, {}) > MOST_VALUES:
+                raise YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
     except RecursionError:
         raise YAMLError("nested too deeply") from None
     except ValueError as error:
         # A number of thousands of digits.
         raise YAMLError(one_line(error)) from error
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for when every alias in it is written out."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise YAMLError("an alias stands for itself")
+        return known[id(node)]
+    known[id(node)] = 0
+    parts = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        parts = [part for pair in node.value for part in pair]
+    known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def read_yaml(file: Path) -> object:

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from launch.callbacks.lookup import family_of, find, run_folder
+from launch.runs.folder import is_over
 from launch.runs.tracking import MetricsCSV, record
 from launch.training.lightning_internals import data_of
 from launch.training.signals import agreed
@@ -50,6 +51,7 @@ class Clock(L.Callback):
         self._logged = (0.0, 0)
         #: How many rows metrics.csv had of the images seen of the state that training goes on from; None: not known.
         self._rows: int | None = 0
+        self._was_over = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -65,13 +67,15 @@ class Clock(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         family_of(pl_module).total_kimg = self.total_images / 1000
+        # Of a run that had come to its end, the last evaluation was logged after the last checkpoint: it stays.
+        self._was_over = is_over(run_folder(trainer).info())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick = time.perf_counter()
         self._logged = (self.seconds, family_of(pl_module).images_seen)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
-                logger.go_back(family_of(pl_module).images_seen, self._rows)
+                logger.go_back(family_of(pl_module).images_seen, None if self._was_over else self._rows)
         self._stop_at_the_end(trainer, family_of(pl_module))
 
     def on_train_batch_start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from datamodules.building.build import build
 from datamodules.building.inspection import inspect, verify
 from datamodules.building.options import BuildOptions
 from datamodules.manifest import Manifest
+from datamodules.shards import ShardData
 from gesso.cli.main import main
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -84,13 +86,34 @@ def test_verify_finds_damage(shards: Path, capsys: pytest.CaptureFixture[str]) -
     assert any("sha256" in problem for problem in problems)
 
     tar.write_bytes(whole)
-    damage(tar, len(whole) - 100, b"x")  # in the padding: all images are good, the checksum is not
+    damage(tar, len(whole) - 100, b"x")  # in the padding: all images are good, the end is not
     [problem] = verify(shards, workers=1, progress=False)
-    assert "sha256" in problem
+    assert f"{tar}: damaged at byte" in problem
 
     tar.unlink()
     [problem] = verify(shards, workers=1, progress=False)
     assert f"{tar}: cannot be read" in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("classes", ["red"], "15 labels are none of the 1 classes, the first is 1 of sample"),
+        ("size", [64, 64], "40 x 40 pixels; the manifest says (64, 64)"),
+        ("channels", 1, "in colour; the manifest says that all are grey"),
+    ],
+)
+def test_verify_compares_what_the_manifest_says(shards: Path, key: str, value: object, problem: str) -> None:
+    file = shards / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    assert problem in verify(shards, workers=1, progress=False)[0]
+
+
+def test_labels_of_no_class_are_not_trained_on(shards: Path) -> None:
+    file = shards / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "classes": ["red", "green"]}))
+    with pytest.raises(ValueError, match=r"labels \d to 2 in its index, and 2 classes; run `gesso shards verify"):
+        list(ShardData(str(shards)).split_batches("train", rank=0, world_size=1, batch_size=21, limit=None))
 
 
 def test_verify_finds_an_index_that_does_not_fit(shards: Path) -> None:

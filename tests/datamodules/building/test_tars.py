@@ -127,3 +127,20 @@ def test_labels_and_captions_that_are_not_understood_are_named(tmp_path: Path) -
         assert "its caption is not UTF-8" in text
     with pytest.raises(ValueError, match="named twice"):
         index({"train": [str(path)], "val": [str(path)]}, tmp_path / "twice")
+
+
+def test_a_damaged_header_is_not_taken_for_the_end() -> None:
+    data = bytearray(tar(*[(f"{number}.jpg", jpeg(number)) for number in range(8)], format=tarfile.USTAR_FORMAT))
+    with tarfile.open(fileobj=io.BytesIO(data)) as whole:
+        fourth = whole.getmembers()[3].offset
+    data[fourth + 148] ^= 1  # its checksum
+    with pytest.raises(ValueError, match=rf"damaged at byte {fourth}, or two tars in one: \d+ bytes after it cannot"):
+        scanned(bytes(data))
+
+
+def test_a_second_tar_in_the_file_is_not_passed_over() -> None:
+    first, second = (tar((f"{number}.jpg", jpeg(number))) for number in range(2))
+    with pytest.raises(ValueError, match="two tars in one"):
+        scanned(first + second)
+    # Zeros at the end, as many as there may be, are no second tar.
+    assert list(scanned(first + bytes(1 << 20))[0]) == ["0"]

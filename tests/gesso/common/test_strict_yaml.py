@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gesso.common.strict_yaml import load_yaml, read_mapping, read_yaml
+from gesso.common.strict_yaml import YAMLError, load_yaml, read_mapping, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,13 @@ def test_a_file_without_a_mapping_is_named(content: str, kind: str, tmp_path: Pa
         read_mapping(file, what="recipe")
     with pytest.raises(ValueError, match="a folder"):
         read_mapping(tmp_path, what="recipe")
+
+
+def test_aliases_are_counted_before_they_are_written_out() -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    with pytest.raises(YAMLError, match="its aliases stand for more than 100,000 values"):
+        load_yaml("\n".join(lines))
+    with pytest.raises(YAMLError, match="an alias stands for itself"):
+        load_yaml("a: &a [1, *a]")
+    assert load_yaml("a: &a [1, 2]\nb: [*a, *a]") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
