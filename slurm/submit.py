@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import shlex
@@ -150,6 +151,10 @@ def ranks_per_node(gpus_per_node: str | None, tasks_per_node: int | None) -> int
     return 1 if tasks_per_node is None else tasks_per_node
 
 
+#: Runs of an array; SLURM itself takes 1,001 where nobody has set another number.
+MOST_TASKS = 10_000
+
+
 def array(options: Sequence[str]) -> dict[str, list[str]]:
     """Reads the options of ``--array``.
 
@@ -160,9 +165,9 @@ def array(options: Sequence[str]) -> dict[str, list[str]]:
         option of the recipe -> its values.
 
     Raises:
-        ValueError: one is not of this form.
+        ValueError: one is not of this form, or there are more than ``MOST_TASKS`` combinations.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for option in options:
         name, equals, values = option.partition("=")
         if not equals or not name or not values:
@@ -170,7 +175,13 @@ def array(options: Sequence[str]) -> dict[str, list[str]]:
                 f"--array {option}: write OPTION=VALUE,VALUE or OPTION=FIRST-LAST, such as seed_everything=0-7"
             )
         span = re.fullmatch(r"(\d+)-(\d+)", values)
+        if span and int(span[2]) - int(span[1]) >= MOST_TASKS:
+            raise ValueError(f"--array {option}: more than {MOST_TASKS:,} runs")
         found[name] = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else values.split(",")
+    if math.prod(map(len, found.values())) > MOST_TASKS:
+        raise ValueError(
+            f"--array: {math.prod(map(len, found.values())):,} runs, and {MOST_TASKS:,} at most can be queued"
+        )
     return found
 
 

@@ -120,14 +120,25 @@ class Journal:
                 self._lose_caption(result.ordinal, result.caption_lost)
 
     def drop_duplicates(self) -> None:
-        """Leaves out all candidates with the same pixels as another one but the first by name."""
+        """Leaves out all candidates with the same pixels as another one but the first by name.
+
+        The detail says so where the two contradict each other in their labels.
+        """
         self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON items (digest, ordinal)")
         same = "FROM items AS first WHERE first.digest = items.digest"
+        labels = "CASE WHEN first.label IS items.label THEN '' ELSE "
+        labels += (
+            "', labelled ' || IFNULL(first.label, 'not') || ' there and ' || IFNULL(items.label, 'not') || ' here' END"
+        )
         self._db.execute(
             "UPDATE items SET reason='duplicate', "
-            f"detail=(SELECT 'the same pixels as ' || name {same} ORDER BY ordinal LIMIT 1) "
+            f"detail=(SELECT 'the same pixels as ' || name || {labels} {same} ORDER BY ordinal LIMIT 1) "
             f"WHERE reason IS NULL AND ordinal > (SELECT MIN(ordinal) {same})"
         )
+
+    def unlabelled(self) -> int:
+        """Number of kept candidates without a label."""
+        return self._count("reason IS NULL AND label IS NULL")
 
     def duplicates(self) -> int:
         """Number of kept candidates with the same pixels as another kept one."""

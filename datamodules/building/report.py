@@ -23,6 +23,8 @@ def write_report(manifest: Manifest, journal: Journal, remarks: list[str]) -> No
         remarks: lines about the source.
     """
     dropped = [{"name": name, "reason": reason, "detail": detail} for name, reason, detail in journal.dropped()]
+    if manifest.classes and (unlabelled := journal.unlabelled()):
+        remarks = [*remarks, f"no label: {unlabelled:,} of {journal.kept():,} images"]
     report: dict[str, Any] = {
         "source": manifest.provenance["source"],
         "options": manifest.provenance["options"],

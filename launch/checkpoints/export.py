@@ -31,21 +31,30 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
         The config's file: ``out`` with ``.yaml``; its ``model`` section is one of a recipe.
 
     Raises:
-        ValueError: ``out`` has another ending.
+        ValueError: ``out`` has another ending, or the config's name belongs to another file.
     """
     if out.suffix != SUFFIX:
         raise ValueError(f"{out}: name the file to write with the ending {SUFFIX}")
+    text = out.with_suffix(".yaml")
+    if text.exists() and not _is_exported(text):
+        raise ValueError(f"{text}: is there, and is not the config of an export; give the export another name")
     weights = {
         f"{network}.{name}": tensor.contiguous()
         for network in module.generating_networks()
         for name, tensor in getattr(module, network).state_dict().items()
     }
     config = {"model": {"class_path": type(module).__name__, "init_args": constructor_options(module.hparams)}}
-    text = out.with_suffix(".yaml")
     with writing_whole(out) as partial:
         save_tensors(weights, partial, metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
         write_whole(text, yaml.safe_dump(config, sort_keys=False))
     return text
+
+
+def _is_exported(config: Path) -> bool:
+    try:
+        return set(read_mapping(config, what="config of an exported model")) == {"model"}
+    except (ValueError, OSError):
+        return False
 
 
 def rebuild(file: Path) -> tuple[ImageFamily, bool]:

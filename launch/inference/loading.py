@@ -39,10 +39,21 @@ def load_family(
     else:
         file = find_checkpoint(path)
         module, averaged = _restore(layout.read(file), average=average)
+    _check_finite(module, file)
     load_weights(module)
     module.requires_grad_(False)
     module.eval().to(device)
     return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}
+
+
+def _check_finite(module: ImageFamily, file: Path) -> None:
+    for network in module.generating_networks():
+        for name, tensor in getattr(module, network).state_dict().items():
+            if tensor.is_floating_point() and (broken := int((~tensor.isfinite()).sum())):
+                raise ValueError(
+                    f"{file}: {broken:,} weights of {network}.{name} are infinite or no numbers: its training has "
+                    "diverged, or the file is damaged"
+                )
 
 
 def _restore(checkpoint: dict[str, Any], *, average: bool) -> tuple[ImageFamily, bool]:

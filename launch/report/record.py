@@ -148,10 +148,7 @@ def read_record(run: Path) -> Record:
     folder = RunFolder(run)
     if not any(path.exists() for path in (folder.config, folder.path / "run.json", folder.metrics)):
         raise FileNotFoundError(f"{run}: no run here; `gesso fit` makes runs under runs/")
-    try:
-        info = folder.info()
-    except ValueError as error:
-        raise ValueError(f"{run / 'run.json'}: not readable as JSON ({error}); remove or repair it") from error
+    info = folder.info()
     return Record(
         path=run,
         info=info,

@@ -23,8 +23,23 @@ class OutOfMemory(RuntimeError):
 
 
 def best_device(name: str = "auto") -> torch.device:
-    """The device of this name; ``auto``: a GPU if there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device of this name; ``auto``: a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    gpus = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise RuntimeError(f"there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'} here")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error) if str(error).startswith("there ") else "no such device here"
+        raise ValueError(f"device {name!r}: {reason}; name auto, cpu, cuda or cuda:1 ...") from None
+    return device
 
 
 def affordable_precision(precision: T, accelerator: object) -> T | Literal["32-true"]:

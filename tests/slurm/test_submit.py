@@ -40,6 +40,10 @@ def test_an_array_takes_spans_and_lists() -> None:
     }
     with pytest.raises(ValueError, match="OPTION=FIRST-LAST"):
         array(["seed_everything"])
+    with pytest.raises(ValueError, match="seed_everything=0-999999999: more than 10,000 runs"):
+        array(["seed_everything=0-999999999"])
+    with pytest.raises(ValueError, match="40,000 runs, and 10,000 at most can be queued"):
+        array(["seed_everything=1-200", "model.beta=" + ",".join(["1"] * 200)])
 
 
 BAD = {

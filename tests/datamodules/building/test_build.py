@@ -200,6 +200,17 @@ def test_a_grey_image_and_its_colour_copy_are_duplicates(tmp_path: Path) -> None
     assert json.loads((tmp_path / "out" / "report.json").read_text())["dropped_by_reason"] == {"duplicate": 1}
 
 
+def test_labels_that_contradict_each_other_or_are_missing_are_told(tmp_path: Path) -> None:
+    for number, name in enumerate(("a/one.png", "a/two.png", "b/three.png", "root.png")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (number * 60, 0, 0)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "b" / "one.png").write_bytes((tmp_path / "in" / "a" / "one.png").read_bytes())
+    build(tmp_path / "in", tmp_path / "out", BuildOptions(splits="100"), workers=1, progress=False)
+    text = (tmp_path / "out" / "report.txt").read_text()
+    assert "b/one.png  (the same pixels as a/one.png, labelled a there and b here)" in text
+    assert "no label: 1 of 4 images" in text
+
+
 def test_from_tars(tmp_path: Path) -> None:
     """A shard set made of another set's tars has its images, labels and captions."""
     root = photographs(tmp_path / "in", 12)

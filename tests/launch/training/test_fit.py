@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from gesso.cli.main import main
+from launch.runs.metrics import read_rows
 from tests.launch.identity import assert_identical, curve, training_state
 from tests.launch.offline import wandb_runs
 from tests.waiting import wait_until
@@ -279,6 +280,16 @@ def test_what_a_limit_of_the_trainer_ends_has_not_finished(
     info = json.loads((run / "run.json").read_text())
     assert (info["state"], info["ended_by"], info["images_seen"]) == ("finished", None, 80)
     assert_identical(training_state(run), training_state(fit(*tiny)))
+
+
+@pytest.mark.slow
+def test_a_longer_training_keeps_what_the_finished_one_measured(shards: Path, tmp_path: Path) -> None:
+    # The last validation falls between two of the interval's: a training of 0.16 kimg would not have had it.
+    run = fit(*arguments("mnist-vae", shards, tmp_path / "runs", "--run.kimg=0.08", "--evaluation.every_kimg=0.08"))
+    measured = [row for row in read_rows(run / "metrics.csv") if row.name.startswith("val/")]
+    assert {row.images_seen for row in measured} == {80}
+    fit("--resume", str(run), "--run.kimg=0.112", "--evaluation.every_kimg=1")
+    assert [row for row in read_rows(run / "metrics.csv") if row.images_seen <= 80][-len(measured) :] == measured
 
 
 @pytest.mark.slow

@@ -1,0 +1,42 @@
+"""Weights that are no numbers, and exports that would take another file's place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.checkpoints.export import export
+from launch.inference.loading import load_family
+from lightning_modules.autoencoder.vae import VAE
+
+ORIGIN = {"images_seen": 0, "weights": "raw"}
+
+
+@pytest.fixture
+def vae() -> VAE:
+    return VAE.from_options({"resolution": 32, "autoencoder": {"width": 8}, "latent_dim": 4})
+
+
+def test_weights_that_are_no_numbers_make_no_picture(vae: VAE, tmp_path: Path) -> None:
+    export(vae, tmp_path / "vae.safetensors", origin=ORIGIN)
+    load_family(tmp_path / "vae.safetensors")
+    (network,) = vae.generating_networks()
+    name, weight = next(iter(getattr(vae, network).named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[:3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    export(vae, tmp_path / "vae.safetensors", origin=ORIGIN)
+    with pytest.raises(
+        ValueError, match=rf"vae\.safetensors: 3 weights of {network}\.{name} are infinite or no numbers"
+    ):
+        load_family(tmp_path / "vae.safetensors")
+
+
+def test_an_export_takes_no_other_files_place(vae: VAE, tmp_path: Path) -> None:
+    precious = tmp_path / "vae.yaml"
+    precious.write_text("model: mine\ndata: precious\n")
+    with pytest.raises(ValueError, match=r"vae\.yaml: is there, and is not the config of an export"):
+        export(vae, tmp_path / "vae.safetensors", origin=ORIGIN)
+    assert precious.read_text() == "model: mine\ndata: precious\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["vae.yaml"]
