@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gesso.common.strict_yaml import read_mapping
 from launch.checkpoints.files import is_complete
-from launch.runs.folder import find_checkpoint, is_over, open_run
+from launch.runs.folder import RunFolder, find_checkpoint, is_over, open_run
 from launch.training.layers import Layer, Recipe, layers
 from launch.training.outcome import Run, last_metrics
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import lightning as L
 
     from launch.training.lightning_cli import GessoCLI, Parsed
+
+#: The sections of every run's config.yaml.
+SECTIONS = ("trainer", "model", "data", "run", "ema", "evaluation", "previews", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Training:
         """The recipes in their order, a resumed run's own config first."""
         single = isinstance(self.recipe, str | os.PathLike | Mapping)
         given: Sequence[Recipe] = (self.recipe,) if single else self.recipe  # type: ignore[assignment]
-        return (*([open_run(self.resume).config] if self.resume else []), *given)
+        return (*([whole_config(open_run(self.resume))] if self.resume else []), *given)
 
     def layers(self) -> list[Layer]:
         """Recipes and overrides as plain data.
@@ -173,6 +177,21 @@ def older_checkpoint_named(checkpoint: Path | None) -> Iterator[None]:
         raise ValueError(
             f"{error}; delete {checkpoint.resolve().name} to go on from the checkpoint before, {older[-1]}"
         ) from error
+
+
+def whole_config(run: RunFolder) -> Path:
+    """A run's config.yaml, which has every section: what is cut off would be trained on with other options.
+
+    Raises:
+        ValueError: a section is missing.
+    """
+    there = read_mapping(run.config, what="run's config: that maps sections (model, data, run ...) to their options")
+    if missing := [section for section in SECTIONS if section not in there]:
+        raise ValueError(
+            f"{run.config}: cut off or edited: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; "
+            f"restore the file, or begin a new run with `gesso fit --config RECIPE --checkpoint {run.path}`"
+        )
+    return run.config
 
 
 @contextlib.contextmanager
