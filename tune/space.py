@@ -206,8 +206,9 @@ def _drawn(name: str, text: str, **more: Any) -> Dimension:
         raise ValueError(f"{text}: the step must be more than 0")
     try:
         domain = getattr(tune, kind)(*numbers)
-        # A range may hold no multiple of its step, which is known when a value is drawn.
-        domain.sample()
+        # A range may hold no multiple of its step, which is known when a value is drawn; from a generator of its own,
+        # for what schedulers draw from the common one depends on the sweep's seed alone.
+        domain.sample(random_state=0)
     except ValueError as error:
         raise ValueError(f"{text}: {one_line(error)}") from error
     # Of Tune's integer ranges only the quantised ones hold their upper bound.

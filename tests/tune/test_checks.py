@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gesso.cli.main import main
@@ -95,3 +97,12 @@ def test_conditions(lab: Lab) -> None:
 def test_bundles() -> None:
     assert Placement(ranks=2, cpus=4, gpus=1).bundles() == [{"CPU": 4, "GPU": 1}] * 2
     assert Placement(gpus=0.5).bundles() == [{"CPU": 1.0, "GPU": 0.5}]
+
+
+def test_reading_a_space_draws_nothing_from_the_common_generators(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("model.first: loguniform(1, 9)\nmodel.second: quniform(0, 1, 0.25)\nmodel.third: randint(1, 9)\n")
+    before = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002 - the one that Ray Tune draws from
+    read_space(file)
+    assert np.array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    assert random.getstate() == before[1]

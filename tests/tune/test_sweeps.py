@@ -83,7 +83,7 @@ def test_asha_spends_a_third_and_finds_one_of_the_best(lab: Lab) -> None:
 
 
 def test_a_trial_that_diverges_ends_alone(lab: Lab) -> None:
-    space = lab.space(diverges_at="grid([0, 24, 0])")
+    space = lab.space(diverges_at="grid([0, 24, 1000])")
     sweep, rows = lab.run(space, "--num-samples=1", "--concurrent=1", "--run.wandb=offline")
     assert [row.state for row in rows] == ["finished", "failed", "finished"]
     assert rows[1].error == "ValueError: val/planted was nan at 0.032 kimg: this trial has diverged"
