@@ -285,11 +285,17 @@ def check_memory(cli: GessoCLI, job: Job, gib: float | None) -> None:
 
 
 def job_of(request: Request, trainings: Sequence[Prepared]) -> Job:
-    """Completes a request's job with its name and folders; an array's script lies beside the runs."""
+    """Completes a request's job with its name and folders; an array's script lies beside the runs.
+
+    Raises:
+        ValueError: a path that SLURM cannot write to.
+    """
     runs = [training.run.path for training in trainings]
     name = str(trainings[0].cli.config_init.run.name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = runs[0] / "slurm" if len(runs) == 1 else runs[0].parent / f"{name}-array-{stamp}"
+    if "\\" in str(folder.absolute()):
+        raise ValueError(f"{folder}: SLURM writes no log into a path with a backslash: name another --run.root")
     return replace(request.job, name=name, runs=runs, folder=folder)
 
 

@@ -132,13 +132,16 @@ def test_where_python_finds_families_goes_with_the_job(
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_a_run_trains_whatever_its_folder_is_called(lab: Lab) -> None:
-    odd = Lab(lab.shards, lab.root.with_name("50 %j #1 'a' \"b\" \\c"))
+def test_a_run_trains_whatever_its_folder_is_called(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = Lab(lab.shards, lab.root.with_name("50 %j #1 'a' \"b\""))
     run = odd.submit(odd.training("--run.kimg=0.4"))
     wait(lambda: finished(run), 120, "the run's end", of=run)
     assert run.info()["state"] == "finished"
     assert {file.name for file in (run.path / "logs").iterdir()} == {"rank0.log"}
     assert (run.path / "slurm" / "job.log").is_file()
+    slashed = Lab(lab.shards, lab.root.with_name("a\\b"))
+    assert main(["slurm", "submit", "--dry-run", "--trust-paths", "--", *slashed.training()]) == 2
+    assert "SLURM writes no log into a path with a backslash" in capsys.readouterr().err
 
 
 @pytest.mark.slurm
