@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,7 +110,7 @@ class Manifest:
             raw = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
             if raw["format"] != FORMAT:
                 raise ValueError(f"{file}: shard-set format {raw['format']!r}, this gesso reads {FORMAT}")
-            if problem := _problem(raw):
+            if problem := next(_problems(raw), None):
                 raise ValueError(f"{file}: {problem}; build or index the set again")
             splits = {
                 name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["index"], split["index_sha256"])
@@ -202,29 +202,31 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _problem(raw: dict[str, Any]) -> str | None:
-    """What is wrong with the numbers and texts of a manifest; None: nothing."""
-
-    def whole(value: object, least: int) -> bool:
-        return type(value) is int and value >= least
-
-    size = raw["size"]
-    checks = {
-        f"channels is {raw['channels']!r}, and 1 or 3 can be": raw["channels"] in (1, 3),
-        f"size is {size!r}, and is none or two whole numbers": size is None
-        or (isinstance(size, list) and len(size) == 2 and all(whole(side, 1) for side in size)),
-        f"segments is {raw['segments']!r}, and is a whole number of 1 or more": whole(raw["segments"], 1),
-        "classes is no list of texts": isinstance(raw["classes"], list)
-        and all(isinstance(name, str) for name in raw["classes"]),
-        "splits maps no names to shards": isinstance(raw["splits"], dict) and bool(raw["splits"]),
-    }
-    for name, split in raw["splits"].items() if isinstance(raw["splits"], dict) else ():
-        shards = split["shards"]
-        for shard in shards:
+def _problems(raw: dict[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with the numbers and texts of a manifest."""
+    size, classes = raw["size"], raw["classes"]
+    if raw["channels"] not in (1, 3):
+        yield f"channels is {raw['channels']!r}, and 1 or 3 can be"
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(_whole(side, 1) for side in size)):
+        yield f"size is {size!r}, and is none or two whole numbers"
+    if not _whole(raw["segments"], 1):
+        yield f"segments is {raw['segments']!r}, and is a whole number of 1 or more"
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        yield "classes is no list of texts"
+    if not isinstance(raw["splits"], dict) or not raw["splits"]:
+        yield "splits maps no names to shards"
+        return
+    for name, split in raw["splits"].items():
+        for shard in split["shards"]:
             for key in ("samples", "bytes"):
-                checks[f"split {name!r} has a shard of {shard[key]!r} {key}"] = whole(shard[key], 0)
-        checks[f"split {name!r} has no samples"] = any(shard["samples"] for shard in shards)
-    return next((problem for problem, right in checks.items() if not right), None)
+                if not _whole(shard[key], 0):
+                    yield f"split {name!r} has a shard of {shard[key]!r} {key}"
+        if not any(shard["samples"] for shard in split["shards"]):
+            yield f"split {name!r} has no samples"
+
+
+def _whole(value: object, least: int) -> bool:
+    return type(value) is int and value >= least
 
 
 def write_index(root: Path, split: str, shards: Sequence[Shard], rows: np.ndarray) -> Split:

@@ -178,10 +178,8 @@ def array(options: Sequence[str]) -> dict[str, list[str]]:
         if span and int(span[2]) - int(span[1]) >= MOST_TASKS:
             raise ValueError(f"--array {option}: more than {MOST_TASKS:,} runs")
         found[name] = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else values.split(",")
-    if math.prod(map(len, found.values())) > MOST_TASKS:
-        raise ValueError(
-            f"--array: {math.prod(map(len, found.values())):,} runs, and {MOST_TASKS:,} at most can be queued"
-        )
+    if (runs := math.prod(map(len, found.values()))) > MOST_TASKS:
+        raise ValueError(f"--array: {runs:,} runs, and {MOST_TASKS:,} at most can be queued")
     return found
 
 

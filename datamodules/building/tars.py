@@ -212,7 +212,7 @@ class TarScan:
         if self._stream.content > end:  # tarfile takes a damaged header for the end
             raise ValueError(
                 f"{self._name}: damaged at byte {end}, or two tars in one: {self._stream.content - end} bytes after it "
-                "cannot be read; `tar --ignore-zeros -xf` unpacks what is whole, to be built from the folder"
+                "cannot be read; unpack what is whole with `tar --ignore-zeros -xf`, and build from that folder"
             )
 
 

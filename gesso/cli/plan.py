@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {value}: must be more than 0")
     from launch.planning import footprint
     from launch.planning import memory as planning
+    from launch.training.family_files import load_all
     from lightning_modules.core.options import constructor_options, paths
 
     cli = _read(arguments)
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"global batch {cli.datamodule.global_batch_size}, micro_batches {module.micro_batches}\n"
         f"assumed: {precision}, that is {PRECISIONS[precision]}\n"
     )
-    _load_helpers(module)
+    load_all(module)
     networks = footprint.networks(module, ema=footprint.ema_count(cli.trainer))
     table = planning.rows(
         networks,
@@ -111,6 +112,7 @@ def _reduce_bucket(strategy: Any) -> int:
 def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bool, dict[str, int]]:
     """Bytes by network, without and with gradient checkpointing."""
     from launch.planning import footprint
+    from launch.training.family_files import load_all
 
     found = {}
     for on in (False, True):
@@ -118,16 +120,9 @@ def _activations(module: ImageFamily, images: int, *, autocast: bool) -> dict[bo
         if family is None and on:
             continue
         family = family or module
-        _load_helpers(family)
+        load_all(family)
         found[on] = footprint.activations(family, images, autocast=autocast)
     return found
-
-
-def _load_helpers(module: ImageFamily) -> None:
-    from launch.training.family_files import load_pictures, load_weights
-
-    load_weights(module)
-    load_pictures(module)
 
 
 def _show_networks(networks: Sequence[Network], needs: dict[bool, dict[str, int]]) -> None:

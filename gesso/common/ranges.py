@@ -84,13 +84,9 @@ def check_options(kind: type, options: Mapping[str, object], prefix: str = "") -
         _check(hint, value, f"{prefix}{name}", default)
 
 
+@cache
 def declarations(kind: type) -> dict[str, tuple[object, object]]:
     """Type and default of each option of a class, its base classes' among them."""
-    return _declarations(kind)
-
-
-@cache
-def _declarations(kind: type) -> dict[str, tuple[object, object]]:
     if dataclasses.is_dataclass(kind):
         makers: list[object] = [kind]
     else:
@@ -108,7 +104,7 @@ def _declarations(kind: type) -> dict[str, tuple[object, object]]:
 
 
 def _check(hint: object, value: object, name: str, default: object = None) -> None:
-    group = next((part for part in _parts(hint) if dataclasses.is_dataclass(part)), None)
+    group = next((part for part in _parts(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
     if group is not None and isinstance(value, bool | int | float | str | list | tuple):
         fields = ", ".join(field.name for field in dataclasses.fields(group))
         raise ValueError(f"{name} is {value!r}; it must map options to values: {fields}")
@@ -119,10 +115,10 @@ def _check(hint: object, value: object, name: str, default: object = None) -> No
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         check_options(type(value), vars(value), f"{name}.")
     elif isinstance(value, Mapping):
-        kind = next((part for part in _parts(hint) if dataclasses.is_dataclass(part)), None)
+        declared = declarations(group) if group else {}
         for key, item in value.items():
-            declared, usual = declarations(kind).get(str(key), (object, None)) if kind else (object, None)  # type: ignore[arg-type]
-            _check(declared, item, f"{name}.{key}", usual)
+            option, usual = declared.get(str(key), (object, None))
+            _check(option, item, f"{name}.{key}", usual)
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             _check(_element(hint, number), item, f"{name}[{number}]")

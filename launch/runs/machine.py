@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
 import torch
+
+from gesso.common.cores import granted_cores
 
 _CPUINFO = Path("/proc/cpuinfo")
 _FIELDS = ("model name", "cpu family", "model")
@@ -22,10 +23,9 @@ def processor() -> str:
 
 def machine_facts(device: torch.device) -> dict[str, object]:
     """Fields of run.json: the processor, the cores that this process may use, its threads, and the GPU if it is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": processor(),
-        "cores": cores,
+        "cores": granted_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }

@@ -1,4 +1,4 @@
-"""W&B as a guest of a training: it may fail at any moment, and training goes on, with everything in the run folder."""
+"""The W&B logger: whatever fails in it ends no training, and the run folder has everything."""
 
 from __future__ import annotations
 
@@ -199,14 +199,16 @@ def _settings() -> Any:
     try:
         return wandb.setup().settings if wandb.login(prompt=False, verify=False) else None
     except wandb.errors.AuthenticationError as error:
-        raise ValueError(f"W&B: {one_line(error)} Mend WANDB_API_KEY or `wandb login` again, or {_WITHOUT}") from error
+        raise ValueError(
+            f"W&B: {one_line(error)} Correct WANDB_API_KEY or `wandb login` again, or {_WITHOUT}"
+        ) from error
     except Exception as error:
         rank_zero_print(f"W&B has trouble of its own ({one_line(error)}): this run is logged offline")
         return None
 
 
 def _trouble(url: str, key: str | None) -> str:
-    """Asks a W&B server who we are; why that cannot be, or "" when it answers.
+    """Asks a W&B server whose key this is. Returns why it cannot be asked; "" if it answers.
 
     Raises:
         ValueError: it answers that it does not know this key.
@@ -224,7 +226,7 @@ def _trouble(url: str, key: str | None) -> str:
     except urllib.error.HTTPError as error:
         if error.code == 401 and key:
             raise ValueError(
-                f"W&B at {url} does not know this key: mend WANDB_API_KEY or `wandb login` again, or {_WITHOUT}"
+                f"W&B at {url} does not know this key: correct WANDB_API_KEY or `wandb login` again, or {_WITHOUT}"
             ) from error
         return f"HTTP {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -233,7 +235,12 @@ def _trouble(url: str, key: str | None) -> str:
 
 
 def _within(seconds: float, ask: Callable[[], str]) -> str:
-    """What ``ask`` returns or raises, or that nothing came within these seconds: names may take minutes to look up."""
+    """Calls ``ask`` and returns its answer, or a text that says it took too long: a DNS lookup may take minutes.
+
+    Args:
+        seconds: how long to wait.
+        ask: called in a thread of its own; its ValueErrors are raised here.
+    """
     found: list[str | ValueError] = []
 
     def work() -> None:

@@ -9,7 +9,7 @@ from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import find
-from launch.training.family_files import load_pictures, load_weights
+from launch.training.family_files import load_all
 from launch.training.lightning_cli import GessoCLI, check_data
 from launch.training.training import Training
 
@@ -43,8 +43,7 @@ def check(cli: GessoCLI) -> None:
 
 def prefetch(cli: GessoCLI) -> None:
     """Downloads the weights that family and evaluation need into the cache: compute nodes often have no internet."""
-    load_weights(cli.model)
-    load_pictures(cli.model)
+    load_all(cli.model)
     evaluation = find(cli.trainer, Evaluation)
     for name in evaluation.published_weights(cli.model) if evaluation else ():
         fetch(name)

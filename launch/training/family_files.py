@@ -9,6 +9,12 @@ from launch.inference.pictures import read_picture
 from lightning_modules.core.family import ImageFamily
 
 
+def load_all(module: ImageFamily) -> None:
+    """Loads all that a family needs before it is trained: see ``load_weights`` and ``load_pictures``."""
+    load_weights(module)
+    load_pictures(module)
+
+
 def load_weights(module: ImageFamily) -> None:
     """Loads the published weights that a family needs, downloading those that are not in the cache."""
     for name in module.published_weights():

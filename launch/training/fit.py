@@ -33,7 +33,7 @@ from launch.runs.tracking import rank_zero_print
 from launch.runs.weights_and_biases import finish_wandb
 from launch.strategies.supervision import RankLost
 from launch.training import limits
-from launch.training.family_files import load_pictures, load_weights
+from launch.training.family_files import load_all
 from launch.training.first_cause import first_cause
 from launch.training.hardware import fit_threads, is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
@@ -57,8 +57,7 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
         FileNotFoundError, ValueError: one line.
     """
     check_data(cli)
-    load_weights(cli.model)
-    load_pictures(cli.model)
+    load_all(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
 
@@ -101,16 +100,16 @@ def fit(cli: GessoCLI, checkpoint: Path | None, *, command: str, resumed: bool) 
     except Superseded:
         raise
     except BaseException as problem:
-        error = explained(problem, trainer, module, cli.datamodule.global_batch_size // trainer.world_size)
+        error = cause_of(problem, trainer, module, cli.datamodule.global_batch_size // trainer.world_size)
         # Lightning turns a second Ctrl-C, which does not wait for the step's end, into SystemExit.
         state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         what = one_line(f"{type(error).__name__}: {error}")
         if opening.done:
             close_folder(trainer, state, error=what)
         elif cli.new_folder and not isinstance(error, RankLost):
-            leave_nothing(run, root_too=root_is_new)
+            remove_new_folder(run, root_too=root_is_new)
         elif not resumed or isinstance(error, RankLost):
-            book_failure(run, what)
+            record_failed_start(run, what)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if environment is not None and environment.creates_processes_externally and not trainer.is_global_zero:
             # srun and torchrun kill all ranks when one has failed: the first one has a report to write.
@@ -147,7 +146,7 @@ def outcome(trainer: L.Trainer, state: State, signal: int = 0) -> Run:
     )
 
 
-def explained(problem: BaseException, trainer: L.Trainer, module: ImageFamily, batch_size: int) -> BaseException:
+def cause_of(problem: BaseException, trainer: L.Trainer, module: ImageFamily, batch_size: int) -> BaseException:
     """The cause of ``problem``: a lost rank, too little memory, or itself."""
     if is_out_of_memory(problem):
         return out_of_memory(trainer, module, batch_size)
@@ -210,7 +209,7 @@ def close_folder(trainer: L.Trainer, state: str, *, error: str | None = None, en
 
 @contextlib.contextmanager
 def trying(otherwise: str) -> Iterator[None]:
-    """Context manager: an error inside is said behind ``otherwise``, and hides nothing that came before."""
+    """Context manager: prints an error inside it, after the text ``otherwise``, instead of raising it."""
     try:
         yield
     except Superseded:
@@ -220,8 +219,8 @@ def trying(otherwise: str) -> Iterator[None]:
 
 
 @rank_zero_only
-def leave_nothing(run: RunFolder, *, root_too: bool) -> None:
-    """Removes the folder of a new run that never began, with what loggers have put there."""
+def remove_new_folder(run: RunFolder, *, root_too: bool) -> None:
+    """Removes the folder of a new run that never began, with all that loggers wrote into it."""
     finish_wandb(failed=True)
     shutil.rmtree(run.path, ignore_errors=True)
     if root_too:
@@ -230,7 +229,7 @@ def leave_nothing(run: RunFolder, *, root_too: bool) -> None:
 
 
 @rank_zero_only
-def book_failure(run: RunFolder, error: str) -> None:
+def record_failed_start(run: RunFolder, error: str) -> None:
     """Records why a run never began, in a folder that a job or a sweep has given it."""
     finish_wandb(failed=True)
     run.path.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from launch.training.lightning_cli import GessoCLI, Parsed
 
-#: The sections of every run's config.yaml.
-SECTIONS = ("trainer", "model", "data", "run", "ema", "evaluation", "previews", "checkpoints")
-
 
 @dataclass(frozen=True)
 class Training:
@@ -185,8 +182,10 @@ def whole_config(run: RunFolder) -> Path:
     Raises:
         ValueError: a section is missing.
     """
+    from launch.training.lightning_cli import SECTIONS
+
     there = read_mapping(run.config, what="run's config: that maps sections (model, data, run ...) to their options")
-    if missing := [section for section in SECTIONS if section not in there]:
+    if missing := [section for section in ("trainer", "model", "data", *SECTIONS) if section not in there]:
         raise ValueError(
             f"{run.config}: cut off or edited: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; "
             f"restore the file, or begin a new run with `gesso fit --config RECIPE --checkpoint {run.path}`"
