@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.ema import EMA
-from launch.checkpoints import layout
+from launch.checkpoints import layout, tensors
 from launch.inference.loading import load_family
 from launch.runs.folder import RunFolder
 from lightning_modules.core.averages import live_state
@@ -41,11 +41,11 @@ def test_a_full_disk_costs_nothing_that_was_saved(tmp_path: Path, monkeypatch: p
     saved = tmp_path / "checkpoints" / "last"
     before = layout.read(saved)
 
-    def full(tensors: Any, file: Path) -> None:
+    def full(content: Any, file: Path, metadata: Any) -> None:
         file.write_bytes(b"half")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(layout, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OSError, match=r"could not save .*No space left on device.*earlier checkpoints are untouched"):
         train(tmp_path, 0.08, EMA(), Checkpoints(), checkpoint=saved)
     assert layout.read(saved)["gesso"] == before["gesso"]
