@@ -191,7 +191,7 @@ class _Build:
         by_content = shares(self.options.splits or "official")
         if by_content is not None:
             if not self.options.keep_duplicates:
-                journal.drop_duplicates()
+                journal.drop_duplicates(captions=self.options.captions)
             journal.split_by_digest(by_content)
         journal.commit()
         if not journal.kept():

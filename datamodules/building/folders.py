@@ -8,14 +8,14 @@ import os
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
 from datamodules.building.candidates import NOT_AN_IMAGE, Extent, Item, Skipped, file_version, hidden_remark
-from datamodules.building.labels import class_names, folder_classes, read_label
+from datamodules.building.labels import Reading, class_names, folder_classes, mixed_remark, read_label
 from datamodules.decoding.images import read_image
 from datamodules.manifest import MANIFEST_NAME
 from gesso.common.pictures import is_picture
@@ -40,20 +40,36 @@ class _Folder(NamedTuple):
 
 
 class _Labels:
-    """The labels of a ``dataset.json``, and the number of those that were used."""
+    """The labels of a ``dataset.json``, and the number of those that were used.
 
-    def __init__(self, entries: dict[str, Any]) -> None:
-        self.entries = entries
-        self.vectors = any(isinstance(label, list) for label in entries.values())
+    Args:
+        entries: (path, label) of each file.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
+        self.entries: dict[str, Any] = {}
+        self.contradicted: dict[str, Any] = {}
+        self.repeated = 0
+        for path, label in entries:
+            if path not in self.entries:
+                self.entries[path] = label
+            elif read_label(self.entries[path]) != read_label(label):
+                self.contradicted[path] = label
+            else:
+                self.repeated += 1
+        self.vectors = any(isinstance(label, list) for label in self.entries.values())
         self.asked = 0
 
-    def read(self, path: str) -> tuple[str | None, str | None]:
+    def read(self, path: str) -> Reading:
         """The label of a file by its path, and a note on a label that is not understood."""
         if not self.entries or self.vectors:
             return None, None
         if path not in self.entries:
             return None, f"no label in {DATASET_JSON}"
         self.asked += 1
+        if path in self.contradicted:
+            both = f"{self.entries[path]!r} and {self.contradicted[path]!r}"
+            return None, f"{DATASET_JSON} lists it with two labels, {both}: none"
         return read_label(self.entries[path])
 
     def remarks(self) -> list[str]:
@@ -62,7 +78,10 @@ class _Labels:
         if self.vectors:
             return [f"labels in {DATASET_JSON} are vectors, not classes: left out"]
         lost = len(self.entries) - self.asked
-        return [f"{lost:,} labels of {DATASET_JSON} belong to no image here"] if lost else []
+        found = [f"{lost:,} labels of {DATASET_JSON} belong to no image here"] if lost else []
+        if self.repeated:
+            found.append(f"{self.repeated:,} files are listed twice in {DATASET_JSON}, with the same label")
+        return found
 
 
 class PictureTree:
@@ -138,7 +157,10 @@ class PictureTree:
         return read_image(data, channels, min_size=min_size, max_pixels=max_pixels)
 
     def classes(self, found: set[str]) -> tuple[str, ...]:
-        return class_names(found) if self._listed else folder_classes(found)
+        if not self._listed:
+            return folder_classes(found)
+        self.remarks += mixed_remark(found)
+        return class_names(found)
 
 
 class FolderSource(PictureTree):
@@ -274,7 +296,7 @@ def _dataset_json(root: _Folder) -> _Labels | None:
         return None
     pairs = entries.items() if isinstance(entries, dict) else entries
     try:
-        return _Labels(dict(pairs))
+        return _Labels(pairs)
     except (TypeError, ValueError):
         return None
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.building.labels import class_names
+from datamodules.building.candidates import hidden_remark
+from datamodules.building.labels import class_names, mixed_remark
 from datamodules.building.locations import expand_urls, open_url
 from datamodules.building.pool import Pool
 from datamodules.building.progress import Bar
@@ -69,12 +70,15 @@ def index(
             passes.append(result)
             bar.advance(1)
         manifest = _assemble(folder, tars, passes)
+        mixed = mixed_remark({label for result in passes for label in result.labels if label is not None})
         write_index_report(
             manifest,
             {result.shard.url: result.left_out for result in passes},
             {result.shard.url: result.notes for result in passes},
-            sum(result.hidden for result in passes),
+            hidden_remark(sum(result.hidden for result in passes)) + mixed,
         )
+        for line in mixed:
+            bar.print(f"{folder}: {line}")
         lost = sum(len(result.left_out) + len(result.notes) for result in passes)
         if lost:
             bar.print(f"{folder}: {lost:,} members left out or not understood: see {folder / 'report.txt'}")

@@ -16,13 +16,15 @@ import numpy as np
 
 from datamodules.building.candidates import Extent, Item, Skipped
 from datamodules.manifest import INDEX_DTYPE, Shard
+from gesso.common.text import decode_text
 
-_VERSION = 2  # of the tables
+_VERSION = 3  # of the tables
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS items (
     ordinal INTEGER PRIMARY KEY, item TEXT, name TEXT, label TEXT, split TEXT,
-    digest BLOB, height INTEGER, width INTEGER, channels INTEGER, reason TEXT, detail TEXT, note TEXT);
+    digest BLOB, height INTEGER, width INTEGER, channels INTEGER, reason TEXT, detail TEXT, note TEXT,
+    label_lost INTEGER DEFAULT 0, caption_lost INTEGER DEFAULT 0);
 CREATE TABLE IF NOT EXISTS shards (split TEXT, number INTEGER, shard TEXT, rows BLOB, PRIMARY KEY (split, number));
 """
 
@@ -119,22 +121,32 @@ class Journal:
             if result.caption_lost is not None:
                 self._lose_caption(result.ordinal, result.caption_lost)
 
-    def drop_duplicates(self) -> None:
+    def drop_duplicates(self, *, captions: bool = True) -> None:
         """Leaves out all candidates with the same pixels as another one but the first by name.
 
-        The detail says so where the two contradict each other in their labels.
+        The detail names that one, and says so where the label or caption that goes with it is another.
+
+        Args:
+            captions: whether captions are kept at all.
         """
         self._db.execute("CREATE INDEX IF NOT EXISTS by_digest ON items (digest, ordinal)")
+        self._db.create_function("caption_differs", 2, _caption_differs if captions else lambda first, second: None)
         same = "FROM items AS first WHERE first.digest = items.digest"
-        labels = "CASE WHEN first.label IS items.label THEN '' ELSE "
-        labels += (
-            "', labelled ' || IFNULL(first.label, 'not') || ' there and ' || IFNULL(items.label, 'not') || ' here' END"
-        )
+        labels = "', labelled ' || IFNULL(first.label, 'not') || ' there and ' || IFNULL(items.label, 'not') || ' here'"
+        texts = "IFNULL(', ' || caption_differs(first.item, items.item), '')"
+        detail = f"'the same pixels as ' || name || IIF(first.label IS items.label, '', {labels}) || {texts}"
         self._db.execute(
-            "UPDATE items SET reason='duplicate', "
-            f"detail=(SELECT 'the same pixels as ' || name || {labels} {same} ORDER BY ordinal LIMIT 1) "
+            "UPDATE items SET reason='duplicate', (detail, label_lost, caption_lost) = "
+            f"(SELECT {detail}, first.label IS NOT items.label, {texts} != '' {same} ORDER BY ordinal LIMIT 1) "
             f"WHERE reason IS NULL AND ordinal > (SELECT MIN(ordinal) {same})"
         )
+
+    def lost_with_duplicates(self) -> list[str]:
+        """Lines for the report: how many duplicates had another label or caption than what stands for them."""
+        labels, captions = self._count("label_lost"), self._count("caption_lost")
+        why = "than the picture that stands for it: see the duplicates below, or keep them with --keep-duplicates"
+        found = [f"{labels:,} of the dropped duplicates have another label {why}"] if labels else []
+        return found + ([f"{captions:,} of the dropped duplicates have another caption {why}"] if captions else [])
 
     def unlabelled(self) -> int:
         """Number of kept candidates without a label."""
@@ -237,6 +249,20 @@ def _is_sound(file: Path) -> bool:
 
 def _identity(candidate: Item | Skipped) -> bytes:
     return (candidate.name if isinstance(candidate, Skipped) else _write_item(candidate)).encode()
+
+
+def _caption_differs(first: str, second: str) -> str | None:
+    """What is lost where the second of two equal pictures is left out, for the report; None: no caption is."""
+    texts = []
+    for item in (read_item(first), read_item(second)):
+        try:
+            texts.append((decode_text(item.caption.read()) or "").strip() if item.caption else "")
+        except OSError:
+            # What cannot be read now is noticed again, and named, where it is written.
+            texts.append("")
+    if not texts[1] or texts[0] == texts[1]:
+        return None
+    return "with another caption there" if texts[0] else "without a caption there and with one here"
 
 
 def _write_item(item: Item) -> str:

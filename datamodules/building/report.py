@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from typing import Any
 
-from datamodules.building.candidates import hidden_remark
 from datamodules.building.journal import Journal
 from datamodules.building.tars import LeftOut
 from datamodules.manifest import Manifest
@@ -23,6 +22,7 @@ def write_report(manifest: Manifest, journal: Journal, remarks: list[str]) -> No
         remarks: lines about the source.
     """
     dropped = [{"name": name, "reason": reason, "detail": detail} for name, reason, detail in journal.dropped()]
+    remarks = [*remarks, *journal.lost_with_duplicates()]
     if manifest.classes and (unlabelled := journal.unlabelled()):
         remarks = [*remarks, f"no label: {unlabelled:,} of {journal.kept():,} images"]
     report: dict[str, Any] = {
@@ -42,9 +42,13 @@ def write_report(manifest: Manifest, journal: Journal, remarks: list[str]) -> No
 
 
 def write_index_report(
-    manifest: Manifest, left_out: dict[str, list[LeftOut]], notes: dict[str, list[tuple[str, str]]], hidden: int
+    manifest: Manifest, left_out: dict[str, list[LeftOut]], notes: dict[str, list[tuple[str, str]]], remarks: list[str]
 ) -> None:
-    """Writes ``report.json`` and ``report.txt`` with what an index of existing tars leaves out, by tar."""
+    """Writes ``report.json`` and ``report.txt`` with what an index of existing tars leaves out, by tar.
+
+    Args:
+        remarks: lines about the tars.
+    """
     dropped = [
         {"name": f"{printable(url)}/{entry.name}", "reason": entry.reason, "detail": entry.detail}
         for url, entries in left_out.items()
@@ -58,7 +62,7 @@ def write_index_report(
         "dropped_by_reason": dict(sorted(Counter(entry["reason"] for entry in dropped).items())),
         "duplicates_kept": 0,
         "splits": {name: split.samples for name, split in manifest.splits.items()},
-        "remarks": hidden_remark(hidden),
+        "remarks": remarks,
         "dropped": dropped,
         "not_understood": [
             {"name": f"{printable(url)}/{key}", "note": note} for url, some in notes.items() for key, note in some

@@ -18,7 +18,7 @@ from datamodules.assets import named
 from datamodules.assets.fetching import assets, fetch
 from datamodules.building.candidates import Extent, Item, Skipped, Source, file_version, hidden_remark
 from datamodules.building.folders import FolderSource, ZipSource
-from datamodules.building.labels import class_names
+from datamodules.building.labels import class_names, mixed_remark
 from datamodules.building.locations import expand_urls, has_magic, open_url
 from datamodules.building.tars import LeftOut, TarSample, TarScan, unpacker
 from datamodules.decoding.images import read_image
@@ -114,6 +114,7 @@ class TarSource:
         return read_image(data, channels, min_size=min_size, max_pixels=max_pixels)
 
     def classes(self, found: set[str]) -> tuple[str, ...]:
+        self.remarks += mixed_remark(found)
         return class_names(found)
 
 

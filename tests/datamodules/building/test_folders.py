@@ -129,6 +129,11 @@ def test_stylegan_s_labels(kind: str, tmp_path: Path) -> None:
         (None, "dataset.json has no labels"),
         ([[name, [0.0, 1.0]] for name, _ in ENTRIES], "are vectors"),
         ([*ENTRIES[:-1], ["gone.png", 1]], "1 labels of dataset.json belong to no image"),
+        ([*ENTRIES, [ENTRIES[0][0], 1]], "kept, but dataset.json lists it with two labels, 0 and 1: none: 1"),
+        ([*ENTRIES, ENTRIES[0]], "1 files are listed twice in dataset.json, with the same label"),
+        ([*ENTRIES[:-1], [ENTRIES[5][0], True]], "kept, but label true is neither a number from 0 nor a name: none: 1"),
+        ([*ENTRIES[:-1], [ENTRIES[5][0], "0x1"]], "kept, but label '0x1' is neither a number from 0 nor a name"),
+        ([*ENTRIES[:-1], [ENTRIES[5][0], "cat"]], "labels mix 3 numbers (such as 0) and 1 names (such as cat)"),
     ],
 )
 def test_labels_of_stylegan_that_are_none(entries: Any, said: str, tmp_path: Path) -> None:
@@ -183,6 +188,23 @@ def test_duplicates_are_kept_when_asked_for(tmp_path: Path) -> None:
     manifest, report, _ = made(root, tmp_path / "all", keep_duplicates=True)
     assert (report["kept"], report["duplicates_kept"], report["dropped"]) == (3, 1, [])
     assert labels(manifest) == [0, 1, 1]
+
+
+def test_what_is_lost_with_a_duplicate_is_said(tmp_path: Path) -> None:
+    files = {"a/1.png": png(1), "a/1.txt": b"one", "a/2.png": png(2), "a/3.png": png(3), "a/3.txt": b"three"}
+    # The same picture with another label and caption; with a caption where the first has none; with nothing to lose.
+    files |= {"b/1.png": png(1), "b/1.txt": b"eins", "a/4.png": png(2), "a/4.txt": b"two", "a/5.png": png(3)}
+    root = write(tmp_path / "in", files)
+    _, report, text = made(root, tmp_path / "out")
+    assert {entry["name"]: entry["detail"] for entry in report["dropped"]} == {
+        "b/1.png": "the same pixels as a/1.png, labelled a there and b here, with another caption there",
+        "a/4.png": "the same pixels as a/2.png, without a caption there and with one here",
+        "a/5.png": "the same pixels as a/3.png",
+    }
+    assert "1 of the dropped duplicates have another label than the picture that stands for it" in text
+    assert "2 of the dropped duplicates have another caption than the picture that stands for it" in text
+    _, _, text = made(root, tmp_path / "without", captions=False)
+    assert "another caption" not in text
 
 
 def test_pictures_that_no_format_can_hold_are_left_out(tmp_path: Path) -> None:
