@@ -62,7 +62,7 @@ class Reporting(Checkpoint):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # Logged at intervals of its own, it may not have been by now.
-        metrics.setdefault(SPEED, clock_of(trainer).speed(pl_module.images_seen))
+        metrics.setdefault(SPEED, clock_of(trainer).speed(pl_module.images_seen) or 0.0)
         self._check(metrics, pl_module.images_seen)
         report = Report(pl_module.images_seen, metrics, self.config, self.parent)
         journal.add(report)

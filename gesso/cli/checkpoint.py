@@ -29,12 +29,13 @@ def add_parser(verbs: Any) -> None:
 
 def show(arguments: argparse.Namespace) -> int:
     """Prints a checkpoint's content, without its numbers."""
-    from launch.checkpoints import layout
+    from launch.checkpoints import files, layout
     from launch.runs.folder import find_checkpoint
 
     path = find_checkpoint(arguments.path).resolve()
-    checkpoint = layout.read(path)
-    for line in summary(checkpoint):
+    with files.older_one_named(path):
+        lines = summary(layout.read(path))
+    for line in lines:
         print(line)
     print("\nfiles")
     for file in sorted(path.iterdir()):
@@ -81,13 +82,14 @@ def summary(checkpoint: dict[str, Any]) -> list[str]:
 
 def check(arguments: argparse.Namespace) -> int:
     """Says that a checkpoint is whole, or raises what is wrong with it."""
-    from launch.checkpoints import layout
+    from launch.checkpoints import files, layout
     from launch.runs.folder import find_checkpoint
 
     path = find_checkpoint(arguments.path)
-    summary(layout.read(path))
-    files = layout.verify(path)
-    print(f"{path}: whole; {len(files)} files, {binary_size(sum(file['bytes'] for file in files.values()))}")
+    with files.older_one_named(path):
+        summary(layout.read(path))
+        found = files.verify(path)
+    print(f"{path}: whole; {len(found)} files, {binary_size(sum(file['bytes'] for file in found.values()))}")
     return 0
 
 

@@ -132,21 +132,22 @@ class Clock(L.Callback):
         self.write(trainer, module)
         record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})
 
-    def speed(self, images_seen: int) -> float:
-        """Images/s of the interval that was logged last; before there is one, since training began."""
+    def speed(self, images_seen: int) -> float | None:
+        """Images/s of the interval that was logged last; before there is one, since training began; then None."""
         if self.images_per_second:
             return self.images_per_second
         seconds, images = self._logged
-        return (images_seen - images) / max(self.seconds - seconds, 1e-9)
+        return (images_seen - images) / max(self.seconds - seconds, 1e-9) if images_seen > images else None
 
     @rank_zero_only
     def write(self, trainer: L.Trainer, module: ImageFamily, **fields: object) -> None:
         """Brings run.json up to date."""
+        speed = self.speed(module.images_seen)
         run_folder(trainer).update(
             images_seen=module.images_seen,
             kimg=module.images_seen / 1000,
             seconds=round(self.seconds, 1),
-            images_per_second=round(self.images_per_second, 1),
+            images_per_second=speed and (round(speed, 1) or speed),
             **fields,
         )
 

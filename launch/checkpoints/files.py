@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def verify(path: Path) -> dict[str, dict[str, Any]]:
         if sha256(file) != expected["sha256"]:
             raise ValueError(f"{file}: the SHA-256 differs from {MARKER}'s: it is damaged")
     return files
+
+
+@contextlib.contextmanager
+def older_one_named(path: Path | None) -> Iterator[None]:
+    """Context manager: the error of a checkpoint that cannot be used says which older one of the run is there.
+
+    Args:
+        path: the checkpoint; None: the error stays as it is.
+    """
+    try:
+        yield
+    except ValueError as error:
+        own = path.resolve().name if path else ""
+        older = sorted(path.parent.glob("[0-9]*[0-9]")) if path else []
+        older = [one for one in older if is_complete(one) and one.name < own]
+        if not older:
+            raise
+        raise ValueError(
+            f"{error}; the checkpoint before is there: name {older[-1]}, or delete {own} to go on from that one"
+        ) from error
 
 
 def is_complete(path: Path) -> bool:

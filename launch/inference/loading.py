@@ -10,6 +10,7 @@ import torch
 
 from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
+from launch.checkpoints.files import older_one_named
 from launch.runs.folder import find_checkpoint
 from launch.training.family_files import load_weights
 from lightning_modules.catalogue import family
@@ -36,10 +37,12 @@ def load_family(
     file = Path(path)
     if file.suffix == SUFFIX:
         module, averaged = rebuild(file)
+        _check_finite(module, file)
     else:
         file = find_checkpoint(path)
-        module, averaged = _restore(layout.read(file), average=average)
-    _check_finite(module, file)
+        with older_one_named(file):
+            module, averaged = _restore(layout.read(file), average=average)
+            _check_finite(module, file)
     load_weights(module)
     module.requires_grad_(False)
     module.eval().to(device)

@@ -9,8 +9,9 @@ options are accepted.
 from __future__ import annotations
 
 import copy
+import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from datamodules.catalogue import DATA
@@ -29,21 +30,30 @@ _NO_OPTIONS = ("config", "resume", "checkpoint")
 _OF_A_CLASS = {"class_path", "init_args", "dict_kwargs"}
 
 
-def layers(recipes: Sequence[Recipe], overrides: Mapping[str, object]) -> list[Layer]:
+def layers(
+    recipes: Sequence[Recipe], overrides: Mapping[str, object], *, sections: Collection[str] = ()
+) -> list[Layer]:
     """Layers for the parser, to be read in turn: a new layer begins where another class is named.
 
     Args:
         recipes: later ones override earlier ones.
         overrides: option -> value; they override all recipes.
+        sections: what a recipe may hold at its top; empty: anything.
 
     Raises:
         FileNotFoundError: no such recipe.
-        ValueError: a file is no recipe, or a family is unknown.
+        ValueError: a file is no recipe or has an unknown section, or a family is unknown.
     """
     found: list[Layer] = [{}]
     names = OlderNames()
     for recipe in recipes:
-        _lay(found, read_recipe(recipe), names)
+        content = read_recipe(recipe)
+        if sections and (unknown := [name for name in content if name not in sections]):
+            where = "" if isinstance(recipe, Mapping) else f"{os.fspath(recipe)}: "
+            close = difflib.get_close_matches(str(unknown[0]), sections, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sections)}"
+            raise ValueError(f"{where}a recipe has no section {unknown[0]!r}; {hint}")
+        _lay(found, content, names)
     for name, value in overrides.items():
         if name in _NO_OPTIONS:
             raise ValueError(f"{name} is no option of a recipe: it cannot be overridden")

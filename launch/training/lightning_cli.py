@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,6 +79,9 @@ SECTIONS: dict[str, type] = {
     "previews": Previews,
     "checkpoints": Checkpoints,
 }
+
+#: What a recipe may hold at its top, and a run's config.yaml does.
+TOP_LEVEL = ("seed_everything", "trainer", *CATALOGUES, *SECTIONS)
 
 #: Options of the command line that belong to no recipe.
 NOT_OF_A_RECIPE = {
@@ -164,8 +167,8 @@ class GessoCLI(LightningCLI):
                 # The parser would look for a file of that name.
                 if not (content is None or isinstance(content, dict) or str(content).lstrip().startswith("{")):
                     raise ValueError(f"{name} is {content!r}; it must map options to values")
-                if isinstance(content, dict) and (odd := [key for key in content if not isinstance(key, str)]):
-                    raise ValueError(f"{name} has no option {odd[0]!r}; `gesso fit --help` lists its options")
+                if isinstance(content, dict):
+                    _check_names(content, name)
             config = parser.parse_object(layer, config)
         assert config is not None
         check_numbers(config, SECTIONS)
@@ -223,6 +226,15 @@ class GessoCLI(LightningCLI):
     def text(self) -> str:
         """The resolved config as YAML."""
         return self.parser.dump(self.config, skip_unset=False)
+
+
+def _check_names(options: Mapping[object, object], section: str) -> None:
+    """Raises a ValueError where an option's name is none: the parser would not say in which section."""
+    for name, value in options.items():
+        if not isinstance(name, str) or not all(name.split(".")):
+            raise ValueError(f"{section} has no option {name!r}; `gesso fit --help` lists its options")
+        if isinstance(value, dict):
+            _check_names(value, f"{section}.{name}")
 
 
 def load_value(text: str) -> object:

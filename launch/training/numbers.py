@@ -25,8 +25,9 @@ def check_numbers(config: Namespace, sections: Mapping[str, type]) -> None:
         ValueError: a number out of its range; names the option.
     """
     seed = config.get("seed_everything")
-    if isinstance(seed, int) and not isinstance(seed, bool) and seed not in SEEDS:
-        raise ValueError(f"seed_everything is {seed}; it must be {SEEDS}")
+    # Lightning takes `yes` for a seed that it draws, and `no` for none: then nothing could be repeated.
+    if isinstance(seed, bool) or (isinstance(seed, int) and seed not in SEEDS):
+        raise ValueError(f"seed_everything is {str(seed).lower()}; it must be a whole number {SEEDS}")
     for name, value in config.items(branches=True):
         if "." in name:
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gesso.common.strict_yaml import read_mapping
-from launch.checkpoints.files import is_complete
+from launch.checkpoints.files import older_one_named
 from launch.runs.folder import RunFolder, find_checkpoint, is_over, open_run
 from launch.training.layers import Layer, Recipe, layers
 from launch.training.outcome import Run, last_metrics
@@ -67,7 +67,9 @@ class Training:
         Raises:
             FileNotFoundError, ValueError: a recipe, a run or a family does not exist.
         """
-        return layers(self.recipes, self.overrides)
+        from launch.training.lightning_cli import TOP_LEVEL
+
+        return layers(self.recipes, self.overrides, sections=TOP_LEVEL)
 
     def parse(self) -> Parsed:
         """Parses the options and checks their types; builds nothing.
@@ -150,7 +152,7 @@ class Training:
         from launch.training.fit import make_ready
 
         # Read first: a damaged checkpoint is reported before anything slow begins.
-        with older_checkpoint_named(checkpoint):
+        with older_one_named(checkpoint):
             saved = layout.read(checkpoint) if checkpoint else None
         with moved_data_named(resumed=self.resume is not None):
             cli = self.build(checkpoint=checkpoint, logs=logs)
@@ -161,31 +163,16 @@ class Training:
         return cli, saved
 
 
-@contextlib.contextmanager
-def older_checkpoint_named(checkpoint: Path | None) -> Iterator[None]:
-    """Context manager: the error of a damaged checkpoint says which older one of the run is there."""
-    try:
-        yield
-    except ValueError as error:
-        older = sorted(checkpoint.parent.glob("[0-9]*[0-9]")) if checkpoint else []
-        older = [path for path in older if checkpoint and is_complete(path) and path.name < checkpoint.resolve().name]
-        if not older or checkpoint is None:
-            raise
-        raise ValueError(
-            f"{error}; delete {checkpoint.resolve().name} to go on from the checkpoint before, {older[-1]}"
-        ) from error
-
-
 def whole_config(run: RunFolder) -> Path:
     """A run's config.yaml, which has every section: what is cut off would be trained on with other options.
 
     Raises:
         ValueError: a section is missing.
     """
-    from launch.training.lightning_cli import SECTIONS
+    from launch.training.lightning_cli import TOP_LEVEL
 
     there = read_mapping(run.config, what="run's config: that maps sections (model, data, run ...) to their options")
-    if missing := [section for section in ("trainer", "model", "data", *SECTIONS) if section not in there]:
+    if missing := [section for section in TOP_LEVEL if section not in there]:
         raise ValueError(
             f"{run.config}: cut off or edited: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; "
             f"restore the file, or begin a new run with `gesso fit --config RECIPE --checkpoint {run.path}`"

@@ -21,6 +21,7 @@ def test_an_interval_comes_round_once_for_each_multiple() -> None:
 
 def test_the_speed_is_known_before_it_is_logged() -> None:
     clock = Clock(1.0, 100.0)
+    assert clock.speed(0) is None
     clock.seconds = 2.0
     assert clock.speed(64) == 32.0
     clock.images_per_second = 50.0

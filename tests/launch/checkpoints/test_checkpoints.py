@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,28 @@ def test_damage_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ValueError, match=rf"'{name}' is missing"):
         layout.read(saved)
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "generate"])
+def test_a_damaged_one_names_the_one_before(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path)
+    run.config.touch()
+    for images in (16, 32, 40, 48):
+        layout.write(run.checkpoints / f"{images:012d}", TREE)
+    files.link(run.checkpoints / "last", run.checkpoints / "000000000040")
+    (run.checkpoints / "000000000040" / "state.json").write_text("")
+    command = ["generate"] if verb == "generate" else ["checkpoint", verb]
+    assert main([*command, str(tmp_path)]) == 2
+    assert re.search(
+        r"state\.json: 0 bytes .* damaged; the checkpoint before is there: name \S*/000000000032, or delete "
+        r"000000000040 to go on from that one$",
+        capsys.readouterr().err.strip(),
+    )
+
+
+def test_the_only_one_has_none_before(saved: Path) -> None:
+    with pytest.raises(ValueError, match="^it is damaged$"), files.older_one_named(saved):
+        raise ValueError("it is damaged")
 
 
 def test_an_incomplete_folder_is_no_checkpoint(saved: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,15 @@ def test_a_recipe_over_another() -> None:
         "run": {"kimg": 6, "name": "a"},
     }
     assert options == {"generator": {"width": 8}, "channels": 1}
+
+
+def test_an_unknown_section_is_named_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text("evalutaion: {metrics: []}\n")
+    with pytest.raises(ValueError, match=r"odd\.yaml: a recipe has no section 'evalutaion'; did you mean evaluation\?"):
+        Training(file).layers()
+    with pytest.raises(ValueError, match=r"^a recipe has no section 'a'; there are seed_everything, trainer, model"):
+        Training(["mnist-vae", {"a": 1}]).layers()
 
 
 @pytest.mark.slow
