@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from gesso.common.files import write_whole
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 SCHEMES = ("file", "http", "https", "pipe")
+_ROWS_AT_A_TIME = 1 << 20
 
 #: One row per sample, in the order of the shards. Offsets count bytes from the start of the sample's own shard.
 #: ``label`` is -1 where there is none; ``caption_length`` is 0 where there is none.
@@ -52,13 +53,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """The shards of ``train``, ``val`` or ``test``, and the file name and checksum of their common index."""
+    """The shards of ``train``, ``val`` or ``test``, and the file name and checksum of their common index.
+
+    ``class_counts``: samples of each class; None in a manifest of an older gesso, see ``Manifest.class_counts``.
+    """
 
     shards: tuple[Shard, ...]
     index: str
     index_sha256: str
+    class_counts: tuple[int, ...] | None = None
 
-    @property
+    @cached_property
     def samples(self) -> int:
         return sum(shard.samples for shard in self.shards)
 
@@ -76,7 +81,7 @@ class Manifest:
         captions: whether samples carry captions.
         splits: split name -> its shards.
         segments: S, into how many parallel segments an epoch is cut (see ``order.py``). A property of the data set,
-            never of the world size; every world size that divides it sees the same global batches.
+            never of the world size, so that every world size sees the same global batches; see ``default_segments``.
         provenance: how the set was made; free-form, for people and reports.
     """
 
@@ -87,7 +92,7 @@ class Manifest:
     classes: tuple[str, ...]
     captions: bool
     splits: dict[str, Split]
-    segments: int = 64
+    segments: int
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -112,10 +117,7 @@ class Manifest:
                 raise ValueError(f"{file}: shard-set format {raw['format']!r}, this gesso reads {FORMAT}")
             if problem := next(_problems(raw), None):
                 raise ValueError(f"{file}: {problem}; build or index the set again")
-            splits = {
-                name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["index"], split["index_sha256"])
-                for name, split in raw["splits"].items()
-            }
+            splits = {name: _split(entry) for name, entry in raw["splits"].items()}
             manifest = cls(
                 root=file.parent.resolve(),
                 name=raw["name"],
@@ -148,7 +150,7 @@ class Manifest:
         Raises:
             ValueError: a relative name that would leave the manifest's folder, or a URL of another scheme.
         """
-        scheme = urlparse(url).scheme
+        scheme = urlparse(url).scheme if ":" in url else ""
         if scheme:
             # Exactly these: webdataset's opener knows other names, and spellings, of ways to run a command.
             if scheme not in SCHEMES or not url.startswith(f"{scheme}:"):
@@ -158,10 +160,15 @@ class Manifest:
             return url
         if os.path.isabs(url):
             return url
-        path = (self.root / url).resolve()
-        if not path.is_relative_to(self.root.resolve()):
+        # By the letters alone: a network's file system would answer for one name after the other.
+        path = os.path.normpath(url)
+        if path == os.pardir or path.startswith(os.pardir + os.sep):
             raise ValueError(f"{self.root / MANIFEST_NAME}: {url!r} leaves the shard set's folder; refused")
-        return str(path)
+        return os.path.join(self._folder, path)
+
+    @cached_property
+    def _folder(self) -> str:
+        return os.path.abspath(self.root)
 
     def split(self, name: str) -> Split:
         """The split ``name``, or a ValueError that lists those there are."""
@@ -185,6 +192,21 @@ class Manifest:
             raise ValueError(f"{file}: index does not fit its manifest; build or index the set again")
         return rows
 
+    def class_counts(self, split: str) -> tuple[int, ...]:
+        """Samples of each class in a split.
+
+        Of the manifest; where an older gesso wrote it, counted in the index, which reads all of that.
+
+        Raises:
+            ValueError: the index does not fit the manifest.
+        """
+        known = self.split(split).class_counts
+        return count_classes(self.index(split), len(self.classes)) if known is None else known
+
+    def unlabelled(self, split: str) -> int:
+        """Number of a split's samples without a label; raises like ``class_counts``."""
+        return self.split(split).samples - sum(self.class_counts(split))
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Split name -> sha256 over its shards' checksums: the identity under which statistics are cached."""
@@ -192,6 +214,39 @@ class Manifest:
             name: hashlib.sha256("".join(shard.sha256 for shard in split.shards).encode()).hexdigest()
             for name, split in self.splits.items()
         }
+
+
+def default_segments(splits: Mapping[str, Split]) -> int:
+    """Number of segments for a new shard set: one for 8 to 16 shards of its largest split, and 64 to 4,096.
+
+    Each segment is read by one rank, or shared by several when there are more ranks than segments. So
+
+    - many segments mix a batch from more places, and let many ranks each keep to few shards: of 10,000 shards, a node
+      of 8 among 512 ranks fetches 158 in an epoch with the 1,024 segments that this gives, and 1,250 with 64; among
+      2,048 ranks, 79 and 1,250;
+    - but all segments together have about S (1 + window / samples per shard) shards in use, a fifth of these 10,000,
+      which a single node must cache if they are remote; and at both ends of a segment two ranks share a shard.
+
+    A power of two, since ranks that have no factor in common with S each read all segments. Never below 64: of few
+    shards, each holds several segments.
+    """
+    eighth = max(len(split.shards) for split in splits.values()) // 8
+    return min(max(64, 1 << max(0, eighth.bit_length() - 1)), 4096)
+
+
+def count_classes(rows: np.ndarray, classes: int) -> tuple[int, ...]:
+    """Samples of each of the classes 0 to ``classes`` - 1 in rows of an index; reads them in parts."""
+    counts = np.zeros(classes, np.int64)
+    for first in range(0, len(rows) if classes else 0, _ROWS_AT_A_TIME):
+        labels = rows["label"][first : first + _ROWS_AT_A_TIME]
+        counts += np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
+    return tuple(counts.tolist())
+
+
+def _split(entry: dict[str, Any]) -> Split:
+    shards = tuple(Shard(**shard) for shard in entry["shards"])
+    counts = entry.get("class_counts")
+    return Split(shards, entry["index"], entry["index_sha256"], None if counts is None else tuple(counts))
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -223,20 +278,33 @@ def _problems(raw: dict[str, Any]) -> Iterator[str]:
                     yield f"split {name!r} has a shard of {shard[key]!r} {key}"
         if not any(shard["samples"] for shard in split["shards"]):
             yield f"split {name!r} has no samples"
+        yield from _wrong_counts(name, split, len(classes))
+
+
+def _wrong_counts(name: str, split: dict[str, Any], classes: int) -> Iterator[str]:
+    counts = split.get("class_counts")
+    if counts is None:
+        return
+    if not isinstance(counts, list) or len(counts) != classes or not all(_whole(count, 0) for count in counts):
+        yield f"split {name!r} has class_counts that are not {classes} whole numbers, one a class"
+    elif sum(counts) > sum(shard["samples"] for shard in split["shards"]):
+        yield f"split {name!r} has more samples in its class_counts than in its shards"
 
 
 def _whole(value: object, least: int) -> bool:
     return type(value) is int and value >= least
 
 
-def write_index(root: Path, split: str, shards: Sequence[Shard], rows: np.ndarray) -> Split:
+def write_index(root: Path, split: str, shards: Sequence[Shard], rows: np.ndarray, *, classes: int) -> Split:
     """Writes ``<split>.index.npy`` atomically and returns the split's entry of the manifest.
 
     Args:
         rows: ``INDEX_DTYPE`` [samples], those of all shards in their order.
+        classes: number of the set's classes.
     """
     file = root / f"{split}.index.npy"
     buffer = io.BytesIO()
     np.save(buffer, rows.astype(INDEX_DTYPE, copy=False))
     write_whole(file, buffer.getbuffer())
-    return Split(tuple(shards), file.name, hashlib.sha256(buffer.getbuffer()).hexdigest())
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    return Split(tuple(shards), file.name, digest, count_classes(rows, classes))

@@ -20,6 +20,8 @@ from gesso.common.randomness import mix_key, permutation, random_bits, uniforms_
 
 #: Draws that one position can have; position t's are numbers 64 t to 64 t + 63 of its seed's sequence.
 MAX_DRAWS = 64
+# Positions up to which windows are looked up one by one.
+_FEW = 2048
 # One branch of the generator each, so that no two of these uses ever share numbers.
 _SHARDS, _WINDOW, _CLASSES, _MEMBERS, _UNIFORMS = range(5)
 
@@ -60,16 +62,21 @@ class Order:
         self._starts = np.cumsum(self._sizes) - self._sizes
         self._seed, self._size = seed, window
         # Each segment has one open window; twice that, since segments change windows one after the other.
-        self._window: Callable[[int, int, int], np.ndarray] = lru_cache(2 * self.segments)(self._make_window)
+        self._window: Callable[[int, int, int], _Window] = lru_cache(2 * self.segments)(self._make_window)
         self._shards: Callable[[int], _ShuffledShards] = lru_cache(4)(self._make_shards)
 
     def locate(self, positions: np.ndarray) -> np.ndarray:
-        """See ``SampleOrder``. About 1 µs a sample when positions come in order."""
+        """See ``SampleOrder``. About 1 µs a sample when positions come in order, 0.2 µs a million at a time."""
         epochs, within = np.divmod(positions, self.samples)
         places, segments = np.divmod(within, self.segments)
         windows, offsets = np.divmod(places, self._size)
-        rows = zip(epochs.tolist(), segments.tolist(), windows.tolist(), offsets.tolist(), strict=True)
-        shuffled = np.array([self._window(e, s, w)[i] for e, s, w, i in rows], np.int64)
+        if len(positions) <= _FEW:
+            # A batch has few samples of each window.
+            rows = zip(epochs.tolist(), segments.tolist(), windows.tolist(), offsets.tolist(), strict=True)
+            found = [(window := self._window(e, s, w)).start + window.places.item(i) for e, s, w, i in rows]
+            shuffled = np.array(found, np.int64)
+        else:
+            shuffled = self._many(epochs * self.segments + segments, windows, offsets)
         samples = np.empty_like(shuffled)
         for epoch in np.unique(epochs).tolist():
             now = epochs == epoch
@@ -78,17 +85,42 @@ class Order:
             samples[now] = shuffled[now] + shards.shift[nth]
         return samples
 
-    def _make_window(self, epoch: int, segment: int, window: int) -> np.ndarray:
-        """A window's samples, as places in the concatenation of the shuffled shards, in the order of visiting."""
+    def _many(self, rows: np.ndarray, windows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Places in the concatenation of the shuffled shards, each window being looked up once.
+
+        Args:
+            rows: epoch times segments plus segment.
+            windows: numbers of the windows in their segments.
+            offsets: in their windows.
+        """
+        most = self.samples // (self.segments * self._size) + 1
+        codes, which = np.unique(rows * most + windows, return_inverse=True)
+        triples = zip(codes // most // self.segments, codes // most % self.segments, codes % most, strict=True)
+        found = [self._window(int(epoch), int(segment), int(window)) for epoch, segment, window in triples]
+        starts = np.array([window.start for window in found])
+        begins = np.cumsum([0, *(len(window.places) for window in found[:-1])])
+        return starts[which] + np.concatenate([window.places for window in found])[begins[which] + offsets]
+
+    def _make_window(self, epoch: int, segment: int, number: int) -> _Window:
         length, longer = divmod(self.samples, self.segments)
-        start = segment * length + min(segment, longer) + window * self._size
+        start = segment * length + min(segment, longer) + number * self._size
         end = (segment + 1) * length + min(segment + 1, longer)
-        return start + permutation(min(self._size, end - start), _WINDOW, self._seed, epoch, segment, window)
+        places = permutation(min(self._size, end - start), _WINDOW, self._seed, epoch, segment, number)
+        # A quarter of the memory: a rank may have thousands of windows open.
+        return _Window(start, places.astype(np.uint16) if len(places) <= 1 << 16 else places)
 
     def _make_shards(self, epoch: int) -> _ShuffledShards:
         shards = permutation(len(self._sizes), _SHARDS, self._seed, epoch)
         ends = np.cumsum(self._sizes[shards])
         return _ShuffledShards(ends, self._starts[shards] - (ends - self._sizes[shards]))
+
+
+class _Window(NamedTuple):
+    """A window: where it starts in the concatenation of the shuffled shards, and its places from there, in the order of
+    visiting."""
+
+    start: int
+    places: np.ndarray
 
 
 class _ShuffledShards(NamedTuple):

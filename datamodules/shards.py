@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.manifest import Manifest
+from datamodules.manifest import MANIFEST_NAME, Manifest
 from datamodules.order import BalancedOrder, Order, SampleOrder, SequentialOrder
 from datamodules.streaming.buffers import Buffers
 from datamodules.streaming.staging import nearest
@@ -114,7 +114,7 @@ class ShardData(L.LightningDataModule):
     @property
     def unlabelled(self) -> int:
         """Number of training images without a label."""
-        return int((self.manifest.index("train")["label"] < 0).sum()) if "train" in self.manifest.splits else 0
+        return self.manifest.unlabelled("train") if "train" in self.manifest.splits else 0
 
     @property
     def size(self) -> int:
@@ -178,6 +178,7 @@ class ShardData(L.LightningDataModule):
             "samples": split.samples,
             "fingerprint": self.manifest.fingerprints["train"],
             "global_batch_size": self.global_batch_size,
+            "segments": self.manifest.segments,
             **{option: getattr(self, option) for option in _ORDER_OPTIONS},
         }
 
@@ -195,6 +196,12 @@ class ShardData(L.LightningDataModule):
             then_and_now = ", ".join(f"{name} was {state_dict[name]}, is {getattr(self, name)}" for name in changed)
             raise ValueError(
                 f"the checkpoint's samples came in another order ({then_and_now}); set those --data options back"
+            )
+        # Checkpoints of before have none.
+        if (segments := state_dict.get("segments", self.manifest.segments)) != self.manifest.segments:
+            raise ValueError(
+                f"{self.path}: the checkpoint's samples came in another order, in {segments} segments, and this set "
+                f'has {self.manifest.segments}: write "segments": {segments} into {self.manifest.root / MANIFEST_NAME}'
             )
         self.position = state_dict["position"]
 

@@ -34,7 +34,7 @@ from datamodules.building.samples import examine, render
 from datamodules.building.sources import open_source
 from datamodules.building.tars import ShardWriter
 from datamodules.decoding.images import resized_size
-from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split, write_index
+from datamodules.manifest import MANIFEST_NAME, Manifest, Shard, Split, default_segments, write_index
 
 #: Files that a build writes, and may remove when it starts again.
 _OURS = re.compile(
@@ -229,7 +229,7 @@ class _Build:
                 self.bar.advance(done[0].samples)
             shards.append(done[0])
             indices.append(done[1])
-        return write_index(self.folder, split, shards, np.concatenate(indices))
+        return write_index(self.folder, split, shards, np.concatenate(indices), classes=len(names))
 
     def _write_shard(
         self, path: Path, items: list[str], start: int, channels: int, names: tuple[str, ...]
@@ -260,6 +260,7 @@ class _Build:
             classes=names,
             captions=any(bool((index["caption_length"] > 0).any()) for index in indices),
             splits=splits,
+            segments=default_segments(splits),
             provenance={
                 "source": self.source.identity,
                 "options": asdict(self.options),

@@ -18,7 +18,7 @@ from datamodules.building.progress import Bar
 from datamodules.building.report import write_index_report
 from datamodules.building.tars import LeftOut, TarScan
 from datamodules.decoding.images import BadImage, read_header
-from datamodules.manifest import INDEX_DTYPE, MANIFEST_NAME, Manifest, Shard, write_index
+from datamodules.manifest import INDEX_DTYPE, MANIFEST_NAME, Manifest, Shard, default_segments, write_index
 from gesso.common.remote import RemoteError, is_remote
 
 
@@ -97,7 +97,7 @@ def _assemble(folder: Path, tars: dict[str, list[str]], passes: list[_Indexed]) 
         rows["label"] = [numbers.get(label or "", -1) for result in results for label in result.labels]
         if not len(rows):
             raise ValueError(f"{urls[0]}: no image in it ({len(urls)} tars of split {split})")
-        splits[split] = write_index(folder, split, [result.shard for result in results], rows)
+        splits[split] = write_index(folder, split, [result.shard for result in results], rows, classes=len(names))
     sizes = {shape[:2] for shape in shapes}
     manifest = Manifest(
         root=folder.resolve(),
@@ -107,6 +107,7 @@ def _assemble(folder: Path, tars: dict[str, list[str]], passes: list[_Indexed]) 
         classes=names,
         captions=any(bool((result.rows["caption_length"] > 0).any()) for result in passes),
         splits=splits,
+        segments=default_segments(splits),
         provenance={"source": "tars used in place"},
     )
     manifest.save()

@@ -15,7 +15,7 @@ from datamodules.building.progress import Bar
 from datamodules.building.sources import open_url
 from datamodules.building.tars import TarScan
 from datamodules.decoding.images import BadImage, read_image, resize_image
-from datamodules.manifest import Manifest
+from datamodules.manifest import Manifest, count_classes
 from datamodules.streaming.reader import ShardReader, check_pipes
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -55,8 +55,7 @@ def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspec
             "bytes_per_image": float(rows["length"].mean()),
         }
         if manifest.classes:
-            counts = np.bincount(rows["label"][rows["label"] >= 0], minlength=len(manifest.classes))
-            classes[name] = dict(zip(manifest.classes, counts.tolist(), strict=True))
+            classes[name] = dict(zip(manifest.classes, manifest.class_counts(name), strict=True))
     sheet = manifest.root / CONTACT_SHEET
     _contact_sheet(manifest, next(iter(manifest.splits)), allow_pipe).save(sheet)
     return Inspection(manifest, splits, classes, sheet)
@@ -106,6 +105,10 @@ def _check_index(manifest: Manifest, split: str) -> str | None:
         return (
             f"{file}: {len(foreign)} labels are none of the {classes} classes, the first is {labels[foreign[0]]} of "
             f"sample {foreign[0]}; build or index the set again"
+        )
+    if manifest.class_counts(split) != count_classes(manifest.index(split), classes):
+        return (
+            f"{file}: other numbers of samples by class than the manifest's class_counts; build or index the set again"
         )
     return None
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from datamodules.manifest import Manifest
 from datamodules.streaming.cache import ShardCache
-from gesso.common.remote import local_path
+from gesso.common.remote import is_remote, local_path
 from gesso.common.text import decode_text
 
 # Open at a time; the usual limit of a process is 1024, and others of its files need room as well.
@@ -58,7 +58,7 @@ class ShardReader:
         check_pipes(manifest, split, allow_pipe)
         self._shards = manifest.split(split).shards
         self._urls = [manifest.resolve(shard.url) for shard in self._shards]
-        self._remote = any(local_path(url) is None for url in self._urls)
+        self._remote = any(map(is_remote, self._urls))
         self._cache = cache
         self._ends = np.cumsum([shard.samples for shard in self._shards])
         self._root = manifest.root

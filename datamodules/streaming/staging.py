@@ -104,4 +104,5 @@ def nearest(manifest: Manifest) -> Manifest:
     if not (folder / MANIFEST_NAME).is_file():
         return manifest
     copy = Manifest.load(folder)
-    return copy if copy.fingerprints == manifest.fingerprints else manifest
+    same = (copy.fingerprints, copy.segments) == (manifest.fingerprints, manifest.segments)
+    return copy if same else manifest

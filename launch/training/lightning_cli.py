@@ -286,8 +286,10 @@ def list_options(argv: Sequence[str]) -> int:
 def check_data(cli: GessoCLI) -> None:
     """Checks that the data fits the family; raises a ValueError if not."""
     data = cli.datamodule
+    # Only asked where it matters: an older set's index is read for it.
+    unlabelled = data.unlabelled if cli.model.batch_spec().num_classes else 0
     cli.model.check_data(
-        channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=data.unlabelled
+        channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=unlabelled
     )
     ranks, parts = cli.trainer.num_devices * cli.trainer.num_nodes, cli.model.micro_batches
     if data.global_batch_size % ranks == 0 and (images := data.global_batch_size // ranks) % parts:

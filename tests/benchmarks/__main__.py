@@ -16,6 +16,7 @@ BENCHMARKS = (
     "bench_zero",
     "bench_fid",
     "bench_loader",
+    "bench_order",
     "bench_slurm",
     "bench_tune",
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.manifest import INDEX_DTYPE, Manifest, Shard, Split
+from datamodules.manifest import INDEX_DTYPE, Manifest, Shard, Split, default_segments
 
 
 @dataclass
@@ -80,3 +80,25 @@ def in_shards(samples: Sequence[Sample], *sizes: int) -> list[list[Sample]]:
     ends = np.cumsum(sizes)
     assert ends[-1] == len(samples)
     return [list(samples[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+
+
+def large_set(root: Path, *, shards: int, samples_per_shard: int, classes: int = 1000) -> Manifest:
+    """A set of any size without its tars; its index is a sparse file, which takes no room on the disk.
+
+    The last hundredth of the samples has no label.
+    """
+    total = shards * samples_per_shard
+    with (root / "train.index.npy").open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(INDEX_DTYPE), "fortran_order": False, "shape": (total,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + total * INDEX_DTYPE.itemsize)
+    entries = tuple(
+        Shard(f"train-{number:05d}.tar", samples_per_shard, 30_000 * samples_per_shard, f"{number:064x}")
+        for number in range(shards)
+    )
+    counts = (total * 99 // (100 * classes),) * classes
+    splits = {"train": Split(entries, "train.index.npy", "0" * 64, counts)}
+    names = tuple(f"class {number}" for number in range(classes))
+    manifest = Manifest(root, "large", 3, (64, 64), names, False, splits, default_segments(splits))
+    manifest.save()
+    return manifest

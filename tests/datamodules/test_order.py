@@ -57,6 +57,38 @@ def test_segments_and_windows_lie_as_designed(sizes: list[int], segments: int, w
             assert sorted(own[start : start + window]) == sorted(part[start : start + window])
 
 
+def by_definition(sizes: list[int], seed: int, segments: int, window: int, position: int) -> int:
+    """One sample, step by step as the class's docstring has it."""
+    total = sum(sizes)
+    epoch, within = divmod(position, total)
+    place, segment = divmod(within, segments)
+    starts = [s * (total // segments) + min(s, total % segments) for s in range(segments + 1)]
+    number, offset = divmod(place, window)
+    begin = starts[segment] + number * window
+    length = min(window, starts[segment + 1] - begin)
+    at = begin + int(permutation(length, 1, seed, epoch, segment, number)[offset])
+    for shard in permutation(len(sizes), 0, seed, epoch).tolist():
+        if at < sizes[shard]:
+            return sum(sizes[:shard]) + at
+        at -= sizes[shard]
+    raise AssertionError(at)
+
+
+@pytest.mark.parametrize("window", [64, 4096, 70_000])
+def test_ranks_of_a_large_set_find_what_the_definition_says(window: int) -> None:
+    sizes = [1000 + 7 * shard for shard in range(300)]
+    total, order = sum(sizes), Order(sizes, 11, 16, window)
+    # Three ranks' batches, those of two epochs' border, and some out of order.
+    places = [np.arange(r, 96, 3) for r in range(3)]
+    places += [np.arange(total - 20, total + 20), np.array([9 * total + 5, 0, 4 * total - 1]), np.array([], np.int64)]
+    for positions in places:
+        assert order.locate(positions).tolist() == [by_definition(sizes, 11, 16, window, int(t)) for t in positions]
+    # Many at a time are what few at a time are.
+    positions = np.arange(total // 2, total // 2 + 2 * total, 7)
+    one_by_one = np.concatenate([order.locate(part) for part in np.array_split(positions, len(positions) // 1000)])
+    assert np.array_equal(order.locate(positions), one_by_one)
+
+
 @pytest.mark.slow
 def test_permutations_are_uniform() -> None:
     size, runs = 8, 4000

@@ -167,6 +167,10 @@ def test_state_goes_with_one_data_set_and_one_order(numbered_set: Manifest, tmp_
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"another order \(seed was 0, is 5\)"):
         data(numbered_set, seed=5).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"in 64 segments, and this set has 4: write \"segments\": 64 into .*manifest"):
+        data(numbered_set).load_state_dict({**state, "segments": 64})
+    # Checkpoints of before do not tell.
+    data(numbered_set).load_state_dict({key: value for key, value in state.items() if key != "segments"})
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -95,6 +95,17 @@ def test_verify_finds_damage(shards: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"{tar}: cannot be read" in problem
 
 
+def change_manifest(folder: Path, *, counts: list[int] | None = None, **changes: object) -> None:
+    """Edits a manifest by hand; ``counts``: those of the first split's classes; None: none, as in an older manifest."""
+    file = folder / "manifest.json"
+    manifest = {**json.loads(file.read_text()), **changes}
+    for split in manifest["splits"].values():
+        split.pop("class_counts", None)
+    if counts is not None:
+        next(iter(manifest["splits"].values()))["class_counts"] = counts
+    file.write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "problem"),
     [
@@ -104,16 +115,23 @@ def test_verify_finds_damage(shards: Path, capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_verify_compares_what_the_manifest_says(shards: Path, key: str, value: object, problem: str) -> None:
-    file = shards / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    change_manifest(shards, **{key: value})
     assert problem in verify(shards, workers=1, progress=False)[0]
 
 
 def test_labels_of_no_class_are_not_trained_on(shards: Path) -> None:
-    file = shards / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "classes": ["red", "green"]}))
+    change_manifest(shards, classes=["red", "green"])
     with pytest.raises(ValueError, match=r"labels \d to 2 in its index, and 2 classes; run `gesso shards verify"):
         list(ShardData(str(shards)).split_batches("train", rank=0, world_size=1, batch_size=21, limit=None))
+
+
+def test_verify_counts_the_classes(shards: Path) -> None:
+    counts = Manifest.load(shards).split("train").class_counts
+    labels = np.load(shards / "train.index.npy")["label"]
+    assert counts == tuple(int((labels == label).sum()) for label in range(3))
+    assert inspect(shards).classes["train"] == dict(zip(Manifest.load(shards).classes, counts, strict=True))
+    change_manifest(shards, counts=[counts[0] - 1, *counts[1:]])
+    assert "other numbers of samples by class" in verify(shards, workers=1, progress=False)[0]
 
 
 def test_verify_finds_an_index_that_does_not_fit(shards: Path) -> None:

@@ -12,6 +12,7 @@ from datamodules.manifest import Manifest
 from datamodules.order import Order
 from datamodules.shards import ShardData
 from datamodules.streaming.staging import STAGED, nearest, shards_read, stage, staged_folder
+from tests.benchmarks.bench_order import simulate
 
 
 @pytest.mark.parametrize(("ranks", "stop"), [([0, 1], 64), ([2, 3], 320), ([1], 4000)])
@@ -24,6 +25,29 @@ def test_the_shards_are_those_that_the_stream_reads(shards: Path, ranks: list[in
     rows = {int(order.locate(np.array([t]))[0]) for t in range(16, stop) if t % 4 in ranks}
     read = sorted({int(np.searchsorted(ends, row, side="right")) for row in rows})
     assert shards_read(manifest, order, ranks, 4, 16, stop) == read
+
+
+def test_more_ranks_than_segments_share_segments_and_keep_to_few_shards() -> None:
+    sizes = [50] * 64
+    order = Order(sizes, 3, segments=8, window=20)
+    rank_counts = (4, 8, 32)
+    for ranks, reading in zip(rank_counts, simulate(order, sizes, rank_counts, 2, lambda part: None), strict=True):
+        nodes = [range(first, first + 2) for first in range(0, ranks, 2)]
+        read = [
+            {int(np.searchsorted(np.cumsum(sizes), s, side="right")) for s in samples(order, node, ranks)}
+            for node in nodes
+        ]
+        assert reading.fetched.tolist() == [len(shards) for shards in read]
+        # Each segment lies in 8 shards, or 9 where it begins inside of one.
+        assert reading.fetched.max() <= max(8 // len(nodes), 2) * 9
+        assert (reading.in_use <= reading.fetched).all()
+        assert reading.in_use.max() <= max(8 // len(nodes), 2) * 3
+
+
+def samples(order: Order, node: range, ranks: int) -> list[int]:
+    """What a node's ranks read in the first epoch."""
+    positions = np.arange(order.samples)
+    return order.locate(positions[np.isin(positions % ranks, node)]).tolist()
 
 
 def test_a_staged_set_trains_the_same(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
