@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: FID's own number of features; of fewer pictures the covariance is not even invertible.
 FEW = 2048
+#: Pictures of each of KID's subsets, in papers.
+SUBSET = 1000
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -100,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gesso.common.files import write_whole
     from launch.runs.folder import at_images
 
+    arguments.set, arguments.reference_split = _against(arguments)
     source = Path(arguments.source)
     real = (source / MANIFEST_NAME).is_file() or source.name == MANIFEST_NAME
     result = _real(arguments) if real else _of_run(arguments)
@@ -131,19 +134,28 @@ def _against(arguments: argparse.Namespace) -> tuple[str | None, str]:
     return shards or None, split or "train"
 
 
-def _note(evaluator: Evaluator, result: dict[str, Any]) -> None:
-    """Says on stderr how many pictures are behind the numbers, where so few make them worse than they would be."""
+def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
+    """The result with remarks where so few pictures are behind the numbers that others do not compare with them.
+
+    stderr is told, too, and how many pictures there are.
+    """
     reference = result.get("reference")
     if reference is None:
-        return
+        return result
     made, real = evaluator.num_samples, reference["images"]
-    line = f"{made:,} pictures against {real:,} of {reference['name']}, split {reference['split']}"
+    remarks = []
     if min(made, real) < FEW and any(name.startswith("fid/") for name in result):
-        line += f": FID of fewer than {FEW:,} is too high, and comparable only with figures of just as many"
-    print(line, file=sys.stderr)
+        remarks.append(f"FID of fewer than {FEW:,} is too high, and comparable only with figures of just as many")
+    size = result.get("settings", {}).get("kid", {}).get("subset_size", SUBSET)
+    if size < SUBSET:
+        remarks.append(f"KID of subsets of {size:,} instead of {SUBSET:,} is comparable only with figures of such")
+    line = f"{made:,} pictures against {real:,} of {reference['name']}, split {reference['split']}"
+    print(": ".join([line, *filter(None, ["; ".join(remarks)])]), file=sys.stderr)
+    return {**result, "remarks": remarks} if remarks else result
 
 
 def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from launch.evaluation.driver import needs_data
     from launch.evaluation.front import default_samples
     from launch.evaluation.references import held_out
     from launch.evaluation.sources import data_of
@@ -164,25 +176,24 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     if evaluator is None:
         raise ValueError(f"{arguments.source}: nothing can be measured of {module.described()}")
     given = _given(arguments, evaluator)
-    data = data_of(Path(origin["path"]), module, given)
+    wanted = needs_data(evaluator) or arguments.video or arguments.sheet
+    data = data_of(Path(origin["path"]), module, given) if wanted else None
     load_pictures(module)
     scores = _score(evaluator, data, device)
-    if arguments.video:
+    if arguments.video and data is not None:
         family: Any = module
         _, style = family.styles_of(held_out(data, 1, device))[0]
         scores |= temporal_consistency(family, style, device, arguments.video)
-    if arguments.sheet:
+    if arguments.sheet and data is not None:
         preview = module.sheet(held_out(data, 8, device))
         print(save_picture(image_grid(*preview), arguments.sheet), file=sys.stderr)
-    result = {**scores, **origin, **_beside(arguments, evaluator, data)}
-    _note(evaluator, result)
-    return result
+    return _noted(evaluator, {**scores, **origin, **_beside(arguments, evaluator, data)})
 
 
 def _given(arguments: argparse.Namespace, evaluator: Evaluator) -> dict[str, str | None]:
     """The shard sets that come in the place of the run's own: ``path``, and ``second`` for a second stream."""
     given = {"path": arguments.data, "second": arguments.second_data}
-    shards, _ = _against(arguments)
+    shards = arguments.set
     if arguments.against is not None and not evaluator.references:
         raise ValueError("--against: these metrics compare with no set; --data and --style-data name a run's pictures")
     if shards is not None:
@@ -199,18 +210,17 @@ def _real(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation import driver
     from lightning_modules.metrics.evaluator import GenerationEvaluator, Pictures
 
-    data = ShardData(_against(arguments)[0] or arguments.data or arguments.source)
+    data = ShardData(arguments.set or arguments.data or arguments.source)
     source = ShardData(arguments.source, size=data.size, channels=data.channels)
     device = _device(arguments)
     number = min(arguments.num_samples or 10**12, source.manifest.split(arguments.split).samples)
     pictures = Pictures("image", arguments.split)
     options = replace(_options(arguments, number), num_samples=number)
     evaluator = GenerationEvaluator(lambda index, batch: (batch or {})["image"], options, "images", pictures)
-    driver.prepare(evaluator, data, device, progress=True)
+    driver.prepare(evaluator, data, device, progress=True, option=options.option)
     scores = _score(evaluator, source, device, prepared=True)
-    result = {**scores, "path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
-    _note(evaluator, result)
-    return result
+    about = {"path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
+    return _noted(evaluator, {**scores, **about})
 
 
 def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
@@ -222,7 +232,7 @@ def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
         num_samples=arguments.num_samples or number,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
-        reference_split=_against(arguments)[1],
+        reference_split=arguments.reference_split,
         reference_samples=arguments.reference_samples,
         direction=arguments.direction,
         occasion="evaluate",
@@ -230,17 +240,19 @@ def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
     )
 
 
-def _score(evaluator: Evaluator, data: ShardData, device: torch.device, *, prepared: bool = False) -> dict[str, float]:
+def _score(
+    evaluator: Evaluator, data: ShardData | None, device: torch.device, *, prepared: bool = False
+) -> dict[str, float]:
     from launch.evaluation import driver
 
     if not prepared:
-        driver.prepare(evaluator, data, device, progress=True)
+        driver.prepare(evaluator, data, device, progress=True, option="--metrics")
     # How many there will be is certain only when it has begun.
     with _bar(lambda: evaluator.num_samples) as advance:
         return driver.score(evaluator, data, device, progress=advance)
 
 
-def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData) -> dict[str, Any]:
+def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData | None) -> dict[str, Any]:
     """The facts that make a number comparable, which are printed and saved with it."""
     from launch.evaluation.driver import compared_with
 
@@ -249,7 +261,7 @@ def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData
         beside["reference"] = reference
     if evaluator.settings:
         beside["settings"] = evaluator.settings
-    if evaluator.source is not None:
+    if evaluator.source is not None and data is not None:
         beside |= {"data": [stream.manifest.name for stream in data.streams().values()], "size": data.size}
     return beside
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import lightning as L
 
+from datamodules.shards import ShardData
 from gesso.common.ranges import Count, Positive, Range
 from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
@@ -84,6 +85,11 @@ class Evaluation(L.Callback):
         """What measures a family at validation; not yet prepared. None: nothing does."""
         return module.evaluator(self.options)
 
+    def check(self, module: ImageFamily, data: ShardData) -> None:
+        """Checks that there are enough pictures for the metrics; raises a ValueError if not."""
+        if (evaluator := self.evaluator(module)) is not None:
+            driver.check_enough(evaluator, data, option=self.options.option)
+
     def published_weights(self, module: ImageFamily) -> list[str]:
         """Names of the published weights that the metrics need (``gesso fetch`` downloads them)."""
         evaluator = self.evaluator(module)
@@ -128,7 +134,9 @@ class Evaluation(L.Callback):
         if scores:
             record(trainer, {**scores, "evaluation/samples": evaluator.num_samples})
             if trainer.is_global_zero and trainer.state.fn == "fit":
-                run_folder(trainer).update(evaluation_seconds=round(time.monotonic() - begin, 1))
+                run_folder(trainer).update(
+                    evaluation_seconds=round(time.monotonic() - begin, 1), evaluation_settings=evaluator.settings
+                )
 
     on_test_epoch_end = on_validation_epoch_end
 

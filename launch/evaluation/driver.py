@@ -11,6 +11,7 @@ from torch import Tensor
 from datamodules.assets.fetching import fetch
 from datamodules.shards import ShardData
 from launch.evaluation.references import held_out, on_device, reference
+from lightning_modules.metrics import specs
 from lightning_modules.metrics.evaluator import Evaluator, Pictures
 
 #: Indices of the pictures, int64 [n], and their batch if the evaluator needs one.
@@ -19,24 +20,27 @@ Step = tuple[Tensor, dict[str, Any] | None]
 
 def prepare(
     evaluator: Evaluator,
-    data: ShardData,
+    data: ShardData | None,
     device: torch.device,
     *,
     progress: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    option: str = "evaluation.metrics",
 ) -> None:
     """Builds an evaluator's networks, downloading weights if needed, and passes it the statistics of real pictures.
 
     Args:
         evaluator: the evaluator.
-        data: data module of the real pictures.
+        data: data module of the real pictures; None where ``needs_data`` says that it takes none.
         device: of the networks.
         progress: whether to show a bar while features of real pictures are computed.
+        option: the option with the metrics' names, for error messages.
 
     Raises:
-        ValueError: the data has no such pictures.
+        ValueError: the data has no such pictures, or there are too few of them for a metric.
     """
+    check_enough(evaluator, data, option=option)
     evaluator.load({name: fetch(name) for name in evaluator.weights}, device)
     for pictures in evaluator.references:
         assert evaluator.extractor is not None
@@ -52,10 +56,46 @@ def prepare(
         evaluator.take_reference(pictures, statistics)
 
 
+def needs_data(evaluator: Evaluator) -> bool:
+    """Whether an evaluator takes any real pictures."""
+    return bool(evaluator.references or evaluator.source is not None or evaluator.examples)
+
+
+def check_enough(evaluator: Evaluator, data: ShardData | None, *, option: str) -> None:
+    """Checks, before anything is loaded or made, that there will be enough pictures for each metric.
+
+    Args:
+        evaluator: the evaluator.
+        data: data module of the real pictures.
+        option: the option with the metrics' names.
+
+    Raises:
+        ValueError: the data has no such pictures, or there are too few; names the metrics and the remedy.
+    """
+    least: dict[str, int] = {}
+    for name in evaluator.names:
+        if (known := specs.quantity(name)) is not None and known[0].least:
+            least[known[0].name] = known[0].least
+    made = evaluator.num_samples
+    if evaluator.source is not None:
+        stream = stream_of(data, evaluator.source)
+        made = min(made, stream.manifest.split(evaluator.source.split or stream.held_out_split).samples)
+    # What is too few, in words, for each side.
+    sides = [(made, f"{made} made ones", "have more made")]
+    for real in compared_with(evaluator, data):
+        named = f"{real['images']} real ones (of {real['name']}, split {real['split']})"
+        sides.append((real["images"], named, "compare with more"))
+    for count, what, more in sides:
+        if short := [name for name, number in least.items() if count < number]:
+            number = max(least[name] for name in short)
+            needed = f"{' and '.join(short)} of {what}: {number} or more are needed"
+            raise ValueError(f"{option}: there can be no {needed}; {more}, or leave {' and '.join(short)} out")
+
+
 @torch.no_grad()
 def score(
     evaluator: Evaluator,
-    data: ShardData,
+    data: ShardData | None,
     device: torch.device,
     *,
     rank: int = 0,
@@ -67,7 +107,7 @@ def score(
 
     Args:
         evaluator: after ``prepare``.
-        data: data module of the held-out pictures.
+        data: data module of the held-out pictures; None where ``needs_data`` says that it takes none.
         device: of the family.
         progress: called with the number of pictures made on all ranks since the last call.
         interrupted: whether to stop; called before every batch, equally often on every rank.
@@ -80,7 +120,7 @@ def score(
     if evaluator.source is not None:
         stream = stream_of(data, evaluator.source)
         available = stream.manifest.split(evaluator.source.split or stream.held_out_split).samples
-    examples = held_out(data, evaluator.examples, device) if evaluator.examples else {}
+    examples = held_out(data, evaluator.examples, device) if evaluator.examples and data is not None else {}
     evaluator.begin(examples, available)
     count, size = evaluator.num_samples, evaluator.batch_size
     batches: Iterator[Step]
@@ -101,9 +141,9 @@ def score(
     return evaluator.compute()
 
 
-def stream_of(data: ShardData, pictures: Pictures) -> ShardData:
+def stream_of(data: ShardData | None, pictures: Pictures) -> ShardData:
     """The data module's stream of these pictures; raises a ValueError if there is none."""
-    streams = data.streams()
+    streams = data.streams() if data is not None else {}
     if pictures.key not in streams:
         raise ValueError(
             f"the evaluation wants pictures {pictures.key!r}, and {type(data).__name__} has {', '.join(streams)}"
@@ -111,7 +151,7 @@ def stream_of(data: ShardData, pictures: Pictures) -> ShardData:
     return streams[pictures.key]
 
 
-def compared_with(evaluator: Evaluator, data: ShardData) -> list[dict[str, Any]]:
+def compared_with(evaluator: Evaluator, data: ShardData | None) -> list[dict[str, Any]]:
     """The real pictures that an evaluator compares with: name of the set, split, how many images there are, size."""
     found = []
     for pictures in evaluator.references:

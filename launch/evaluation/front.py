@@ -53,12 +53,13 @@ def evaluate(
         number = num_samples or default_samples(module)
         given = {"path": _named(reference), "second": _named(second)}
         return _of_run(module, Path(origin["path"]), given, replace(options, num_samples=_enough(number)))
-    if reference is None:
-        raise ValueError("batches of images need a shard set to be compared with: give it as reference")
     evaluator = GenerationEvaluator(
         lambda index, batch: (batch or {})["image"], replace(options, num_samples=_enough(number)), "images"
     )
-    driver.prepare(evaluator, ShardData(os.fspath(reference), options.batch_size, **size), where)
+    if reference is None and driver.needs_data(evaluator):
+        raise ValueError("batches of images need a shard set to be compared with: give it as reference")
+    against = None if reference is None else ShardData(os.fspath(reference), options.batch_size, **size)
+    driver.prepare(evaluator, against, where, option=options.option)
     first = 0
     for batch in images:
         evaluator.update(torch.arange(first, first + len(batch)), {"image": batch.to(where)})
@@ -78,9 +79,9 @@ def _of_run(
     evaluator = module.evaluator(options)
     if evaluator is None:
         raise ValueError(f"{checkpoint}: nothing can be measured of {module.described()}")
-    data = data_of(checkpoint, module, given)
+    data = data_of(checkpoint, module, given) if driver.needs_data(evaluator) else None
     load_pictures(module)
-    driver.prepare(evaluator, data, module.device)
+    driver.prepare(evaluator, data, module.device, option=options.option)
     return driver.score(evaluator, data, module.device)
 
 

@@ -6,7 +6,7 @@ from html import escape
 
 from launch.report.charts import Chart, Line, label, render, span
 from launch.report.pieces import Html, grid_of, is_number, mapping, pictures_of, table
-from launch.report.record import Metric, Record, measured, spreads_of
+from launch.report.record import Metric, Record, measured, settings_in_words, spreads_of
 from lightning_modules.metrics import specs
 
 ARROWS = {"min": "↓", "max": "↑", None: ""}
@@ -54,11 +54,17 @@ def evaluation_table(record: Record) -> Html:
             if (known := measured(name)) and is_number(value):
                 std = next(filter(is_number, map(result.get, spreads_of(name))), None)
                 spread = f" <small>± {label(std)}</small>" if std is not None else ""
-                made_by = ", ".join(
-                    filter(None, [name.partition("/")[2], made, f"against {against}" if against else ""])
-                )
+                settings = settings_in_words(result.get("settings"), known[0])
+                compared = f"against {against}" if against else ""
+                made_by = ", ".join(filter(None, [name.partition("/")[2], made, compared, settings]))
                 rows.append([escape(known[1].title), escape(made_by), escape(seen), label(value) + spread])
-    return table(["metric", "from", "checkpoint", "value"], rows)
+    remarks = dict.fromkeys(
+        str(remark)
+        for result in record.evaluations
+        for remark in (result["remarks"] if isinstance(result.get("remarks"), list) else [])
+    )
+    said = "".join(f'<p class="facts"><span>{escape(remark)}</span></p>' for remark in remarks)
+    return table(["metric", "from", "checkpoint", "value"], rows) + said
 
 
 def loss_charts(record: Record) -> list[Chart]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from launch.report.pieces import mapping, pictures_of
+from launch.report.pieces import is_number, mapping, pictures_of
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import read_rows
 from lightning_modules.metrics import specs
@@ -32,6 +32,7 @@ class Metric:
         network: the feature network, without which the number means nothing; empty where there is no choice.
         samples: how many images were generated for it; None if that was not logged.
         against: the real pictures that it compares with, in words; empty where it compares with none.
+        settings: what else its numbers depend on, in words: ``subsets 100, subset size 6``.
         points: its values.
         spread: its standard deviations, where it has any.
     """
@@ -41,6 +42,7 @@ class Metric:
     network: str
     samples: int | None
     against: str
+    settings: str
     points: Points
     spread: Points
 
@@ -52,7 +54,8 @@ class Metric:
     def qualifier(self) -> str:
         """The conditions of the measurement: ``mobilenet_v2, 1,000 samples against 60,000 of mnist, train``."""
         samples = f"{self.samples:,} samples" if self.samples is not None else ""
-        return ", ".join(filter(None, [self.network, " against ".join(filter(None, [samples, self.against]))]))
+        compared = " against ".join(filter(None, [samples, self.against]))
+        return ", ".join(filter(None, [self.network, compared, self.settings]))
 
     @property
     def best(self) -> tuple[float, float] | None:
@@ -112,8 +115,9 @@ class Record:
             network = name.partition("/")[2]
             spread = next((self.series[other] for other in spreads_of(name) if other in self.series), [])
             number = int(samples[-1][1]) if samples else None
-            against = self.compared_with if specs.is_chosen(spec) and spec.name != "is" else ""
-            found.append(Metric(spec, quantity, network, number, against, points, spread))
+            against = self.compared_with if spec.least else ""
+            settings = settings_in_words(self.info.get("evaluation_settings"), spec)
+            found.append(Metric(spec, quantity, network, number, against, settings, points, spread))
         order = [quantity.name for spec in specs.table().values() for quantity in spec.quantities]
 
         def place(metric: Metric) -> tuple[str, int]:
@@ -128,6 +132,17 @@ def measured(name: str) -> tuple[MetricSpec, Quantity] | None:
     if known is None or known[1].spread_of is not None or bool(known[0].network) != ("/" in name):
         return None
     return known
+
+
+def settings_in_words(settings: object, spec: MetricSpec) -> str:
+    """What a metric's numbers depend on, such as ``subsets 100, subset size 6``; empty where there is nothing.
+
+    Args:
+        settings: of each metric, by its name, as files have them.
+        spec: the metric.
+    """
+    own = mapping(mapping(settings).get(spec.name))
+    return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in own.items() if is_number(value))
 
 
 def spreads_of(name: str) -> list[str]:

@@ -31,7 +31,8 @@ def dry_build(training: Training) -> GessoCLI:
 
 
 def check(cli: GessoCLI) -> None:
-    """Checks what would fail later: data that does not fit the family, a monitored metric that is never measured.
+    """Checks what would fail later: data that does not fit the family, a monitored metric that is never measured, too
+    few pictures for a metric.
 
     Raises:
         ValueError: one line.
@@ -39,6 +40,8 @@ def check(cli: GessoCLI) -> None:
     check_data(cli)
     if checkpoints := find(cli.trainer, Checkpoints):
         checkpoints.find_monitor(cli.trainer, cli.model)
+    if evaluation := find(cli.trainer, Evaluation):
+        evaluation.check(cli.model, cli.datamodule)
 
 
 def prefetch(cli: GessoCLI) -> None:

@@ -172,6 +172,7 @@ class TableEvaluator:
         self.names = specs.full_names(chosen, options.extractor)
         self.weights = list(dict.fromkeys(asset for spec in chosen for asset in spec.needs(options.extractor)))
         self.references: Sequence[Pictures] = ()
+        self.compares = any(spec.least for spec in chosen)
         #: Names of the metrics that this package computes, and the metrics of other packages.
         self.own = [spec.name for spec in chosen if spec.make is None]
         self.foreign = [spec for spec in chosen if spec.make is not None]
@@ -243,9 +244,15 @@ class GenerationEvaluator(TableEvaluator):
         super().__init__("generation", options, what)
         self.make = make
         self.source = source
-        if self.own:
+        if self.compares:
             self.references = (Pictures("image", options.reference_split, options.reference_samples),)
         self._generation: GenerationMetrics | None = None
+
+    def load(self, files: Mapping[str, Path], device: torch.device) -> None:
+        """See ``Evaluator``."""
+        super().load(files, device)
+        if self.own and not self.references:
+            self._measure(None)
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, int]]:
@@ -254,6 +261,9 @@ class GenerationEvaluator(TableEvaluator):
 
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
         """See ``Evaluator``."""
+        self._measure(statistics)
+
+    def _measure(self, statistics: FeatureStatistics | None) -> None:
         assert self.extractor is not None
         metrics = GenerationMetrics(self.extractor, statistics, self.own, num_samples=self.num_samples)
         self._generation = metrics.to(self.device)

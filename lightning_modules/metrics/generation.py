@@ -28,7 +28,8 @@ class GenerationMetrics(nn.Module):
 
     Args:
         extractor: the feature extractor of all metrics.
-        reference: statistics of the real images under the same extractor.
+        reference: statistics of the real images under the same extractor; None: only ``is`` is asked for, which
+            compares with none.
         metrics: which of ``COMPUTED``.
         num_samples: number of images over all ranks.
         cap: largest number of generated images for KID and precision/recall, evenly spaced over the indices.
@@ -38,13 +39,13 @@ class GenerationMetrics(nn.Module):
         splits: splits of the Inception Score.
 
     Raises:
-        ValueError: unknown metric, a reference of another extractor or without features, no logits for ``is``.
+        ValueError: unknown metric, no reference, one of another extractor or without features, no logits for ``is``.
     """
 
     def __init__(
         self,
         extractor: FeatureExtractor,
-        reference: FeatureStatistics,
+        reference: FeatureStatistics | None,
         metrics: Sequence[str] = ("fid",),
         *,
         num_samples: int,
@@ -81,7 +82,8 @@ class GenerationMetrics(nn.Module):
             return
         features = self.extractor(images)
         index = index.to(images.device)
-        self.statistics.update(features.pool, index)
+        if self.reference is not None:
+            self.statistics.update(features.pool, index)
         if self.inception_score is not None:
             self.inception_score.update(features.logits, index)
 
@@ -94,8 +96,17 @@ class GenerationMetrics(nn.Module):
         Raises:
             ValueError: too few samples for a metric.
         """
+        results = {} if self.reference is None else self._compared(self.reference)
+        if self.inception_score is not None:
+            results["is"], results["is_std"] = self.inception_score.compute()
+        chosen = [spec for spec in OWN if spec.name in self.metrics]
+        names = full_names(chosen, self.extractor.name)
+        return {name: results[name.partition("/")[0]] for name in names}
+
+    def _compared(self, reference: FeatureStatistics) -> dict[str, float]:
+        """The metrics that compare with real images, by the names of their quantities."""
         generated = self.statistics.compute()
-        reference = self.reference.to(generated.mean.device)
+        reference = reference.to(generated.mean.device)
         results: dict[str, float] = {}
         with exact_float32():
             if "fid" in self.metrics:
@@ -113,17 +124,13 @@ class GenerationMetrics(nn.Module):
                 assert reference.features is not None
                 assert generated.features is not None
                 results |= prdc(reference.features, generated.features, nearest_k=self.nearest_k)._asdict()
-        if self.inception_score is not None:
-            results["is"], results["is_std"] = self.inception_score.compute()
-        chosen = [spec for spec in OWN if spec.name in self.metrics]
-        names = full_names(chosen, self.extractor.name)
-        return {name: results[name.partition("/")[0]] for name in names}
+        return results
 
     @property
     def settings(self) -> dict[str, dict[str, int]]:
         """Settings of each metric that its numbers depend on: KID's subsets and their size, PRDC's neighbour ..."""
         found: dict[str, dict[str, int]] = {}
-        reference = self.reference.features
+        reference = None if self.reference is None else self.reference.features
         real, made = 0 if reference is None else len(reference), self.statistics.slots
         if "kid" in self.metrics:
             size = fitting_subset(min(real, made), self.kid_subset_size)
@@ -176,15 +183,17 @@ def reference_statistics(
     return accumulator.compute()._replace(origin=dict(origin or {}))
 
 
-def _check(extractor: FeatureExtractor, reference: FeatureStatistics, metrics: Sequence[str]) -> None:
+def _check(extractor: FeatureExtractor, reference: FeatureStatistics | None, metrics: Sequence[str]) -> None:
     if unknown := set(metrics) - set(COMPUTED):
         raise ValueError(f"unknown metric {', '.join(sorted(unknown))}; there are {', '.join(COMPUTED)}")
-    if reference.extractor != extractor.name:
+    if reference is None and (comparing := [spec.name for spec in OWN if spec.least and spec.name in metrics]):
+        raise ValueError(f"{', '.join(comparing)} compare with real images: give their statistics")
+    if reference is not None and reference.extractor != extractor.name:
         raise ValueError(
             f"the reference statistics are of {reference.extractor}, the metrics want {extractor.name}: "
             "numbers of different extractors cannot be compared"
         )
-    if reference.features is None and {"kid", "prdc"} & set(metrics):
+    if reference is not None and reference.features is None and {"kid", "prdc"} & set(metrics):
         raise ValueError("KID and precision/recall need reference statistics with features; compute them with cap > 0")
     if "is" in metrics and not extractor.num_classes:
         raise ValueError(

@@ -74,6 +74,7 @@ class MetricSpec:
             network's name, or None for no suffix.
         weights: published weights that it needs besides those of the chosen extractor.
         default: when it is measured by default.
+        least: how many made pictures, and how many real ones, it needs to compare them; 0: it compares with no set.
         make: builds the ``torchmetrics.Metric`` that computes it, for metrics of other packages; import torch inside.
             Its ``update`` takes, as uint8 [N, C, H, W]: for generation ``(images, index)``; for stylization
             ``(contents, stylized, styles)``; for translation ``(sources, translated)``. Its ``compute`` returns a
@@ -87,6 +88,7 @@ class MetricSpec:
     network: str | None = None
     weights: tuple[str, ...] = ()
     default: tuple[Occasion, ...] = ()
+    least: int = 0
     make: Callable[[], Metric] | None = None
 
     def names(self, extractor: str) -> dict[str, Direction | None]:
@@ -118,6 +120,7 @@ OWN = (
         _single("fid", "FID", "min"),
         CHOSEN,
         default=_BOTH,
+        least=2,
     ),
     MetricSpec(
         "kid",
@@ -129,6 +132,7 @@ OWN = (
         ),
         CHOSEN,
         default=_BOTH,
+        least=4,
     ),
     MetricSpec(
         "is",
@@ -152,6 +156,7 @@ OWN = (
         ),
         CHOSEN,
         default=("evaluate",),
+        least=6,
     ),
     MetricSpec(
         "lpips",

@@ -43,6 +43,8 @@ def test_what_was_done_is_what_is_reported(shards: Path, few: Path, capsys: pyte
     assert line.startswith(
         f"{splits['test']} pictures against {splits['val']} of {result['reference']['name']}, split val: FID of "
     )
+    assert result["remarks"] == line.partition(": ")[2].split("; ")
+    assert f"KID of subsets of {smaller // 2} instead of 1,000" in result["remarks"][1]
     # The older options say the same.
     older, _ = evaluate(capsys, str(shards), *asked[:4], "--data", str(few), "--reference", "val")
     assert older == result
@@ -63,6 +65,11 @@ def test_what_was_done_is_what_is_reported(shards: Path, few: Path, capsys: pyte
         (["--against", ":val", "--reference", "train"], "--against names the split too: leave --reference out"),
         (["--against", ":dev"], "no split 'dev'"),
         (["--against", "elsewhere:val"], "elsewhere"),
+        (["--num-samples", "3", "--metrics", "fid", "kid"], "--metrics: there can be no kid of 3 made ones: 4 or more"),
+        (
+            ["--reference-samples", "5", "--metrics", "kid", "prdc"],
+            "split train): 6 or more are needed; compare with more, or leave prdc out",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -11,7 +11,9 @@ from PIL import Image
 from datamodules.shards import ShardData
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
-from launch.evaluation.driver import own_pictures, steps_of_a_rank
+from launch.evaluation.driver import check_enough, needs_data, own_pictures, steps_of_a_rank
+from lightning_modules.metrics import specs
+from lightning_modules.metrics.evaluator import EvaluationOptions, GenerationEvaluator
 from tests.pictures import photographs
 
 
@@ -25,6 +27,39 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ShardData:
     command = ["shards", "build", str(folder / "pictures"), str(folder / "shards"), "--size", "32", "--format", "png"]
     assert main(command) == 0
     return ShardData(str(folder / "shards"), workers=0)
+
+
+class Planned(GenerationEvaluator):
+    """Measures generated images; only its numbers are asked for."""
+
+    def __init__(self, metrics: tuple[str, ...], made: int, reference: int | None) -> None:
+        options = EvaluationOptions(metrics, "mobilenet_v2", made, reference_samples=reference)
+        super().__init__(lambda index, batch: torch.zeros(len(index), 3, 32, 32), options, "a family")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
+def test_too_few_pictures_are_known_beforehand(name: str, data: ShardData) -> None:
+    least = specs.find(name).least
+    check_enough(Planned((name,), least, least), data, option="evaluation.metrics")
+    said = (
+        rf"evaluation\.metrics: there can be no {name} of {least - 1} made ones: {least} or more are needed; have more"
+    )
+    with pytest.raises(ValueError, match=said):
+        check_enough(Planned((name, "is"), least - 1, None), data, option="evaluation.metrics")
+    said = (
+        rf"no {name} of {least - 1} real ones \(of pictures, split train\): .*; compare with more, or leave {name} out"
+    )
+    with pytest.raises(ValueError, match=said):
+        check_enough(Planned((name, "is"), 100, least - 1), data, option="evaluation.metrics")
+
+
+def test_what_compares_with_nothing_needs_no_data() -> None:
+    free, comparing = Planned(("is",), 2, None), Planned(("is", "fid"), 2, None)
+    assert (needs_data(free), needs_data(comparing)) == (False, True)
+    check_enough(free, None, option="evaluation.metrics")
+    with pytest.raises(ValueError, match="wants pictures 'image'"):
+        check_enough(comparing, None, option="evaluation.metrics")
 
 
 def of_rank(data: ShardData, count: int, rank: int, ranks: int, size: int) -> list[dict[int, torch.Tensor]]:

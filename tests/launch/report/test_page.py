@@ -251,11 +251,23 @@ def test_evaluations_say_what_made_them(run: Path) -> None:
         "samples": 50_000,
         "extractor": "inception-tf",
         "reference": {"name": "mnist", "split": "train", "images": 60_000},
+        "settings": {"kid": {"subsets": 100, "subset_size": 6}},
+        "remarks": ["KID of subsets of 6 instead of 1,000 is comparable only with figures of such"],
     }
     (run / "evaluations" / "000000200000-inception-tf-50000.json").write_text(json.dumps(result))
     text = Page(write_report(run)).text
     assert "FID inception-tf, 50,000 samples, against 60,000 of mnist, train 200 kimg 21.3" in text
-    assert "KID inception-tf, 50,000 samples, against 60,000 of mnist, train 200 kimg 0.0121 ± 0.0009" in text
+    made = "inception-tf, 50,000 samples, against 60,000 of mnist, train, subsets 100, subset size 6"
+    assert f"KID {made} 200 kimg 0.0121 ± 0.0009" in text
+    assert "KID of subsets of 6 instead of 1,000 is comparable only with figures of such" in text
+
+
+def test_a_run_s_own_scores_say_their_settings(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    settings = {"kid": {"subsets": 100, "subset_size": 250}}
+    (run / "run.json").write_text(json.dumps({**info, "evaluation_settings": settings}))
+    text = Page(write_report(run)).text
+    assert "KID ↓ mobilenet_v2, 1,000 samples against 500 of mnist, train, subsets 100, subset size 250" in text
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from lightning_modules.metrics import specs
 from lightning_modules.metrics.features import FeatureExtractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
@@ -82,6 +84,34 @@ def test_frechet_term_with_fewer_and_more_samples_than_dimensions(count: int) ->
     metrics.update(fake, torch.arange(count))
     expected = scipy_frechet(extractor(real).pool, extractor(fake).pool)
     assert metrics.compute()["fid/mobilenet_v2"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fid", "kid", "prdc"])
+def test_the_table_knows_how_many_pictures_are_enough(name: str) -> None:
+    least, extractor = specs.find(name).least, tiny_extractor()
+
+    def measured(real: int, made: int) -> dict[str, float]:
+        reference = reference_statistics([images(real, 1)], extractor, num_samples=real)
+        metrics = GenerationMetrics(extractor, reference, (name,), num_samples=made)
+        metrics.update(images(made, 2), torch.arange(made))
+        return metrics.compute()
+
+    assert all(math.isfinite(value) for value in measured(least, least).values())
+    for real, made in ((least - 1, 50), (50, least - 1)):
+        with pytest.raises(ValueError, match="need"):
+            measured(real, made)
+
+
+def test_the_inception_score_needs_no_reference() -> None:
+    extractor, made = tiny_extractor(), images(40, 2)
+    reference = reference_statistics([images(50, 1)], extractor, num_samples=50)
+    free, compared = (GenerationMetrics(extractor, given, ("is",), num_samples=40) for given in (None, reference))
+    for metrics in (free, compared):
+        metrics.update(made, torch.arange(40))
+    assert free.compute() == compared.compute()
+    assert set(free.compute()) == {"is/mobilenet_v2", "is_std/mobilenet_v2"}
+    with pytest.raises(ValueError, match="kid, prdc compare with real images"):
+        GenerationMetrics(extractor, None, ("is", "kid", "prdc"), num_samples=40)
 
 
 # One rank has most of the samples, or all of them, and the ranks' batches differ in size and number.
