@@ -23,6 +23,7 @@ from gesso.cli import (
     stylize,
     translate,
 )
+from gesso.common.locales import use_utf8
 from gesso.common.text import one_line
 from launch.training.signals import listening
 
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     A mistake of the user's (ValueError, FileNotFoundError) ends with 2, a fault of the surroundings with 1, both with
     one line that names the thing and the remedy; ``--debug`` anywhere shows the traceback as well.
     """
+    if argv is None:
+        use_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -150,7 +150,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         widest = max(map(len, classes))
         largest = max(1, *classes.values())
         for label, count in list(classes.items())[:50]:
-            bar = "█" * round(40 * count / largest)
+            bar = ("#" if console.options.ascii_only else "█") * round(40 * count / largest)
             console.print(f"  {label:{widest}} {count:>9,} {bar}", markup=False, highlight=False)
         if len(classes) > 50:
             print(f"  and {len(classes) - 50} more")
