@@ -161,13 +161,13 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation.sources import data_of
     from launch.evaluation.temporal import temporal_consistency
     from launch.inference.loading import load_family
-    from launch.inference.pictures import check_ending, image_grid, save_picture
+    from launch.inference.pictures import check_ending, check_free, image_grid, save_picture
     from launch.training.family_files import load_pictures
 
     device = _device(arguments)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=device)
     if arguments.sheet:
-        check_ending(arguments.sheet)
+        check_free(check_ending(arguments.sheet))
         module.require("sheet")
     if arguments.video:
         module.require("stylize")

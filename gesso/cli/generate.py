@@ -25,15 +25,22 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.num < 1 or arguments.batch_size < 1:
         raise ValueError("--num and --batch-size must be 1 or more")
+    for option in ("grid", "folder", "interpolate"):
+        if getattr(arguments, option) == "":
+            raise ValueError(f"--{option} is empty: name a {'folder' if option == 'folder' else 'file'}")
     import torch
     from rich.progress import track
 
     from gesso.common.pixels import to_uint8
     from launch.inference.loading import load_family
-    from launch.inference.pictures import check_ending, image_grid, save_picture
+    from launch.inference.pictures import check_ending, check_free, image_grid, save_picture
     from launch.training.hardware import best_device
 
     grid = check_ending(Path(arguments.interpolate or arguments.grid or f"samples-{arguments.seed}.png"))
+    folder = Path(arguments.folder) if arguments.folder else None
+    # What would be replaced is known before anything is made.
+    for target in [grid] if folder is None else [_numbered(folder, number) for number in range(arguments.num)]:
+        check_free(target)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
     if arguments.interpolate:
         module.require("interpolate")
@@ -43,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
     module.require("generate")
     labels = _label(module, arguments.label)
     made = []
-    folder = Path(arguments.folder) if arguments.folder else None
     batches = torch.arange(arguments.num).split(arguments.batch_size)
     for index in track(batches, "generate", transient=True):
         with torch.no_grad():
@@ -54,10 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
             made.append(images.cpu())
             continue
         for number, image in zip(index.tolist(), to_uint8(images).permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-            save_picture(image, folder / f"{number:06d}.png")
+            save_picture(image, _numbered(folder, number))
     if folder is not None:
         return _wrote(folder, origin)
     return _wrote(save_picture(image_grid(torch.cat(made)), grid), origin)
+
+
+def _numbered(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.png"
 
 
 def _label(module, label: int | None):  # type: ignore[no-untyped-def]

@@ -57,12 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from launch.inference import folders, stylization, video
+    from launch.inference import folders, pictures, stylization, video
     from launch.training.hardware import best_device
 
     content = Path(arguments.content)
     clip = content.suffix.lower() in video.SUFFIXES and not content.is_dir()
-    planned = folders.plan([content], arguments.out, "stylized", suffix=".mp4" if clip else ".png")
+    ours = video.is_ours if clip else pictures.is_ours
+    planned = folders.plan([content], arguments.out, "stylized", suffix=".mp4" if clip else ".png", ours=ours)
     # What cannot be read is known before anything is fetched or computed.
     request = _request(arguments)
     device = best_device(arguments.device)

@@ -31,11 +31,13 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
         The config's file: ``out`` with ``.yaml``; its ``model`` section is one of a recipe.
 
     Raises:
-        ValueError: ``out`` has another ending, or the config's name belongs to another file.
+        ValueError: ``out`` has another ending, or its name or the config's belongs to another file.
     """
     if out.suffix != SUFFIX:
         raise ValueError(f"{out}: name the file to write with the ending {SUFFIX}")
     text = out.with_suffix(".yaml")
+    if out.exists() and not _is_export(out):
+        raise ValueError(f"{out}: is there, and is not an exported model; give the export another name")
     if text.exists() and not _is_exported(text):
         raise ValueError(f"{text}: is there, and is not the config of an export; give the export another name")
     weights = {
@@ -48,6 +50,14 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
         save_tensors(weights, partial, metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
         write_whole(text, yaml.safe_dump(config, sort_keys=False))
     return text
+
+
+def _is_export(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return "images_seen" in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def _is_exported(config: Path) -> bool:

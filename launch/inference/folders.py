@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gesso.common.pictures import PICTURE_SUFFIXES, is_picture
-from launch.inference.pictures import check_ending
+from launch.inference.pictures import check_ending, check_free, is_ours
 
 
 class Job(NamedTuple):
@@ -49,7 +49,14 @@ def pictures_in(folder: Path, *, without: Path | None = None) -> list[Path]:
     return found
 
 
-def plan(inputs: Sequence[Path], out: str | None, done: str, *, suffix: str = ".png") -> Plan:
+def plan(
+    inputs: Sequence[Path],
+    out: str | None,
+    done: str,
+    *,
+    suffix: str = ".png",
+    ours: Callable[[Path], bool] = is_ours,
+) -> Plan:
     """Where the results of pictures and folders of pictures go; a folder's own folders are kept apart.
 
     Args:
@@ -57,12 +64,15 @@ def plan(inputs: Sequence[Path], out: str | None, done: str, *, suffix: str = ".
         out: file of a single picture, else folder; None: beside the input, as ``NAME-DONE``.
         done: what is done to them: ``stylized``.
         suffix: of a single input's file.
+        ours: whether a file is an earlier result, which may be replaced.
 
     Raises:
         FileNotFoundError: a folder without pictures.
-        ValueError: several inputs without ``out``; a result that would take the place of an input or of another result;
-            or a name whose ending is no format's, see ``check_ending``.
+        ValueError: several inputs without ``out``; a result that would take the place of an input, of another result or
+            of a file that is none of ours; or a name whose ending is no format's, see ``check_ending``.
     """
+    if out == "":
+        raise ValueError("--out is empty: name a file or folder")
     first = inputs[0]
     single = len(inputs) == 1 and not first.is_dir()
     if out is None and len(inputs) > 1:
@@ -81,6 +91,7 @@ def plan(inputs: Sequence[Path], out: str | None, done: str, *, suffix: str = ".
     for source, target in jobs:
         if (taken := sources.get(target.resolve())) is not None:
             raise ValueError(f"{taken} would be replaced by what is made of {source}: give another --out")
+        check_free(target, ours=ours)
     return Plan(jobs, where, single)
 
 

@@ -31,6 +31,9 @@ WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": ("TIFF", {}),
     ".bmp": ("BMP", {}),
 }
+#: What each written file says of its maker, in EXIF's "Software" or a comment; BMP has no place for it.
+MAKER = "gesso"
+_SOFTWARE = 0x0131
 #: Grids of tiny images are enlarged to this width in pixels: digits of 28 x 28 are specks on today's screens.
 LEGIBLE_WIDTH = 600
 
@@ -143,6 +146,33 @@ def check_ending(path: Path) -> Path:
     return path
 
 
+def is_ours(path: Path) -> bool:
+    """Whether ``save_frames`` has written this file, as far as it says so itself."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("comment") == MAKER.encode() or image.getexif().get(_SOFTWARE) == MAKER
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def check_free(path: Path, *, ours: Callable[[Path], bool] = is_ours) -> Path:
+    """Checks that a result takes no other file's place: that of an earlier result alone; gives ``path`` back.
+
+    Args:
+        path: the file to write.
+        ours: whether a file is an earlier result.
+
+    Raises:
+        ValueError: there is a folder, or a file that is none of ours.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name a file")
+    empty = path.is_file() and not path.stat().st_size
+    if os.path.lexists(path) and not empty and not ours(path):
+        raise ValueError(f"{path}: is there already, and gesso has not made it: give another name, or remove it")
+    return path
+
+
 def save_picture(image: np.ndarray, path: Path) -> Path:
     """Writes uint8 [H, W], [H, W, 1] or [H, W, 3] in the format that the name ends in; PNG where it has no ending.
 
@@ -171,6 +201,12 @@ def save_frames(
         OSError: it cannot be written; the file that was there before stays.
     """
     format, options = WRITTEN[check_ending(path).suffix.lower() or ".png"]
+    if format == "GIF":
+        options = {**options, "comment": MAKER}
+    elif format != "BMP":
+        exif = Image.Exif()
+        exif[_SOFTWARE] = MAKER
+        options = {**options, "exif": exif}
     first, *others = [pil_image(image if image.ndim == 3 else image[:, :, None]) for image in images]
     if others:
         if format not in ("PNG", "WEBP", "GIF"):

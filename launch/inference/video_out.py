@@ -14,6 +14,7 @@ from torch import Tensor
 from gesso.common.extras import needing
 from gesso.common.files import partial_path
 from gesso.common.pixels import to_uint8
+from launch.inference.pictures import MAKER
 from launch.inference.video_in import SCALING, Frame, VideoReader
 
 with needing("video"):
@@ -32,6 +33,15 @@ ENCODER = "libx264" if "libx264" in av.codecs_available else "h264"
 MP4 = {"movflags": "+faststart", "movie_timescale": "90000"}
 #: H.264's quality: 18 is said to be hard to tell from the original.
 CRF = 18
+
+
+def is_ours(path: Path) -> bool:
+    """Whether ``VideoWriter`` has written this file."""
+    try:
+        with av.open(f"file:{path}") as container:
+            return container.metadata.get("comment") == MAKER
+    except (av.FFmpegError, OSError):
+        return False
 
 
 class VideoWriter:
@@ -61,6 +71,7 @@ class VideoWriter:
         with self._writing():
             out.parent.mkdir(parents=True, exist_ok=True)
             self.container = av.open(f"file:{self.partial}", "w", format="mp4", options=MP4)
+            self.container.metadata["comment"] = MAKER
         self.video: Any = None
 
     def __enter__(self) -> Self:

@@ -121,7 +121,12 @@ def test_a_video(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said.out == "clip-stylized.mp4\n"
     assert "6 frames, 0.6 s; flicker" in said.err
     assert "less than without" in said.err
-    with av.open("clip-stylized.mp4") as container:
+    assert main(["stylize", "clip.mp4", "--style", "one.png", "--size", "36"]) == 0  # an earlier result
+    assert main(["stylize", "clip.mp4", "--style", "one.png", "--out", "other.mp4"]) == 0
+    capsys.readouterr()
+    assert main(["stylize", "clip-stylized.mp4", "--style", "one.png", "--out", "clip.mp4"]) == 2
+    assert "clip.mp4: is there already, and gesso has not made it" in capsys.readouterr().err
+    with av.open("other.mp4") as container:
         assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(72, 48)] * 6
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from launch.inference.folders import pictures_in, plan
+from launch.inference.pictures import save_picture
 
 
 @pytest.fixture
@@ -49,6 +51,18 @@ def test_results_inside_the_folder_are_no_pictures_of_it(album: Path) -> None:
 def test_no_original_is_replaced(album: Path, inputs: list[str], out: str) -> None:
     with pytest.raises(ValueError, match="would be replaced by what is made of"):
         plan([Path(name) for name in inputs], out, "stylized")
+
+
+def test_no_file_of_somebody_else_is_replaced(album: Path) -> None:
+    (album.parent / "out").mkdir()
+    (album.parent / "out" / "b.png").write_bytes(b"mine")
+    for inputs, out in (("album", "out"), ("album/b.png", "out/b.png")):
+        with pytest.raises(ValueError, match=r"^out/b\.png: is there already, and gesso has not made it"):
+            plan([Path(inputs)], out, "stylized")
+    save_picture(np.zeros((2, 2), np.uint8), album.parent / "out" / "b.png")
+    assert plan([Path("album/b.png")], "out/b.png", "stylized").jobs
+    with pytest.raises(ValueError, match="--out is empty"):
+        plan([Path("album/b.png")], "", "stylized")
 
 
 def test_an_original_is_not_replaced_through_a_link(album: Path) -> None:

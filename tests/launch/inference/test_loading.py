@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from launch.checkpoints.export import export
 from launch.inference.loading import load_family
@@ -40,3 +41,8 @@ def test_an_export_takes_no_other_files_place(vae: VAE, tmp_path: Path) -> None:
         export(vae, tmp_path / "vae.safetensors", origin=ORIGIN)
     assert precious.read_text() == "model: mine\ndata: precious\n"
     assert [file.name for file in tmp_path.iterdir()] == ["vae.yaml"]
+    mine = tmp_path / "mine.safetensors"
+    save_file({"weight": torch.ones(2)}, mine)
+    with pytest.raises(ValueError, match=r"mine\.safetensors: is there, and is not an exported model"):
+        export(vae, mine, origin=ORIGIN)
+    assert torch.equal(load_file(mine)["weight"], torch.ones(2))

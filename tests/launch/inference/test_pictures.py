@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.utils import make_grid
 
-from launch.inference.pictures import image_grid, save_picture, upscale
+from launch.inference.pictures import WRITTEN, check_free, image_grid, save_picture, upscale
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -81,3 +82,29 @@ def test_upscale() -> None:
         by_hand = np.kron(image[0, :, :, channel], np.ones((2, 2)))
         assert np.array_equal(upscale(image, 2)[0, :, :, channel], by_hand)
     assert upscale(image, 1) is image
+
+
+@pytest.mark.parametrize("ending", sorted(WRITTEN.keys() - {".bmp"}))
+def test_an_earlier_result_may_be_replaced_and_nothing_else(ending: str, tmp_path: Path) -> None:
+    pixels = np.full((8, 9, 3), 200, np.uint8)
+    ours, theirs = tmp_path / f"ours{ending}", tmp_path / f"theirs{ending}"
+    check_free(ours)
+    save_picture(pixels, ours)
+    assert check_free(ours) == ours
+    Image.fromarray(pixels).save(theirs)
+    with pytest.raises(ValueError, match="is there already, and gesso has not made it: give another name, or remove"):
+        check_free(theirs)
+    with Image.open(ours) as image:
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - 200).max() < 5
+
+
+def test_what_else_stands_at_a_results_place(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; name a file"):
+        check_free(tmp_path)
+    with pytest.raises(ValueError, match="is there already"):
+        check_free(Path("/dev/null"))
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match="is there already"):
+        check_free(tmp_path / "text.png")
+    (tmp_path / "empty").touch()  # as mktemp makes one
+    check_free(tmp_path / "empty")

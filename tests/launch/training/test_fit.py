@@ -176,6 +176,16 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     )
     assert_close_pictures(first, sorted((tmp_path / "again").iterdir()))
     assert main(["generate", str(run), "--num", "16", "--grid", str(tmp_path / "grid.png")]) == 0
+    capsys.readouterr()
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    for options, said in (
+        (["--grid", str(tmp_path / "photo.png")], "photo.png: is there already, and gesso has not made it"),
+        (["--grid", ""], "--grid is empty: name a file"),
+        (["--folder", ""], "--folder is empty: name a folder"),
+    ):
+        assert main(["generate", str(run), *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
     assert main(["generate", str(run), "--num", "5", "--interpolate", str(tmp_path / "path.png")]) == 0
     assert main(["checkpoint", "verify", str(run)]) == 0
     assert "whole; 4 files" in capsys.readouterr().out
