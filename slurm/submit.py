@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
-import re
 import shlex
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch.runs.folder import RunFolder
 from slurm import queue
+from slurm.asked import Request, check_request
 from slurm.attempts import note_job
-from slurm.request import SBATCH
 from slurm.script import GESSO, Job, render
 
 if TYPE_CHECKING:
     from launch.training.lightning_cli import GessoCLI
     from launch.training.training import Training
 
-TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|unlimited|infinite", re.IGNORECASE)
-GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)")
 #: Folders that are usually local to each machine.
 LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request for a job: the options of the command line, with site defaults.
-
-    Args:
-        job: the job, without its runs.
-        training: the training.
-        array: option of the recipe -> its values, one task for each combination.
-        chain: number of jobs, each of which continues the one before.
-        gpu_memory: memory of one GPU in GiB; None: unknown, and not checked.
-        trust_paths: whether to trust that the compute nodes see folders that look local.
-    """
-
-    job: Job
-    training: Training
-    array: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    chain: int = 1
-    gpu_memory: float | None = None
-    trust_paths: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,98 +64,6 @@ def submit(request: Request, *, dry_run: bool = False) -> str:
         return render(job)
     check_job(render(job), environment)
     return write_and_queue(request, job, trainings, environment)
-
-
-# ---- what is asked for ----------------------------------------------------------------------------------------------
-
-
-def check_request(request: Request) -> None:
-    """Checks the numbers and times of a request.
-
-    Raises:
-        ValueError: one is out of range or malformed; one line.
-    """
-    job = request.job
-    words = {name: getattr(job, name) for name in ("name", "gpus_per_node", *SBATCH, "container", "stage")}
-    for name, value in [*words.items(), *(("sbatch", option) for option in job.extra)]:
-        if value is not None and not value.isprintable():
-            raise ValueError(f"--{name.replace('_', '-')} {value!r}: must be one line without control characters")
-    for name in ("nodes", "tasks_per_node", "cpus_per_task", "array_limit", "signal_lead"):
-        value = getattr(job, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
-    if request.chain < 1:
-        raise ValueError(f"--chain {request.chain}: must be 1 or more")
-    if job.time is not None and not TIME.fullmatch(job.time):
-        raise ValueError(f"--time {job.time}: write minutes, HH:MM:SS or DAYS-HH:MM:SS, such as 1-12:00:00")
-    limit = seconds(job.time) if job.time else None
-    # SLURM may send the warning a minute early; a job that gets it before it trains would be requeued for ever.
-    if limit is not None and limit < 2 * (job.signal_lead + 60):
-        raise ValueError(
-            f"--time {job.time}: the ranks save and leave {job.signal_lead} to {job.signal_lead + 60} seconds before "
-            "its end, with little done by then: ask for more time, or for a smaller --signal-lead"
-        )
-    if job.gpus_per_node is not None and not GPUS.fullmatch(job.gpus_per_node):
-        raise ValueError(f"--gpus-per-node {job.gpus_per_node}: write a number, or TYPE:NUMBER such as h100:4")
-
-
-def seconds(time: str) -> int | None:
-    """Converts a time limit in SLURM's notation to seconds; None for no limit."""
-    days, dash, rest = time.rpartition("-")
-    if not rest[0].isdecimal():
-        return None
-    fields = [int(number) for number in rest.split(":")]
-    # "30" and "30:00" are minutes, "1-12" is hours.
-    hours = [0, *fields] if not dash and len(fields) < 3 else fields
-    hours += [0] * (3 - len(hours))
-    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(hours, (3600, 60, 1), strict=True))
-
-
-def ranks_per_node(gpus_per_node: str | None, tasks_per_node: int | None) -> int:
-    """The number of ranks on each node: one for each GPU; on a CPU partition ``tasks_per_node``, by default 1.
-
-    Raises:
-        ValueError: both are given and differ.
-    """
-    found = GPUS.fullmatch(gpus_per_node or "")
-    gpus = int(found[1]) if found else None
-    if gpus and tasks_per_node is not None and tasks_per_node != gpus:
-        raise ValueError(f"--tasks-per-node {tasks_per_node}: with GPUs there is one rank for each ({gpus})")
-    if gpus is not None:
-        return gpus
-    return 1 if tasks_per_node is None else tasks_per_node
-
-
-#: Runs of an array; SLURM itself takes 1,001 where nobody has set another number.
-MOST_TASKS = 10_000
-
-
-def array(options: Sequence[str]) -> dict[str, list[str]]:
-    """Reads the options of ``--array``.
-
-    Args:
-        options: such as ``["seed_everything=0-3", "model.beta=1,4"]``.
-
-    Returns:
-        option of the recipe -> its values.
-
-    Raises:
-        ValueError: one is not of this form, or there are more than ``MOST_TASKS`` combinations.
-    """
-    found: dict[str, list[str]] = {}
-    for option in options:
-        name, equals, values = option.partition("=")
-        if not equals or not name or not values:
-            raise ValueError(
-                f"--array {option}: write OPTION=VALUE,VALUE or OPTION=FIRST-LAST, such as seed_everything=0-7"
-            )
-        span = re.fullmatch(r"(\d+)-(\d+)", values)
-        if span and int(span[2]) - int(span[1]) >= MOST_TASKS:
-            raise ValueError(f"--array {option}: more than {MOST_TASKS:,} runs")
-        found[name] = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else values.split(",")
-    if (runs := math.prod(map(len, found.values()))) > MOST_TASKS:
-        raise ValueError(f"--array: {runs:,} runs, and {MOST_TASKS:,} at most can be queued")
-    return found
 
 
 # ---- the training ---------------------------------------------------------------------------------------------------

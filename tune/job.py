@@ -11,9 +11,10 @@ import shutil
 from launch.training.dry_build import dry_build
 from launch.training.training import Training
 from slurm import queue
+from slurm.asked import Request, check_request
 from slurm.request import job, with_site_defaults
 from slurm.script import RENDEZVOUS, Job, comment, directives, exports
-from slurm.submit import Request, carried, check_job, check_places, check_request, executable, places_of
+from slurm.submit import carried, check_job, check_places, executable, places_of
 from tune.nodes import AGAIN, TOKEN
 from tune.sweep import Sweep
 

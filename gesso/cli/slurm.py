@@ -88,7 +88,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 def _request(options: dict[str, Any]) -> Any:
     from gesso.cli.fit import parse
-    from slurm import submit
+    from slurm import asked, submit
     from slurm.script import GESSO
 
     training = [word for word in options["training"] if word != "--"] if options["training"] else []
@@ -97,23 +97,23 @@ def _request(options: dict[str, Any]) -> Any:
     variables = [variable.partition("=") for variable in many(options["env"])]
     if wrong := [name for name, equals, _ in variables if not equals or not name.isidentifier()]:
         raise ValueError(f"--env {wrong[0]}: write NAME=VALUE")
-    asked = job(
+    wanted = job(
         options,
         name=options["name"] or "",
         runs=(),
         folder=Path(),
         gesso=GESSO if options["container"] else submit.executable(),
-        tasks_per_node=submit.ranks_per_node(options["gpus_per_node"], options["tasks_per_node"]),
+        tasks_per_node=asked.ranks_per_node(options["gpus_per_node"], options["tasks_per_node"]),
         array_limit=options["array_limit"],
         container=options["container"],
         mounts=many(options["mount"]),
         env={**submit.carried(), **{name: value for name, _, value in variables}},
         stage=options["stage"],
     )
-    return submit.Request(
-        job=asked,
+    return asked.Request(
+        job=wanted,
         training=parse(training[1:]),
-        array=submit.array(many(options["array"])),
+        array=asked.array(many(options["array"])),
         chain=given(options["chain"], 1),
         gpu_memory=options["gpu_memory"],
         trust_paths=bool(options["trust_paths"]),

@@ -12,39 +12,8 @@ from gesso.cli.main import main
 from launch.runs.folder import RunFolder
 from slurm import queue
 from slurm.attempts import attempts, submitted
-from slurm.submit import array, seconds
 from tests.slurm.lab import Lab, attempt_of, finished, job, slurm, wait
 from tests.slurm.witness import steps
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("30", 1800),
-        ("30:15", 1815),
-        ("2:00:00", 7200),
-        ("1-12", 129_600),
-        ("1-12:30", 131_400),
-        ("1-00:00:01", 86_401),
-        ("infinite", None),
-    ],
-)
-def test_limits_are_read_as_slurm_reads_them(text: str, expected: int | None) -> None:
-    assert seconds(text) == expected
-
-
-def test_an_array_takes_spans_and_lists() -> None:
-    assert array(["seed_everything=2-4", "model.beta=1,0.5"]) == {
-        "seed_everything": ["2", "3", "4"],
-        "model.beta": ["1", "0.5"],
-    }
-    with pytest.raises(ValueError, match="OPTION=FIRST-LAST"):
-        array(["seed_everything"])
-    with pytest.raises(ValueError, match="seed_everything=0-999999999: more than 10,000 runs"):
-        array(["seed_everything=0-999999999"])
-    with pytest.raises(ValueError, match="40,000 runs, and 10,000 at most can be queued"):
-        array(["seed_everything=1-200", "model.beta=" + ",".join(["1"] * 200)])
-
 
 BAD = {
     "unknown partition": (["--partition=nowhere"], [], "nvalid partition"),
