@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,10 @@ from datamodules.building.tars import TarScan
 from datamodules.decoding.images import BadImage, read_image, resize_image
 from datamodules.manifest import Manifest, count_classes
 from datamodules.streaming.reader import ShardReader, check_pipes
+from gesso.common.files import writing_whole
 
 CONTACT_SHEET = "contact_sheet.png"
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _CELL, _GAP, _COLUMNS, _ROWS, _MARGIN = 96, 4, 12, 20, 120
 
 
@@ -41,7 +45,10 @@ class Inspection:
 def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspection:
     """Summarises a shard set, and writes ``contact_sheet.png`` of its first split beside the manifest.
 
+    Where that folder is only to be read, it goes into the working directory, as ``NAME-contact_sheet.png``.
+
     Raises:
+        OSError: it can be written in neither.
         FileNotFoundError, ValueError: no shard set, a damaged one, or one whose ``pipe:`` was not allowed.
     """
     manifest = Manifest.load(path)
@@ -56,9 +63,25 @@ def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspec
         }
         if manifest.classes:
             classes[name] = dict(zip(manifest.classes, manifest.class_counts(name), strict=True))
-    sheet = manifest.root / CONTACT_SHEET
-    _contact_sheet(manifest, next(iter(manifest.splits)), allow_pipe).save(sheet)
-    return Inspection(manifest, splits, classes, sheet)
+    sheet = _contact_sheet(manifest, next(iter(manifest.splits)), allow_pipe)
+    return Inspection(manifest, splits, classes, _write(sheet, manifest))
+
+
+def _write(sheet: Image.Image, manifest: Manifest) -> Path:
+    """Writes the contact sheet; returns its file."""
+    beside = manifest.root / CONTACT_SHEET
+    # A data set's name may hold anything.
+    name = re.sub(r"[^\w.-]+", "-", manifest.name).strip("-.") or "shards"
+    here = Path(f"{name}-{CONTACT_SHEET}")
+    for file in (beside, here):
+        try:
+            with writing_whole(file) as partial:
+                sheet.save(partial, format="PNG")
+            return file
+        except OSError as error:
+            if error.errno not in _READ_ONLY or file == here:
+                raise
+    raise AssertionError("one of the two was returned or raised")
 
 
 def verify(

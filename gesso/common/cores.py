@@ -10,10 +10,14 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def granted_cores() -> int:
-    """Cores that this process may use: those it may run on, or the CPU quota of its control group, if that is less."""
+def granted_cores(ranks: int = 1) -> int:
+    """Cores that this process may use: those it may run on, or its share of the control group's CPU quota, if less.
+
+    Args:
+        ranks: how many processes like this one share the quota.
+    """
     shown = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.floor(min(shown, cpu_quota())))
+    return max(1, math.floor(min(shown, cpu_quota() / ranks)))
 
 
 def cpu_quota(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from datamodules.building.options import BuildOptions
 from datamodules.manifest import Manifest
 from datamodules.shards import ShardData
 from gesso.cli.main import main
+from gesso.common.files import writing_whole
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -53,6 +56,26 @@ def test_contact_sheet_shows_each_class_in_its_row(shards: Path) -> None:
         coloured = (row[:, :, channel] > 150) & (row[:, :, others].max(2) < 10)
         assert coloured.sum() == pytest.approx(count * 80 * 80, rel=0.02)  # 40 pixels, doubled
     assert (sheet[:, :120] < 100).any()  # the names
+
+
+def test_the_sheet_of_a_set_that_is_only_read_is_written_here(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(file: Path) -> AbstractContextManager[Path]:
+        if file.parent == shards or not file.parent.samefile(tmp_path / "here"):
+            raise PermissionError(errno.EROFS, f"{file}: cannot be written (read-only)")
+        return writing_whole(file)
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("datamodules.building.inspection.writing_whole", read_only)
+    sheet = inspect(shards).sheet
+    assert sheet == Path("in-contact_sheet.png")
+    assert Image.open(sheet).size[0] > 1000
+    assert not (shards / "contact_sheet.png").exists()
+    monkeypatch.chdir(tmp_path / "in")
+    with pytest.raises(OSError, match=r"in-contact_sheet\.png: cannot be written"):
+        inspect(shards)
 
 
 def test_a_good_set_verifies(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

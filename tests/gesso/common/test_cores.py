@@ -46,5 +46,18 @@ def test_version_1(quota: str, cores: float, tmp_path: Path) -> None:
     assert cpu_quota(tmp_path, tmp_path / "nothing") == cores
 
 
+@pytest.mark.parametrize(("ranks", "cores"), [(1, 1), (3, 1), (4, 1)])
+def test_ranks_share_the_quota(ranks: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gesso.common.cores.cpu_quota", lambda: 1.5)
+    assert granted_cores(ranks) == cores
+
+
+def test_ranks_share_no_more_than_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)))
+    assert granted_cores(4) == 64  # without a quota; each rank has its own cores, or Lightning divides them
+    monkeypatch.setattr("gesso.common.cores.cpu_quota", lambda: 34.0)
+    assert [granted_cores(ranks) for ranks in (1, 4, 100)] == [34, 8, 1]
+
+
 def test_there_is_always_one_and_never_more_than_the_process_may_run_on() -> None:
     assert 1 <= granted_cores() <= len(os.sched_getaffinity(0))
