@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import SupportsIndex
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from gesso.common.arguments import whole
+from gesso.common.ranges import Range
 from launch.inference.loading import load_family
 from launch.inference.pictures import Picture, as_picture, image_grid, save_picture
-from launch.inference.stylization import Request, stylize_picture, stylizer
+from launch.inference.stylization import Method, Request, stylize_picture, stylizer
 from launch.inference.translation import translate
 from launch.training.hardware import best_device
 from lightning_modules.core.family import ImageFamily
@@ -53,7 +55,12 @@ class Model:
 
     @torch.no_grad()
     def generate(
-        self, num: int, *, seed: int = 0, labels: int | Sequence[int] | Tensor | None = None, batch_size: int = 64
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        labels: SupportsIndex | Sequence[int] | Tensor | None = None,
+        batch_size: int = 64,
     ) -> Tensor:
         """Samples 0 to ``num`` - 1 of the infinite sequence ``seed``.
 
@@ -67,10 +74,10 @@ class Model:
             float32 [num, C, H, W] in [-1, 1], on the CPU.
 
         Raises:
-            ValueError: the family makes no samples, or has no such class.
+            ValueError: the family makes no samples, or has no such class; or an argument is no such number.
         """
-        if num < 1 or batch_size < 1:
-            raise ValueError(f"num is {num} and batch_size {batch_size}: both must be 1 or more")
+        num, batch_size = whole(num, "num", Range(1)), whole(batch_size, "batch_size", Range(1))
+        seed = whole(seed, "seed")
         self.module.require("generate")
         chosen = None if labels is None else self._labels(labels, num)
         made = [
@@ -122,8 +129,14 @@ class Model:
         """Writes ``num`` samples, side by side, into a PNG file."""
         return save_picture(image_grid(self.generate(num, seed=seed)), Path(path))
 
-    def _labels(self, labels: int | Sequence[int] | Tensor, num: int) -> Tensor:
-        chosen = torch.as_tensor(labels).expand(num) if isinstance(labels, int) else torch.as_tensor(labels)
+    def _labels(self, labels: SupportsIndex | Sequence[int] | Tensor, num: int) -> Tensor:
+        try:
+            chosen = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"labels is {labels!r}; give one class by its number, or {num} of them") from error
+        if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
+            raise ValueError(f"labels are of {str(chosen.dtype).removeprefix('torch.')}; classes are whole numbers")
+        chosen = chosen.long().expand(num) if chosen.dim() == 0 else chosen.long()
         classes = int(self.module.hparams.get("num_classes") or 0)
         if chosen.shape != (num,):
             raise ValueError(f"labels has the shape {list(chosen.shape)}: give one class, or {num} of them")
@@ -136,7 +149,7 @@ class Model:
 
 @torch.no_grad()
 def stylize_with(
-    method: Literal["adain", "gatys"],
+    method: Method,
     content: Picture,
     style: Picture | Sequence[Picture],
     *,
@@ -149,7 +162,10 @@ def stylize_with(
 ) -> Tensor:
     """See ``gesso.stylize``."""
     where = best_device(device)
-    published = stylizer(method, where, steps=steps, seed=seed, progress=lambda done, total, loss: None)
+    steps, seed = whole(steps, "steps", Range(1)), whole(seed, "seed")
+    # Weights that are read in inference mode could not be differentiated through.
+    with torch.inference_mode(False):
+        published = stylizer(method, where, steps=steps, seed=seed, progress=lambda done, total, loss: None)
     return _stylized(published, content, style, where, weights=weights, alpha=alpha, size=size)
 
 
@@ -163,7 +179,16 @@ def _stylized(
     alpha: float,
     size: int | None,
 ) -> Tensor:
+    if size is not None:
+        size = whole(size, "size", Range(1))
     single = isinstance(style, str | os.PathLike | Tensor | Image)
     styles: Sequence[Picture] = (style,) if single else style  # type: ignore[assignment]
-    request = Request(styles=[as_picture(one) for one in styles], weights=weights, alpha=alpha, size=size)
-    return stylize_picture(as_picture(content).to(device), None, method, request).float().cpu()
+    request = Request(styles=[_single(one) for one in styles], weights=weights, alpha=alpha, size=size)
+    return stylize_picture(_single(content).to(device), None, method, request).float().cpu()
+
+
+def _single(picture: Picture) -> Tensor:
+    found = as_picture(picture)
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} pictures in one tensor: stylise them one after the other")
+    return found

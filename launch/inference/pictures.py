@@ -13,9 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.decoding.images import BadImage, read_image
+from datamodules.decoding.images import (
+    PIXEL_LIMIT,
+    BadImage,
+    as_bad_image,
+    check_size,
+    read_image,
+    upright_srgb,
+)
+from gesso.common.arguments import whole
 from gesso.common.files import writing_whole
-from gesso.common.pixels import to_float, to_uint8
+from gesso.common.pixels import check_values, to_float, to_uint8
+from gesso.common.ranges import Range
 
 #: What is taken for a picture: an image file, a PIL image, or a tensor [C, H, W] or [N, C, H, W] in [-1, 1] or uint8.
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor
@@ -75,11 +84,11 @@ def as_picture(picture: Picture, *, channels: int = 3) -> Tensor:
     """A picture as a tensor [N, C, H, W] in [-1, 1]: an image file, a PIL image, or a tensor with or without N.
 
     Args:
-        picture: the picture; a tensor keeps its channels.
-        channels: of a file or a PIL image: 1 or 3.
+        picture: the picture; a PIL image becomes upright and sRGB, as a file does; a tensor of RGB keeps its channels.
+        channels: 1 or 3; a grey tensor is repeated for 3.
 
     Raises:
-        FileNotFoundError, ValueError: no such picture.
+        FileNotFoundError, ValueError: no such picture, no pixels, or values of another range.
     """
     if isinstance(picture, Tensor):
         batch = picture[None] if picture.dim() == 3 else picture
@@ -87,10 +96,18 @@ def as_picture(picture: Picture, *, channels: int = 3) -> Tensor:
             raise ValueError(
                 f"a picture is a tensor [C, H, W] or [N, C, H, W] with C 1 or 3, not {list(picture.shape)}"
             )
-        return to_float(batch) if batch.dtype == torch.uint8 else batch.float()
+        check_values(batch, "a picture")
+        batch = to_float(batch) if batch.dtype == torch.uint8 else batch.float()
+        return batch.expand(-1, max(channels, batch.shape[1]), -1, -1)
     if isinstance(picture, Image.Image):
-        pixels = np.atleast_3d(np.array(picture.convert("L" if channels == 1 else "RGB")))
-        return as_tensor(pixels)
+        try:
+            with as_bad_image(b""):
+                check_size(picture, 1, min_size=1, max_pixels=PIXEL_LIMIT)
+                return as_tensor(upright_srgb(picture, channels))
+        except BadImage as error:
+            raise ValueError(f"a PIL image of mode {picture.mode} cannot be used ({error.detail})") from error
+    if not isinstance(picture, str | os.PathLike):
+        raise ValueError(f"a picture is a file, a PIL image or a tensor, not a {type(picture).__name__}")
     return read_picture(Path(picture), channels=channels)
 
 
@@ -115,12 +132,13 @@ def image_grid(
         uint8 [height, width, C].
 
     Raises:
-        ValueError: there are no images, or they have neither 1 nor 3 channels.
+        ValueError: there are no images, or they have neither 1 nor 3 channels; or fewer than 1 column.
     """
     if images.dim() != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
         raise ValueError(f"a grid needs images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
     count = len(images)
-    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    wide = math.ceil(math.sqrt(count)) if columns is None else whole(columns, "columns", Range(1))
+    columns = min(wide, count)
     tiles = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
     room = min_width - padding * (columns + 1)
     tiles = upscale(tiles, max(1, math.ceil(room / (columns * tiles.shape[2]))))

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from datamodules.decoding.frames import read_mask
+from gesso.common.arguments import one_of
 from launch.inference.animations import convert_file
 from launch.inference.pictures import decode_file
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.pictures.colors import keep_chrominance, match_colors
 from lightning_modules.pictures.sizes import fit
 
+#: The methods with published weights.
+Method = Literal["adain", "gatys"]
 #: How the content's colours are kept: the style is recoloured beforehand, or only its luminance is taken.
 KeepColors = Literal["no", "match", "luminance"]
 #: A picture of more pixels is worked on in tiles of this side: 6 GB or so, whatever its size.
@@ -128,14 +131,19 @@ def trained(run: str, device: torch.device) -> Stylizer:
 
 
 def stylizer(
-    method: Literal["adain", "gatys"],
+    method: Method,
     device: torch.device,
     *,
     steps: int,
     seed: int,
     progress: Callable[[int, int, float], None],
 ) -> Stylizer:
-    """A method with its real weights, fetched if need be."""
+    """A method with its real weights, fetched if need be.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    one_of(method, "method", get_args(Method))
     from datamodules.assets.fetching import fetch
     from lightning_modules.networks.adain import Decoder
     from lightning_modules.networks.vgg import VGG19

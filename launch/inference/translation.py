@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gesso.common.arguments import whole
+from gesso.common.ranges import Range
 from launch.inference.animations import convert_file
 from launch.inference.pictures import Picture, as_picture
 from lightning_modules.core.family import ImageFamily
@@ -34,7 +36,7 @@ def translate(module: ImageFamily, picture: Picture, direction: str | None, *, s
             f"the picture has {images.shape[1]} channels, {type(module).__name__} was built for {channels}"
         )
     if size is not None:
-        images = fit(images, size)
+        images = fit(images, whole(size, "size", Range(1)))
     return module.translate(images.to(module.device), chosen).float().cpu()
 
 

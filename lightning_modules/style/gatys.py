@@ -82,6 +82,11 @@ class StyleOptimization:
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``; ``alpha`` scales the style's weight. Each style is brought to the content's longer side."""
+        # Gradients are needed here, whatever the caller wants of networks.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._optimised(content, style, tile)
+
+    def _optimised(self, content: Tensor, style: Style, tile: int | None) -> Tensor:
         share = style.shares(content, len(style.pictures))
         sides = self._sides(max(content.shape[2:]))
         plan = [max(self.steps >> number, min(20, self.steps)) for number in range(len(sides))]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from gesso.common.pixels import to_float, to_uint8
+from gesso.common.pixels import check_values, to_float, to_uint8
 
 
 def test_to_uint8_rounds_and_clamps() -> None:
@@ -25,3 +26,22 @@ def test_conversion_leaves_its_input_alone() -> None:
     images = torch.full((1, 1, 2, 2), -2.0)
     to_uint8(images)
     assert torch.equal(images, torch.full((1, 1, 2, 2), -2.0))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.int8])
+def test_other_whole_numbers_have_no_range(kind: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"images of \w+: they are uint8 in \[0, 255\], or float in \[-1, 1\]"):
+        to_uint8(torch.ones(1, 1, 2, 2).to(kind))
+
+
+def test_values_of_another_range_are_named() -> None:
+    image = torch.rand(3, 4, 4) * 2 - 1
+    check_values(image * 1.2, "a picture")
+    check_values((image * 100).abs().to(torch.uint8), "a picture")
+    with pytest.raises(ValueError, match=r"a picture holds values from -?\d.* to \d.*: float images lie in \[-1, 1\]"):
+        check_values((image + 1) * 127.5, "a picture")
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a picture holds NaN or infinite values"):
+            check_values(torch.where(image > 0.5, value, image), "a picture")
+    with pytest.raises(ValueError, match=r"a picture of the shape \[3, 0, 4\] has no pixels"):
+        check_values(image[:, :0], "a picture")

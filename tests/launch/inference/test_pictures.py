@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from launch.inference.pictures import WRITTEN, check_free, image_grid, save_picture, upscale
+from launch.inference.pictures import WRITTEN, as_picture, check_free, image_grid, save_picture, upscale
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -108,3 +108,44 @@ def test_what_else_stands_at_a_results_place(tmp_path: Path) -> None:
         check_free(tmp_path / "text.png")
     (tmp_path / "empty").touch()  # as mktemp makes one
     check_free(tmp_path / "empty")
+
+
+def _odd_files(folder: Path) -> list[Path]:
+    """A picture that lies on its side, of 16 bits, and with transparent parts in both ways."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(pixels[..., :3]).save(folder / "sideways.png", exif=sideways)
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 200).save(folder / "deep.png")
+    Image.fromarray(pixels).save(folder / "alpha.png")
+    palette = Image.fromarray(pixels[..., :3]).quantize(8)
+    palette.save(folder / "palette.png", transparency=0)
+    return sorted(folder.glob("*.png"))
+
+
+def test_a_pil_image_is_what_its_file_is(tmp_path: Path) -> None:
+    files = _odd_files(tmp_path)
+    assert len(files) == 4
+    for file in files:
+        with Image.open(file) as image:
+            for channels in (1, 3):
+                assert torch.equal(as_picture(image, channels=channels), as_picture(file, channels=channels)), file
+    assert as_picture(tmp_path / "sideways.png").shape == (1, 3, 7, 5)
+
+
+def test_what_is_no_picture_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a picture is a file, a PIL image or a tensor, not a ndarray"):
+        as_picture(np.zeros((4, 4, 3), np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a PIL image of mode F cannot be used"):
+        as_picture(Image.new("F", (4, 4)))
+    for broken in (torch.zeros(3, 0, 0), torch.full((3, 4, 4), float("nan")), torch.ones(3, 4, 4).long()):
+        with pytest.raises(ValueError, match=r"no pixels|NaN|images of int64"):
+            as_picture(broken)
+    assert as_picture(torch.zeros(1, 4, 4)).shape == (1, 3, 4, 4), "grey, as a grey file"
+    assert as_picture(torch.zeros(1, 4, 4), channels=1).shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("columns", [0, -1, 2.5])
+def test_a_grid_has_columns(columns: int) -> None:
+    with pytest.raises(ValueError, match="columns is .*; it must be a whole number 1 or more"):
+        image_grid(torch.zeros(2, 3, 4, 4), columns)

@@ -225,3 +225,17 @@ def test_luminance_is_the_picture_s_and_colour_the_content_s() -> None:
     # Differences of channels to luminance are the colours.
     ours, theirs = (image - (image * luminance).sum(1, keepdim=True) for image in (kept, content))
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.network
+def test_the_optimisation_takes_its_gradients_whatever_the_caller_does(encoder: VGG19) -> None:
+    content, style = photographs(32)[:1], Style([paintings(32)[:1]])
+
+    def optimised() -> Tensor:
+        return StyleOptimization(encoder, steps=2).stylize(content.clone(), style)
+
+    expected = optimised()
+    with torch.no_grad():
+        assert torch.equal(optimised(), expected)
+    with torch.inference_mode():
+        assert torch.equal(optimised(), expected)

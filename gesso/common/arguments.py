@@ -1,0 +1,58 @@
+"""Checks what a Python caller passes: numbers of any library, names out of a few, switches."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TypeVar
+
+from gesso.common.ranges import Range
+
+Name = TypeVar("Name", bound=str)
+ANY = Range()
+
+
+def whole(value: object, name: str, allowed: Range = ANY) -> int:
+    """A whole number as Python's own; NumPy's and a tensor's single ones are taken too.
+
+    Args:
+        value: the number.
+        name: of the argument, for the error.
+        allowed: the numbers that it may be.
+
+    Raises:
+        ValueError: it is no whole number, or out of the range.
+
+    >>> whole(3, "size", Range(1))
+    3
+    """
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = None
+    if found is None or found not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number{'' if allowed == ANY else f' {allowed}'}")
+    return found
+
+
+def one_of(value: object, name: str, names: Sequence[Name]) -> Name:
+    """A name out of a few.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    for known in names:
+        if isinstance(value, str) and value == known:
+            return known
+    raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(names)}")
+
+
+def switch(value: object, name: str) -> bool:
+    """True or False, NumPy's too; a word such as "no", which counts as true in Python, is neither.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise ValueError(f"{name} is {value!r}; it must be True or False")
