@@ -17,13 +17,41 @@ NOT_AN_IMAGE = "not an image file"
 class Extent(NamedTuple):
     """A range of bytes of a local file; ``length`` -1 is its end.
 
-    ``inflated`` is its size in bytes once inflated (an entry of a zip), -1 if it is not deflated.
+    ``inflated`` is its size in bytes once inflated (an entry of a zip), -1 if it is not deflated. ``crc`` is the
+    CRC-32 that its bytes must have, -1 where none is known.
     """
 
     file: str
     offset: int = 0
     length: int = -1
     inflated: int = -1
+    crc: int = -1
+
+    def size(self) -> int:
+        """How many bytes ``read`` gives, as far as its file or its zip says so.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        if self.inflated >= 0:
+            return self.inflated
+        return self.length if self.length >= 0 else os.stat(self.file).st_size - self.offset
+
+    def head(self, count: int) -> bytes:
+        """The first bytes, at most ``count``; fewer where they are damaged.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        with open(self.file, "rb") as stream:
+            stream.seek(self.offset)
+            data = stream.read(count if self.length < 0 else min(count, self.length))
+        if self.inflated < 0:
+            return data
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, count)
+        except zlib.error:
+            return b""
 
     def read(self) -> bytes:
         """Reads the bytes.
@@ -35,7 +63,7 @@ class Extent(NamedTuple):
             stream.seek(self.offset)
             data = stream.read(self.length)
         if self.inflated < 0:
-            return data
+            return self._checked(data)
         try:
             # No more than announced: a small file must not fill the memory.
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.inflated + 1)
@@ -43,6 +71,11 @@ class Extent(NamedTuple):
             raise OSError(f"damaged in its zip ({error})") from error
         if len(data) != self.inflated:
             raise OSError("damaged in its zip: another length than it says")
+        return self._checked(data)
+
+    def _checked(self, data: bytes) -> bytes:
+        if self.crc >= 0 and zlib.crc32(data) != self.crc:
+            raise OSError("damaged in its zip: another checksum than it says")
         return data
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -243,7 +244,11 @@ class ZipSource(PictureTree):
     def _folders(self) -> Iterator[_Folder | Skipped]:
         try:
             with zipfile.ZipFile(self.path) as archive, self.path.open("rb") as stream:
-                entries = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+                entries: dict[str, zipfile.ZipInfo] = {}
+                for name, info in self._named(archive.infolist()):
+                    if name in entries:
+                        yield Skipped(printable(name), "in the zip twice", "the last is taken")
+                    entries[name] = info
                 prefix = _common_folder(list(entries))
                 folders: dict[str, dict[str, zipfile.ZipInfo]] = {"": {}}
                 for name, info in entries.items():
@@ -256,6 +261,27 @@ class ZipSource(PictureTree):
                     yield _Folder(folder, list(folders[folder]), _LocateInZip(self.path, stream, folders[folder]))
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise ValueError(f"{self.path}: a damaged zip, or one of several parts ({error})") from error
+
+    def _named(self, entries: list[zipfile.ZipInfo]) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+        """The files with their names below the root: some zips of Windows part folders by backslashes, against the
+        standard, and some names begin at the root of a disk."""
+        backslashes = not any("/" in info.filename for info in entries)
+        for info in entries:
+            name = info.filename
+            if backslashes or info.create_system == 0:
+                name = name.replace("\\", "/")
+            parts = [part for part in name.split("/") if part not in ("", ".")]
+            if parts and not name.endswith("/"):
+                yield "/".join(parts), info
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip: also an empty one, and one behind a program that unpacks it; no tar that holds one."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if head in (b"PK\x03\x04", b"PK\x05\x06"):
+        return True
+    return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 
 class _LocateInZip:
@@ -278,7 +304,8 @@ class _LocateInZip:
             raise _Unusable("unreadable", "its zip is cut off")
         start = info.header_offset + _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack(header))
         inflated = info.file_size if info.compress_type == zipfile.ZIP_DEFLATED else -1
-        return Extent(str(self._path), start, info.compress_size, inflated), f"{info.CRC:08x}-{info.file_size} "
+        extent = Extent(str(self._path), start, info.compress_size, inflated, info.CRC)
+        return extent, f"{info.CRC:08x}-{info.file_size} "
 
 
 def _dataset_json(root: _Folder) -> _Labels | None:

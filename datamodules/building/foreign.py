@@ -33,6 +33,7 @@ class _Indexed:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     hidden: int = 0
+    remarks: list[str] = field(default_factory=list)
 
 
 def index(
@@ -70,14 +71,15 @@ def index(
             passes.append(result)
             bar.advance(1)
         manifest = _assemble(folder, tars, passes)
-        mixed = mixed_remark({label for result in passes for label in result.labels if label is not None})
+        doubts = [line for result in passes for line in result.remarks]
+        doubts += mixed_remark({label for result in passes for label in result.labels if label is not None})
         write_index_report(
             manifest,
             {result.shard.url: result.left_out for result in passes},
             {result.shard.url: result.notes for result in passes},
-            hidden_remark(sum(result.hidden for result in passes)) + mixed,
+            hidden_remark(sum(result.hidden for result in passes)) + doubts,
         )
-        for line in mixed:
+        for line in doubts:
             bar.print(f"{folder}: {line}")
         lost = sum(len(result.left_out) + len(result.notes) for result in passes)
         if lost:
@@ -153,4 +155,5 @@ def _index_tar(url: str) -> _Indexed:
     except OSError as error:
         raise OSError(f"{url}: cannot be read ({error.strerror or error})") from error
     shard = Shard(url, len(rows), scan.length, scan.sha256)
-    return _Indexed(shard, np.array(rows, INDEX_DTYPE), labels, shapes, scan.left_out + left_out, notes, scan.hidden)
+    index = np.array(rows, INDEX_DTYPE)
+    return _Indexed(shard, index, labels, shapes, scan.left_out + left_out, notes, scan.hidden, scan.remarks)

@@ -248,7 +248,11 @@ def _is_sound(file: Path) -> bool:
 
 
 def _identity(candidate: Item | Skipped) -> bytes:
-    return (candidate.name if isinstance(candidate, Skipped) else _write_item(candidate)).encode()
+    if isinstance(candidate, Skipped):
+        return candidate.name.encode()
+    # Checksums stand in the version already, and sets built before they were compared stay what they are.
+    caption = candidate.caption and candidate.caption._replace(crc=-1)
+    return _write_item(replace(candidate, image=candidate.image._replace(crc=-1), caption=caption)).encode()
 
 
 def _caption_differs(first: str, second: str) -> str | None:
@@ -266,7 +270,12 @@ def _caption_differs(first: str, second: str) -> str | None:
 
 
 def _write_item(item: Item) -> str:
-    return json.dumps([item.name, item.image, item.label, item.split, item.caption, item.version, item.note])
+    image, caption = _write_extent(item.image), _write_extent(item.caption)
+    return json.dumps([item.name, image, item.label, item.split, caption, item.version, item.note])
+
+
+def _write_extent(extent: Extent | None) -> tuple[str | int, ...] | None:
+    return extent if extent is None or extent.crc >= 0 else extent[:-1]
 
 
 def read_item(text: str) -> Item:

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from datamodules.building.candidates import Item, Source
+from datamodules.building.candidates import Extent, Item, Source
 from datamodules.building.journal import Found
 from datamodules.building.options import BuildOptions
 from datamodules.building.tars import CAPTION_LOST
@@ -15,10 +15,17 @@ from datamodules.decoding.images import (
     BadImage,
     encode_image,
     is_plain_jpeg,
+    read_header,
     resize_image,
     resized_size,
 )
 from gesso.common.text import decode_text
+
+#: Files of more bytes are looked at before they are read.
+LARGE = 16 << 20
+#: Most that formats take of a pixel: four channels of 16 bits.
+BYTES_OF_A_PIXEL = 8
+_HEAD = 1 << 20
 
 
 def examine(source: Source, options: BuildOptions, chunk: list[tuple[int, Item]]) -> list[Found]:
@@ -28,6 +35,7 @@ def examine(source: Source, options: BuildOptions, chunk: list[tuple[int, Item]]
 
 def _examine(source: Source, options: BuildOptions, ordinal: int, item: Item) -> Found:
     try:
+        _check_bytes(item.image, options)
         data = item.image.read()
         image = source.decode(item, data, options.channels, options.min_size, options.max_pixels)
         _check_stored_size(image, options)
@@ -38,6 +46,28 @@ def _examine(source: Source, options: BuildOptions, ordinal: int, item: Item) ->
     lost = _caption_lost(item) if options.captions else None
     height, width, channels = image.shape
     return Found(ordinal, _digest(image, options.channels), height, width, channels, caption_lost=lost)
+
+
+def _check_bytes(extent: Extent, options: BuildOptions) -> None:
+    """Checks, before it is read into memory, that a large file can be an image of so many pixels at most.
+
+    Raises:
+        BadImage: it is none, or too large; of a zip's entry, whatever its few bytes would grow to.
+        OSError: it cannot be read.
+    """
+    size = extent.size()
+    if size <= LARGE:
+        return
+    head, pixels = extent.head(_HEAD), options.max_pixels
+    try:
+        height, width, _ = read_header(head)
+        pixels = min(pixels, height * width)
+    except BadImage:
+        # Of these, the header may stand anywhere.
+        if head[:2] not in (b"II", b"MM") and head[4:8] != b"ftyp":
+            raise
+    if size > LARGE + BYTES_OF_A_PIXEL * pixels:
+        raise BadImage("too large", f"{size:,} bytes, more than an image of {pixels:,} pixels takes")
 
 
 def _check_stored_size(image: np.ndarray, options: BuildOptions) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from datamodules.assets import named
 from datamodules.assets.fetching import assets, fetch
 from datamodules.building.candidates import Extent, Item, Skipped, Source, file_version, hidden_remark
-from datamodules.building.folders import FolderSource, ZipSource
+from datamodules.building.folders import FolderSource, ZipSource, is_zip
 from datamodules.building.labels import class_names, mixed_remark
 from datamodules.building.locations import expand_urls, has_magic, open_url
 from datamodules.building.tars import LeftOut, TarSample, TarScan, unpacker
@@ -46,7 +46,7 @@ def open_source(source: str | os.PathLike[str], scratch: Path, out: Path | None 
         if out is not None and out.is_dir() and path.samefile(out):
             raise ValueError(f"{text}: is both source and target; name a new folder for the shards")
         return FolderSource(path, without=out)
-    if path.is_file() and (packed := unpacker(_head(path))) and packed[0] == "zip":
+    if path.is_file() and is_zip(path):
         return ZipSource(path)
     known = [name for name, asset in assets().items() if asset.kind == "data"]
     if text in known and not path.exists():
@@ -79,6 +79,7 @@ class TarSource:
 
     def items(self) -> Iterator[Item | Skipped]:
         hidden = 0
+        remarks: list[str] = []
         for number, url in enumerate(self._urls):
             path, version = self._local(number, url)
             with open(path, "rb") as stream:
@@ -88,7 +89,8 @@ class TarSource:
                     yield self._item(url, path, sample, version)
                 yield from _skipped(url, scan.left_out)
             hidden += scan.hidden
-        self.remarks = hidden_remark(hidden)
+            remarks += scan.remarks
+        self.remarks = hidden_remark(hidden) + remarks
 
     def _item(self, url: str, path: str, sample: TarSample, version: str) -> Item:
         caption = Extent(path, sample.caption_offset, sample.caption_length) if sample.caption_length else None
@@ -125,7 +127,9 @@ def _unpacked(path: Path, plain: Path, opener: Callable[[Path], Any]) -> Path:
         try:
             with replacing(plain) as partial, opener(path) as stream, partial.open("wb") as out:
                 shutil.copyfileobj(stream, out, 1 << 20)
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk, and not of bzip2 or gzip
             raise ValueError(f"{path}: truncated or damaged, it cannot be unpacked ({error})") from error
     return plain
 

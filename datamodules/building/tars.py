@@ -85,7 +85,7 @@ class TarScan:
         name: of the tar in errors.
 
     During the pass, ``left_out`` collects members that are no part of a sample, and ``hidden`` counts members whose
-    names begin with a dot. After it: ``length`` in bytes and ``sha256`` of the tar.
+    names begin with a dot. After it: ``length`` in bytes and ``sha256`` of the tar, and ``remarks`` on the whole of it.
     """
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
@@ -93,6 +93,7 @@ class TarScan:
         self._name = name
         self.left_out: list[LeftOut] = []
         self.hidden = 0
+        self.remarks: list[str] = []
 
     @property
     def length(self) -> int:
@@ -209,6 +210,11 @@ class TarScan:
             pass
         if self.length % tarfile.BLOCKSIZE:  # tarfile takes half a header for the end
             raise ValueError(f"{self._name}: truncated: it ends at byte {self.length}, amid a header{last}")
+        if self.length - end < tarfile.BLOCKSIZE:  # some writers leave it out, and so does a copy that broke off
+            self.remarks = [
+                f"{printable(self._name)}: ends at byte {self.length} without a tar's end mark: if it is a copy, "
+                "compare its size with the original's, as whole members may be missing"
+            ]
         if self._stream.content > end:  # tarfile takes a damaged header for the end
             raise ValueError(
                 f"{self._name}: damaged at byte {end}, or two tars in one: {self._stream.content - end} bytes after it "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from datamodules.order import SequentialOrder
 from datamodules.shards import ShardData, to_float_images
 from datamodules.streaming.stream import ShardStream
 from datamodules.streaming.transforms import Augment, Crop
+from gesso.common.arguments import switch, whole
+from gesso.common.ranges import Range
 
 
 class Stream:
@@ -18,7 +20,8 @@ class Stream:
     See ``gesso.stream`` for the arguments and their defaults.
 
     Raises:
-        FileNotFoundError, ValueError: no shard set, no such split, or a batch that cannot be dealt to the ranks.
+        FileNotFoundError, ValueError: no shard set, no such split, a batch that cannot be dealt to the ranks, or an
+            argument that is none.
     """
 
     def __init__(
@@ -36,6 +39,9 @@ class Stream:
         rank: int,
         world_size: int,
     ) -> None:
+        batch_size, seed, flip = whole(batch_size, "batch_size"), whole(seed, "seed"), switch(flip, "flip")
+        size = None if size is None else whole(size, "size", Range(1))
+        channels = None if channels is None else whole(channels, "channels")
         data = ShardData(os.fspath(shards), batch_size, size=size, channels=channels, seed=seed)
         #: What the shard set is: its name, classes and splits.
         self.manifest = data.manifest
@@ -63,6 +69,10 @@ class Stream:
         """The place in the stream: samples that all ranks together have received."""
         return self._stream.state_dict()
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on from a place: the next iteration begins there, on any number of ranks."""
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Goes on from a place: the next iteration begins there, on any number of ranks.
+
+        Raises:
+            ValueError: it is no state of a stream.
+        """
         self._stream.load_state_dict(state_dict)

@@ -8,7 +8,7 @@ and the state counts what was received, not what was prepared.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, NotRequired, TypedDict, cast
@@ -24,6 +24,8 @@ from datamodules.order import SampleOrder, uniforms
 from datamodules.streaming.reader import ShardReader, check_pipes
 from datamodules.streaming.transforms import DRAWS, Augment
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind, prepared
+from gesso.common.arguments import whole
+from gesso.common.ranges import Range
 
 #: So many samples in a row that cannot be decoded are no accident.
 _MAX_BROKEN_IN_A_ROW = 100
@@ -89,6 +91,9 @@ class ShardStream(IterableDataset[StreamBatch]):
         allow_pipe: bool = False,
     ) -> None:
         super().__init__()
+        batch_size, world_size = whole(batch_size, "batch_size"), whole(world_size, "world_size", Range(1))
+        rank = whole(rank, "rank", Range(0, world_size - 1))
+        workers, start, seed = whole(workers, "workers", Range(0)), whole(start, "start", Range(0)), whole(seed, "seed")
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"a global batch of {batch_size} images cannot be dealt to {world_size} ranks in equal parts; "
@@ -117,9 +122,15 @@ class ShardStream(IterableDataset[StreamBatch]):
         """Samples that all ranks together have received."""
         return {"position": self.position}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Sets where an endless stream's next iteration starts; a finite stream always makes a whole pass."""
-        self.position = state_dict["position"]
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Sets where an endless stream's next iteration starts; a finite stream always makes a whole pass.
+
+        Raises:
+            ValueError: it is no state of a stream.
+        """
+        if not isinstance(state_dict, Mapping) or "position" not in state_dict:
+            raise ValueError(f"{state_dict!r} is no state of a stream, which has a position: see state_dict()")
+        self.position = whole(state_dict["position"], "position", Range(0))
 
     def __iter__(self) -> Iterator[StreamBatch]:
         if get_worker_info() is not None:

@@ -21,6 +21,8 @@ from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from gesso.common.text import one_line
+
 #: Tries without a new byte before a URL is given up.
 ATTEMPTS = 5
 #: Seconds before the second try; each further one waits twice as long, or as long as the server asks for.
@@ -104,6 +106,7 @@ class _RemoteStream(io.RawIOBase):
         self._failures = 0
         self._ended = False
         self._version: str | None = None
+        self._total: int | None = None
 
     def readable(self) -> bool:
         return True
@@ -156,6 +159,9 @@ class _RemoteStream(io.RawIOBase):
     def _check_version(self, answer: _Answer) -> None:
         if self._position and self._version and answer.version and answer.version != self._version:
             raise _Refused("it was replaced while it was read")
+        if self._position and None not in (self._total, answer.total) and answer.total != self._total:
+            raise _Refused(f"it had {self._total:,} bytes, and now has {answer.total:,}: replaced while it was read")
+        self._total = self._total if answer.total is None else answer.total
         self._version = answer.version or self._version
 
     def _drop(self) -> None:
@@ -194,7 +200,7 @@ def _request(url: str, start: int, timeout: float, version: str | None) -> _Answ
         error.close()
         if error.code in _BUSY:
             raise
-        raise _Refused(f"HTTP {error.code} {error.reason}") from error
+        raise _Refused(f"HTTP {error.code} {one_line(error.reason)}") from error
     except (ValueError, http.client.InvalidURL) as error:
         raise _Refused(str(error)) from error
     return _answer(response)
@@ -248,7 +254,7 @@ def _asked_wait(error: Exception) -> float:
 def _in_words(error: Exception) -> str:
     """Why, without Python's tuples and curl's codes."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
+        return f"HTTP {error.code} {one_line(error.reason)}"
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         return _in_words(error.reason)
     if isinstance(error, TimeoutError):

@@ -65,6 +65,26 @@ def test_a_stream_is_what_training_reads(shards: Path) -> None:
     assert sum(len(batch["image"]) for batch in held_out) == data.manifest.split("test").samples
 
 
+def test_a_streams_arguments_are_named(shards: Path) -> None:
+    for name, value in {
+        "flip": "no",
+        "size": 16.5,
+        "rank": 1,
+        "world_size": 0,
+        "workers": -1,
+        "batch_size": 2.5,
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} is {value!r}; it must be"):
+            gesso.stream(shards, **{"batch_size": 8, name: value})  # type: ignore[arg-type]
+    numbers: dict[str, Any] = {
+        "batch_size": np.int64(8),
+        "size": np.int32(16),
+        "seed": np.int64(0),
+        "flip": np.bool_(0),
+    }
+    assert next(iter(gesso.stream(shards, workers=0, **numbers)))["image"].shape == (8, 1, 16, 16)
+
+
 def test_pictures_of_every_kind(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from PIL import Image
 
 from datamodules.building.build import build
-from datamodules.building.candidates import Item, Skipped
-from datamodules.building.folders import FolderSource, ZipSource
+from datamodules.building.candidates import Extent, Item, Skipped
+from datamodules.building.folders import FolderSource, ZipSource, is_zip
 from datamodules.building.options import BuildOptions
+from datamodules.building.samples import examine
 from datamodules.manifest import Manifest
 
 
@@ -156,6 +158,77 @@ def test_a_zip_s_entries_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="damaged zip"):
         list(ZipSource(path).items())
+
+
+def test_names_in_zips_as_people_s_programs_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "in.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("cats\\1.png", "cats\\2.png", "dogs\\3.png"):
+            archive.writestr(name, png(len(archive.namelist())))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("cats\\1.png", png(7))
+    items = list(ZipSource(path).items())
+    assert {(item.name, item.label) for item in items if isinstance(item, Item)} == {
+        ("cats/1.png", "cats"),
+        ("cats/2.png", "cats"),
+        ("dogs/3.png", "dogs"),
+    }
+    assert [item for item in items if isinstance(item, Skipped)] == [
+        Skipped("cats/1.png", "in the zip twice", "the last is taken")
+    ]
+    absolute = zipped(tmp_path / "abs.zip", {"/a/1.png": png(1), "b//2.png": png(2), "../c/3.png": png(3)})
+    found = [item for item in ZipSource(absolute).items() if isinstance(item, Item)]
+    assert {(item.name, item.label) for item in found} == {("a/1.png", "a"), ("b/2.png", "b")}
+
+
+def test_a_zip_s_sums_are_compared(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "in.zip", {"a/1.png": png(1), "b/2.png": png(2), "b/2.txt": b"text"}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(png(1)) + 60] ^= 1
+    path.write_bytes(data)
+    manifest, report, _ = made(path, tmp_path / "out")
+    assert manifest.splits["train"].samples == 1
+    (dropped,) = report["dropped"]
+    assert dropped == {
+        "name": "a/1.png",
+        "reason": "unreadable",
+        "detail": "damaged in its zip: another checksum than it says",
+    }
+
+
+def test_what_a_small_zip_would_grow_to_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = bytes(40 << 20)
+    files = {"a/1.png": png(1), "b/zeros.png": bomb, "b/picture.png": png(2) + bomb, "b/strip.tif": b"II*\0" + bomb}
+    path = zipped(tmp_path / "in.zip", files)
+    inflated: list[int] = []
+    read = Extent.read
+
+    def counted(extent: Extent) -> bytes:
+        inflated.append(extent.size())
+        return read(extent)
+
+    monkeypatch.setattr(Extent, "read", counted)
+    source = ZipSource(path)
+    items = [(number, item) for number, item in enumerate(source.items()) if isinstance(item, Item)]
+    found = examine(source, BuildOptions(max_pixels=10_000, format="png"), items)
+    named = {item.name: result.reason for (_, item), result in zip(items, found, strict=True)}
+    assert named.pop("a/1.png") is None
+    assert named == {"b/zeros.png": "undecodable", "b/picture.png": "too large", "b/strip.tif": "too large"}
+    assert sum(inflated) < 10_000
+
+
+def test_zips_that_are_empty_or_behind_a_program(tmp_path: Path) -> None:
+    whole = zipped(tmp_path / "in.zip", {"a/1.png": png(1), "b/2.png": png(2)})
+    program = tmp_path / "unpacks.exe"
+    program.write_bytes(b"#!/bin/sh\n" * 100 + whole.read_bytes())
+    manifest, _, _ = made(program, tmp_path / "out")
+    assert manifest.classes == ("a", "b")
+    with pytest.raises(ValueError, match=r"empty\.zip: no image to keep \(it is empty\)"):
+        made(zipped(tmp_path / "empty.zip", {}), tmp_path / "none")
+    # A tar that holds a zip is a tar.
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(whole, "a.zip")
+    assert not is_zip(tmp_path / "x.tar")
 
 
 def test_shards_inside_the_source_are_no_pictures(tmp_path: Path) -> None:

@@ -103,8 +103,13 @@ def test_packed_tars(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"is a {name} file"):
             index({"train": [str(path)]}, tmp_path / "index", workers=1, progress=False)
         path.write_bytes(path.read_bytes()[:-20])
-        with pytest.raises(ValueError, match="truncated or damaged"):
-            build(path, tmp_path / f"{name}-cut", BuildOptions(splits="100"), workers=1, progress=False)
+        whole = bytearray(pack(data))
+        whole[len(whole) // 2] ^= 0xFF
+        for damaged in (path.read_bytes(), bytes(whole)):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=rf"{name}: .*damaged"):
+                build(path, tmp_path / f"{name}-cut", BuildOptions(splits="100"), workers=1, progress=False)
+            assert not (tmp_path / f"{name}-cut").exists()
 
 
 def test_labels_and_captions_that_are_not_understood_are_named(tmp_path: Path) -> None:
@@ -144,3 +149,22 @@ def test_a_second_tar_in_the_file_is_not_passed_over() -> None:
         scanned(first + second)
     # Zeros at the end, as many as there may be, are no second tar.
     assert list(scanned(first + bytes(1 << 20))[0]) == ["0"]
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_a_tar_without_its_end_mark_is_remarked_on(blocks: int, tmp_path: Path) -> None:
+    data = tar(*[(f"{number}.jpg", jpeg(number)) for number in range(3)], format=tarfile.USTAR_FORMAT)
+    with tarfile.open(fileobj=io.BytesIO(data)) as whole:
+        last = whole.getmembers()[-1]
+    end = last.offset_data + -(-last.size // 512) * 512
+    path = tmp_path / "x.tar"
+    path.write_bytes(data[: end + blocks * 512])
+    found, _, scan = scanned(path.read_bytes())
+    assert list(found) == ["0", "1", "2"]
+    said = f"ends at byte {end} without a tar's end mark: if it is a copy, compare its size"
+    assert [said in line for line in scan.remarks] == ([True] if not blocks else [])
+    if not blocks:
+        built = build(path, tmp_path / "out", BuildOptions(splits="100"), workers=1, progress=False)
+        indexed = index({"train": [str(path)]}, tmp_path / "index", workers=1, progress=False)
+        for manifest in (built, indexed):
+            assert f"{path}: {said}" in (manifest.root / "report.txt").read_text("utf-8")

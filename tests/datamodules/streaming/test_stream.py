@@ -274,3 +274,29 @@ def _noise(rng: np.random.Generator) -> bytes:
     import cv2
 
     return cv2.imencode(".png", rng.integers(0, 256, (180, 180, 3), dtype=np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rank": 2, "world_size": 2}, "rank is 2; it must be a whole number from 0 to 1"),
+        ({"rank": -1}, "rank is -1"),
+        ({"world_size": 0}, "world_size is 0; it must be a whole number 1 or more"),
+        ({"workers": -1}, "workers is -1; it must be a whole number 0 or more"),
+        ({"start": -1}, "start is -1"),
+    ],
+)
+def test_options_that_would_give_other_batches_are_refused(
+    numbered_set: Manifest, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        stream(numbered_set, 8, **options)
+
+
+@pytest.mark.parametrize("state", [{"position": -5}, {"position": 2.5}, {"position": "8"}, {}, None])
+def test_what_is_no_state_of_a_stream_is_refused(numbered_set: Manifest, state: Any) -> None:
+    source = stream(numbered_set, 8)
+    with pytest.raises(ValueError, match=r"position is .*; it must be a whole number 0 or more|no state of a stream"):
+        source.load_state_dict(state)
+    source.load_state_dict({"position": np.int64(16)})  # type: ignore[dict-item]
+    assert next(iter(source))["position"] == 24

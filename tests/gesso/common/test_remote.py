@@ -23,6 +23,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.faults: list[str] = []
         self.always = ""
         self.ranges = True
+        self.grown = 0
         self.tag = '"1"'
         self.asked: list[tuple[str, str | None]] = []
         server = self
@@ -48,10 +49,11 @@ class Server(http.server.ThreadingHTTPServer):
                     return
                 asked = self.headers.get("Range") if server.ranges else None
                 start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-                body = BODY[start:]
+                whole = BODY + bytes(server.grown)
+                body = whole[start:]
                 self.send_response(206 if asked else 200)
                 if asked:
-                    self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+                    self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("ETag", server.tag)
                 self.end_headers()
@@ -60,6 +62,9 @@ class Server(http.server.ThreadingHTTPServer):
                     self.close_connection = True
                 if fault == "replace":
                     body, server.tag = body[: len(body) // 2], '"2"'
+                    self.close_connection = True
+                if fault == "grow":
+                    body, server.grown = body[: len(body) // 2], 10
                     self.close_connection = True
                 self.wfile.write(body)
 
@@ -114,6 +119,13 @@ def test_what_another_try_may_change_is_tried_again(server: Server, fault: str, 
 def test_a_file_replaced_meanwhile_is_not_glued_together(server: Server) -> None:
     server.faults, server.ranges = ["replace"], False
     with pytest.raises(RemoteError, match="replaced while it was read"):
+        read(server.url)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_of_another_length_is_another_file(server: Server, ranges: bool) -> None:
+    server.faults, server.ranges = ["grow"], ranges
+    with pytest.raises(RemoteError, match="it had 300,000 bytes, and now has 300,010: replaced while it was read"):
         read(server.url)
 
 
