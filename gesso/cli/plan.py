@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from launch.planning.memory import Network, Row
+    from launch.planning.speed import Update
     from lightning_modules.core.family import ImageFamily
 
 #: What is assumed of each precision that can be planned for.
@@ -26,16 +28,43 @@ PRECISIONS = {
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "plan",
-        help="memory of a training under each strategy, before it is queued",
-        usage="gesso plan --config RECIPE [--devices N] [--nodes M] [--memory GIB] [overrides]",
+        help="memory and speed of a training under each strategy, before it is queued",
+        usage="gesso plan --config RECIPE [--devices N] [--nodes M] [--memory GIB] [--bandwidth GB/S] [overrides]",
         description="Prints the sizes of a recipe's networks, and what one rank holds of weights, gradients, optimizer "
-        "states, moving averages and activations under each strategy. Needs neither a GPU nor the data set. All other "
-        "options are overrides of the recipe, as for `gesso fit`.",
+        "states, moving averages and activations under each strategy. Needs neither a GPU nor the data set. With "
+        "--bandwidth, also the time of a step and how much of it the ranks wait. All other options are overrides of "
+        "the recipe, as for `gesso fit`.",
     )
     parser.add_argument("--config", action="append", metavar="RECIPE", help="a packaged recipe's name, or a file")
     parser.add_argument("--devices", type=int, metavar="N", help="ranks on each node (default: the recipe's, else 1)")
     parser.add_argument("--nodes", type=int, metavar="M", help="nodes (default: the recipe's, else 1)")
     parser.add_argument("--memory", type=float, metavar="GIB", help="of one device: names the first strategy that fits")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
+        "--bandwidth",
+        type=float,
+        metavar="GB/S",
+        help="of a node's network, all its cards together, or on one node between two devices: predicts a step's time",
+    )
+    speed.add_argument(
+        "--step-ms",
+        type=float,
+        metavar="MS",
+        help="milliseconds of a step on one rank with its images (default: measured on this machine)",
+    )
+    speed.add_argument(
+        "--latency-ms",
+        type=float,
+        default=0.05,
+        metavar="MS",
+        help="milliseconds of an all-reduce of a few bytes (default: %(default)s)",
+    )
+    speed.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="of the backward pass, 0 to 1, while which gradients travel (default: as the strategy has it)",
+    )
     # gesso.cli.main puts here what no option above takes.
     parser.set_defaults(run=run, overrides=[])
 
@@ -43,10 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if not arguments.config:
         raise ValueError("name a recipe: gesso plan --config RECIPE; `gesso recipes` lists them")
-    for name in ("devices", "nodes", "memory"):
-        value = getattr(arguments, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"--{name} {value}: must be more than 0")
+    _check(arguments)
     from launch.planning import footprint
     from launch.planning import memory as planning
     from launch.training.family_files import load_all
@@ -78,10 +104,24 @@ def run(arguments: argparse.Namespace) -> int:
     _show_networks(networks, needs)
     _show_ranks(table, most)
     _notes(networks)
+    if arguments.bandwidth:
+        # Last: measuring changes the weights.
+        _speed(arguments, cli, networks, ranks=nodes * devices, devices=devices, precision=precision)
     if arguments.memory:
         switches = dict(paths(constructor_options(module.hparams), "gradient_checkpointing"))
         print(_advice(table, most, arguments.memory, switches))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name in ("devices", "nodes", "memory", "bandwidth", "step-ms", "latency-ms"):
+        value = getattr(arguments, name.replace("-", "_"))
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name} {value}: must be more than 0")
+    if arguments.overlap is not None and not 0 <= arguments.overlap <= 1:
+        raise ValueError(f"--overlap {arguments.overlap}: is a share, 0 to 1")
+    if arguments.bandwidth is None and not (arguments.step_ms is None and arguments.overlap is None):
+        raise ValueError("a step's time needs --bandwidth as well, in GB/s")
 
 
 def _read(arguments: argparse.Namespace) -> Any:
@@ -159,6 +199,59 @@ def _notes(networks: Sequence[Network]) -> None:
         "in all: with activations, never less than what is held at one moment. Activations were followed through one\n"
         "step of tensors without memory: a GPU's context and its kernels' workspaces, about 1 GiB, come on top."
     )
+
+
+def _speed(
+    arguments: argparse.Namespace, cli: Any, networks: Sequence[Network], *, ranks: int, devices: int, precision: str
+) -> None:
+    """Prints a step's time under each strategy, and what was assumed."""
+    from launch.planning import compute
+    from launch.planning.memory import STRATEGIES, images_per_micro_batch, rows
+    from launch.planning.speed import HOST_BANDWIDTH, Cluster, predicted
+
+    module, batch = cli.model, cli.datamodule.global_batch_size
+    images = images_per_micro_batch(batch, ranks=ranks, micro_batches=module.micro_batches)
+    updates = compute.updates(module, images)
+    if arguments.step_ms:
+        seconds, told = arguments.step_ms / 1e3, "as given"
+    else:
+        print("measuring a step (--step-ms: what it takes where it will run) ...", flush=True)
+        seconds = compute.seconds_of_step(module, batch // ranks, precision=precision)
+        told = f"measured here, on {compute.device_name()}"
+    cluster = Cluster(ranks, arguments.bandwidth * 1e9, arguments.latency_ms / 1e3)
+    # Those that have a row of memory.
+    possible = [row.strategy for row in rows(networks, STRATEGIES, ranks=ranks)]
+    table = _table("one step", "sent by a rank", "ms compute", "exchange", "hidden", "in all", "images/s", "efficiency")
+    for strategy in possible:
+        found = predicted(
+            strategy,
+            networks,
+            updates,
+            cluster,
+            compute=seconds,
+            overlap=arguments.overlap,
+            micro_batches=module.micro_batches,
+        )
+        times = (found.compute, found.communication, found.hidden, found.step)
+        milliseconds = (f"{1e3 * value:,.2f}" for value in times)
+        sent = binary_size(round(found.traffic.sent))
+        table.add_row(strategy.name, sent, *milliseconds, f"{batch / found.step:,.0f}", f"{found.efficiency:.1%}")
+    _print(table)
+    where = "each node's network" if ranks > devices else "the link between two devices"
+    overlap = "as the strategy has it (zero3: all, others: none)" if arguments.overlap is None else arguments.overlap
+    print(
+        f"compute: of {batch // ranks} images, {told}; spread over the updates by floating-point operations:\n"
+        f"{_per_step(updates)}, as in the first steps.\n"
+        f"exchange: fp32 numbers in rings through all ranks, slowest in {where}: {arguments.bandwidth:g} GB/s;\n"
+        f"{arguments.latency_ms:g} ms for each message; offload: {HOST_BANDWIDTH / 1e9:g} GB/s to the host, whose\n"
+        f"optimizer is not counted. hidden: under the backward pass; share of it: {overlap}.\n"
+        "efficiency: 100% were ranks that never wait. Left out: reading images, evaluation, checkpoints, and what\n"
+        "DeepSpeed itself costs the host."
+    )
+
+
+def _per_step(updates: Sequence[Update]) -> str:
+    return ", ".join(f"{' and '.join(u.names)} {u.per_step:.3g} times a step" for u in updates)
 
 
 def _advice(rows: Sequence[Row], activations: dict[bool, int], memory: float, switches: Mapping[str, object]) -> str:

@@ -157,7 +157,7 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
             # The largest of several updates.
             peaks[name] = max(peaks.get(name, 0), memory.peak + sum(value.nbytes for value in values))
 
-    with _ready(module, update), fake:
+    with ready(module, update), fake:
         batch = example_batch(module, count)
         while not set(module.trained_networks) <= peaks.keys() and module.steps_done < MOST_STEPS:
             module.step(batch)
@@ -222,7 +222,7 @@ class Memory(TorchDispatchMode):
 
 
 @contextmanager
-def _ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
+def ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
     """Context manager: the module is set up as in training on one rank, and calls ``update`` instead of its own."""
     module.trainer = L.Trainer(
         accelerator="cpu",

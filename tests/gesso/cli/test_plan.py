@@ -65,9 +65,44 @@ def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines()[-1].startswith("nothing fits into 0.001 GiB; the least is ddp")
 
 
+@pytest.mark.slow
+def test_a_plan_predicts_the_time_of_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--devices", "8", "--nodes", "2", "--bandwidth", "0.1", "--latency-ms", "1", "--step-ms", "20"]
+    assert main([*PLAN, *options]) == 0
+    out = capsys.readouterr().out
+    module = DCGAN.from_options({"resolution": 32, "channels": 1, "width": 8, "latent_dim": 64, "num_classes": 10})
+    trained = 4 * sum(p.numel() for p in module.parameters())
+    buffers = sum(b.nbytes for b in module.buffers())
+    # Two networks' gradients twice through the ring, buffers once; a message for each, and one for signals.
+    exchange = 1e3 * (2 * 15 / 16 * trained + buffers + 8) / 0.1e9 + 2 + bool(buffers) + 1
+    last = [line for line in out.splitlines() if line.startswith("ddp ")][-1].split()
+    milliseconds, images, efficiency = last[3:7], last[7], last[8]
+    assert float(milliseconds[0]) == 20
+    assert float(milliseconds[1]) == pytest.approx(exchange, abs=0.01)
+    assert float(milliseconds[3]) == pytest.approx(20 + exchange, abs=0.01)
+    assert float(images.replace(",", "")) == pytest.approx(32 / (0.02 + exchange / 1e3), abs=1)
+    assert efficiency == f"{20 / (20 + exchange):.1%}"
+    assert "as given" in out
+    assert "each node's network: 0.1 GB/s" in out
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_given_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PLAN, "--trainer.precision", "32-true", "--bandwidth", "10", "--overlap", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "32 images, measured here, on " in out
+    assert "share of it: 1.0." in out
+    ddp = [line for line in out.splitlines() if line.startswith("ddp ")][-1].split()
+    assert ddp[-1] == "100.0%"  # one rank
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        ([*PLAN, "--bandwidth", "0"], "--bandwidth 0.0: must be more than 0"),
+        ([*PLAN, "--bandwidth", "50", "--step-ms", "nan"], "--step-ms nan: must be more than 0"),
+        ([*PLAN, "--bandwidth", "50", "--overlap", "2"], "--overlap 2.0: is a share, 0 to 1"),
+        ([*PLAN, "--step-ms", "20"], "a step's time needs --bandwidth as well, in GB/s"),
         (["plan"], "name a recipe: gesso plan --config RECIPE"),
         (["plan", "--config", "mnist-dcgam"], "did you mean mnist-dcgan"),
         ([*PLAN, "--devices", "0"], "--devices 0: must be more than 0"),

@@ -224,7 +224,7 @@ def allocator_peak(module: Any, name: str, losses: Any, batch: dict[str, Any]) -
     """Most bytes that torch's CPU allocator had given out at once, by the profiler's record of it."""
     given = sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor))
     with (
-        footprint._ready(module, lambda *_: None),
+        footprint.ready(module, lambda *_: None),
         module.freezing_others(name),
         footprint._no_gradients_kept([getattr(module, name)]),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
