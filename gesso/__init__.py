@@ -131,7 +131,7 @@ def evaluate(
     source: PathLike | Iterable[Tensor],
     reference: PathLike | None = None,
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     extractor: ExtractorName = "inception-tf",
     num_samples: int | None = None,
     split: str = "test",
@@ -146,8 +146,8 @@ def evaluate(
     """FID and the others of images against real ones; names carry the feature network: ``fid/inception-tf``.
 
     Args:
-        source: a run or checkpoint, a shard set, or batches of images: uint8, or float in [-1, 1], NCHW. A run that
-            stylises or translates is measured on held-out pictures.
+        source: a run or checkpoint, a shard set, or batches of square images of one size: uint8, or float in
+            [-1, 1], NCHW. A run that stylises or translates is measured on held-out pictures.
         reference: the shard set to compare with, or that of such pictures; None: the run's own.
         metrics: by name, as ``gesso evaluate --help`` lists them: ``fid``, ``prdc``, ``lpips`` ...; None: those that
             it marks.
@@ -173,7 +173,7 @@ def evaluate(
     from lightning_modules.metrics.evaluator import EvaluationOptions
 
     options = EvaluationOptions(
-        metrics=None if metrics is None else tuple(metrics),
+        metrics=None if metrics is None else (metrics,) if isinstance(metrics, str) else tuple(metrics),
         extractor=extractor,
         batch_size=batch_size,
         seed=seed,

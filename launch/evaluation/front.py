@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,9 @@ from torch import Tensor
 
 from datamodules.manifest import MANIFEST_NAME
 from datamodules.shards import ShardData
-from gesso.common.pixels import to_uint8
+from gesso.common.arguments import one_of, whole
+from gesso.common.pixels import check_values, to_uint8
+from gesso.common.ranges import Range
 from launch.evaluation import driver
 from launch.evaluation.sources import data_of
 from launch.inference.loading import load_family
@@ -21,6 +25,7 @@ from launch.training.family_files import load_pictures
 from launch.training.hardware import best_device
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics.evaluator import EvaluationOptions, GenerationEvaluator
+from lightning_modules.metrics.specs import EXTRACTORS
 
 
 @torch.no_grad()
@@ -36,13 +41,20 @@ def evaluate(
 ) -> dict[str, float]:
     """See ``gesso.evaluate``; ``num_samples`` is that of the options where it is given."""
     where = best_device(device)
+    options = _checked(options)
+    if num_samples is not None:
+        num_samples = whole(num_samples, "num_samples", Range(1))
+    of_a_run = isinstance(source, str | os.PathLike) and not _is_shard_set(Path(source))
+    for name, value in {"second": second, "direction": options.direction}.items():
+        if value is not None and not of_a_run:
+            raise ValueError(f"{name} belongs to a run that stylises or translates: images have none")
     if not isinstance(source, str | os.PathLike):
-        batches = list(_batches(source, num_samples))
+        batches = list(_batches([source] if isinstance(source, Tensor) and source.dim() == 4 else source, num_samples))
         number = sum(map(len, batches))
         images: Iterable[Tensor] = batches
         shape = batches[0].shape if batches else (0, 3, 0, 0)
         size: dict[str, Any] = {"channels": int(shape[1]), "size": int(shape[2])}
-    elif _is_shard_set(Path(source)):
+    elif not of_a_run:
         reference = reference or source
         data = ShardData(os.fspath(source), options.batch_size)
         size = {"channels": data.channels, "size": data.size}
@@ -95,17 +107,47 @@ def _enough(number: int) -> int:
     return number
 
 
+def _checked(options: EvaluationOptions) -> EvaluationOptions:
+    """The options of a Python caller with Python's own numbers; raises a ValueError that names a wrong one."""
+    one_of(options.extractor, "extractor", EXTRACTORS)
+    if options.metrics is not None and not options.metrics:
+        raise ValueError("metrics is empty: name one or more, or leave it out for the usual ones")
+    limit = options.reference_samples
+    return replace(
+        options,
+        batch_size=whole(options.batch_size, "batch_size", Range(1)),
+        seed=whole(options.seed, "seed"),
+        reference_samples=None if limit is None else whole(limit, "reference_samples", Range(1)),
+    )
+
+
 def _batches(source: Iterable[Tensor], limit: int | None) -> Iterator[Tensor]:
-    """Batches of uint8 images, up to ``limit`` images in total."""
-    left = limit
+    """Batches of uint8 images, up to ``limit`` images in total.
+
+    Raises:
+        ValueError: they are no tensors of square images of one size, or their values are of another range.
+    """
+    left, shape, least = limit, None, math.inf
     for batch in source:
         if left is not None and left <= 0:
-            return
+            break
+        if not isinstance(batch, Tensor) or batch.dim() != 4 or batch.shape[1] not in (1, 3):
+            found = list(batch.shape) if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
+            raise ValueError(f"a batch of images is a tensor [N, 1 or 3, H, W], not {found}")
+        if not len(batch):
+            continue
+        check_values(batch, "a batch of images")
+        shape = shape or batch.shape[1:]
+        if batch.shape[1:] != shape or shape[1] != shape[2]:
+            both = " and ".join(dict.fromkeys(str(list(one)) for one in (shape, batch.shape[1:])))
+            raise ValueError(f"images of the shape {both}: make all of them squares of one size, as a shard set's are")
+        if batch.is_floating_point():
+            least = min(least, float(batch.amin()))
         images = to_uint8(batch if left is None else batch[:left])
-        if images.dim() != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"a batch of images is [N, 1 or 3, H, W], not {list(images.shape)}")
         left = None if left is None else left - len(images)
         yield images
+    if 0 <= least < math.inf:
+        warnings.warn("no value of the images is below 0: float images lie in [-1, 1], not in [0, 1]", stacklevel=4)
 
 
 def _is_shard_set(path: Path) -> bool:
