@@ -46,9 +46,11 @@ def train(
 ) -> Run:
     """Trains a recipe, as ``gesso fit`` does, and returns when it has ended.
 
+    Global random generators, Lightning's variables of the environment and filters of warnings are as before then.
+
     Args:
         recipe: a packaged recipe's name (``gesso recipes``), a YAML file, a mapping, or several of these.
-        overrides: option -> value, by the options' names with dots.
+        overrides: option -> value, by the options' names with dots; a mapping changes the options that it names.
         resume: a run to go on with, instead of a recipe.
         checkpoint: a checkpoint, or a run, whose state a new run begins with.
         callbacks: Lightning's.
@@ -64,9 +66,16 @@ def train(
         >>> gesso.train(resume=run, overrides={"run.kimg": 40}).state  # doctest: +SKIP
         'finished'
     """
+    from launch.training.surroundings import untouched_process
     from launch.training.training import Training
 
-    return Training(recipe, overrides or {}, resume=resume, checkpoint=checkpoint, callbacks=callbacks).fit()
+    if resume is not None and recipe != ():
+        raise ValueError("recipe and resume: a run goes on with its own config; change options of it with overrides")
+    if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
+        raise ValueError(f"callbacks are a list of Lightning callbacks, not {callbacks!r}")
+    training = Training(recipe, overrides or {}, resume=resume, checkpoint=checkpoint, callbacks=tuple(callbacks))
+    with untouched_process():
+        return training.fit()
 
 
 def load(source: PathLike, *, average: bool = True, device: str = "auto") -> Model:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from gesso.common.ranges import Range
@@ -33,6 +35,25 @@ def whole(value: object, name: str, allowed: Range = ANY) -> int:
     if found is None or found not in allowed:
         raise ValueError(f"{name} is {value!r}; it must be a whole number{'' if allowed == ANY else f' {allowed}'}")
     return found
+
+
+def plain(value: object) -> object:
+    """A copy of nested data with Python's own kinds: NumPy's numbers and arrays, single tensors and paths become them.
+
+    What is of another kind stays as it is.
+
+    >>> plain({"size": np.int64(3), "path": Path("a")})  # doctest: +SKIP
+    {'size': 3, 'path': 'a'}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # Without an import of NumPy or torch, which are heavy.
+    listed = getattr(value, "tolist", None)
+    return listed() if callable(listed) else copy.deepcopy(value)
 
 
 def one_of(value: object, name: str, names: Sequence[Name]) -> Name:

@@ -5,6 +5,10 @@ Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,3 +62,18 @@ def permutation(length: int, *key: int) -> NDArray[np.int64]:
     if (high[1:] == high[:-1]).any():  # one window of 4096 in a hundred million
         return np.argsort(bits, kind="stable")
     return (carried - (high << low)).astype(np.int64)
+
+
+@contextmanager
+def keeping_generators() -> Iterator[None]:
+    """Context manager: afterwards, the global generators of Python, NumPy and torch are as they were."""
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - which other people's code draws from
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

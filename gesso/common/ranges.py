@@ -108,6 +108,8 @@ def _check(hint: object, value: object, name: str, default: object = None) -> No
     if group is not None and isinstance(value, bool | int | float | str | list | tuple):
         fields = ", ".join(field.name for field in dataclasses.fields(group))
         raise ValueError(f"{name} is {value!r}; it must map options to values: {fields}")
+    if value is None:
+        _check_none(hint, name, default)
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):
@@ -122,6 +124,20 @@ def _check(hint: object, value: object, name: str, default: object = None) -> No
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             _check(_element(hint, number), item, f"{name}[{number}]")
+
+
+def _check_none(hint: object, name: str, default: object) -> None:
+    """Raises a ValueError for nothing as a number, text or switch, which no parser notices in plain data."""
+    # A required option that is missing is said by who requires it, and a default of None makes it a value.
+    if default is None or default is inspect.Parameter.empty:
+        return
+    kinds = {get_args(part)[0] if get_origin(part) is Annotated else part for part in _parts(hint)}
+    if kinds and kinds <= {int, float, str, bool}:
+        what = " or ".join(sorted({_WORDS[kind] for kind in kinds}))  # type: ignore[index]
+        raise ValueError(f"{name} is null; it must be {what}")
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def _check_number(hint: object, value: float, name: str, default: object) -> None:

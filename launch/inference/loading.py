@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gesso.common.randomness import keeping_generators
 from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
 from launch.checkpoints.files import older_one_named
@@ -34,19 +35,25 @@ def load_family(
     Raises:
         ValueError, FileNotFoundError: there is none, or it is damaged.
     """
-    file = Path(path)
-    if file.suffix == SUFFIX:
-        module, averaged = rebuild(file)
-        _check_finite(module, file)
-    else:
-        file = find_checkpoint(path)
-        with older_one_named(file):
-            module, averaged = _restore(layout.read(file), average=average)
-            _check_finite(module, file)
+    # Networks are made with random weights before they get their own.
+    with keeping_generators():
+        module, averaged, file = _load(Path(path), average=average)
     load_weights(module)
     module.requires_grad_(False)
     module.eval().to(device)
     return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}
+
+
+def _load(file: Path, *, average: bool) -> tuple[ImageFamily, bool, Path]:
+    if file.suffix == SUFFIX:
+        module, averaged = rebuild(file)
+        _check_finite(module, file)
+    else:
+        file = find_checkpoint(file)
+        with older_one_named(file):
+            module, averaged = _restore(layout.read(file), average=average)
+            _check_finite(module, file)
+    return module, averaged, file
 
 
 def _check_finite(module: ImageFamily, file: Path) -> None:

@@ -12,9 +12,10 @@ import copy
 import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from datamodules.catalogue import DATA
+from gesso.common.arguments import plain
 from gesso.common.strict_yaml import load_yaml, read_mapping
 from launch.training.recipes import resolve_recipe
 from launch.training.renaming import OlderNames
@@ -54,10 +55,15 @@ def layers(
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sections)}"
             raise ValueError(f"{where}a recipe has no section {unknown[0]!r}; {hint}")
         _lay(found, content, names)
-    for name, value in overrides.items():
+    if not isinstance(overrides, Mapping):
+        raise ValueError(f"overrides map options to values, as {{'run.kimg': 20}}; they are a {_kind(overrides)}")
+    for name, given in overrides.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{name!r} in the overrides is no option's name, such as run.kimg")
         if name in _NO_OPTIONS:
             raise ValueError(f"{name} is no option of a recipe: it cannot be overridden")
-        over: Layer = {name: copy.deepcopy(value)}
+        value = _of_section(name, plain(given), sections)
+        over: Layer = {name: value}
         if name in CATALOGUES:
             _lay(found, over, names)
         elif name.endswith(".class_path") and (section := name.removesuffix(".class_path")) in CATALOGUES:
@@ -78,13 +84,17 @@ def read_recipe(recipe: Recipe) -> Layer:
         ValueError: the file is no YAML, has a key twice, or is no mapping; names the file and the line.
     """
     if isinstance(recipe, Mapping):
-        return copy.deepcopy(dict(recipe))
+        return cast(Layer, plain(recipe))
+    if not isinstance(recipe, str | os.PathLike):
+        raise ValueError(f"a recipe is a name, a file or a mapping, not a {_kind(recipe)}")
     file = resolve_recipe(os.fspath(recipe))
     return read_mapping(file, what="recipe: that maps sections (model, data, run ...) to their options")
 
 
 def set_option(layer: Layer, name: str, value: object) -> None:
     """Sets the option ``name``, such as ``model.generator.width``, in place; ``name+`` adds to a list.
+
+    A mapping is merged into the options that are there, unless it names another class.
 
     Raises:
         ValueError: a part of the path has no options.
@@ -101,8 +111,25 @@ def set_option(layer: Layer, name: str, value: object) -> None:
         before = node.get(last.rstrip("+")) or []
         added = value if isinstance(value, list) else [value]
         node[last.rstrip("+")] = [*(before if isinstance(before, list) else [before]), *added]
+    elif isinstance(known := node.get(last), dict) and isinstance(value, Mapping) and not _other_class(known, value):
+        merge(known, value)
     else:
         node[last] = value
+
+
+def _other_class(known: Mapping[str, object], value: Mapping[str, object]) -> bool:
+    return value.get("class_path", known.get("class_path")) != known.get("class_path")
+
+
+def _of_section(name: str, value: object, sections: Collection[str]) -> object:
+    """The value of an override; of a whole section, a mapping, also where it is written as YAML."""
+    if name in sections and isinstance(value, str) and value.lstrip().startswith("{"):
+        return load_yaml(value)
+    return value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _below(node: Layer, key: str, name: str) -> Layer:

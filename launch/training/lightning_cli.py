@@ -123,6 +123,8 @@ class GessoCLI(LightningCLI):
         self._folder = folder
         #: Whether the run folder is one that nobody else knows of, under ``run.root``.
         self.new_folder = folder is None
+        if wrong := [one for one in callbacks if not isinstance(one, L.Callback)]:
+            raise ValueError(f"{wrong[0]!r} among the callbacks is none: it must be a lightning.Callback")
         self._callbacks = callbacks
         self._checkpoint = checkpoint
         self._logs = logs

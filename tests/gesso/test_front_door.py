@@ -125,3 +125,20 @@ def test_images_of_any_kind_are_measured_alike(shards: Path) -> None:
     assert gesso.evaluate(shards, **options)["fid/mobilenet_v2"] == pytest.approx(ours["fid/mobilenet_v2"], rel=1e-3)
     with pytest.raises(ValueError, match="give it as reference"):
         gesso.evaluate([torch.zeros(4, 1, 32, 32)], **options)
+
+
+def test_a_recipe_does_not_lie_over_a_resumed_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="recipe and resume: a run goes on with its own config"):
+        gesso.train("mnist-dcgan", resume=tmp_path)
+    with pytest.raises(ValueError, match="callbacks are a list of Lightning callbacks, not 1"):
+        gesso.train("mnist-dcgan", callbacks=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"1 among the callbacks is none: it must be a lightning\.Callback"):
+        gesso.train("mnist-dcgan", callbacks=[1])  # type: ignore[list-item]
+
+
+def test_loading_draws_from_nobody_s_generator() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    gesso.load("tests/fixtures/before_the_house/vae", device="cpu")
+    assert torch.equal(torch.rand(4), expected)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from launch.training.layers import layers, set_option
 from launch.training.lightning_cli import Parsed, list_options
@@ -108,3 +110,67 @@ def test_names_of_options() -> None:
     }
     with pytest.raises(ValueError, match=r"run\.kimg\.x: kimg is 2, which has no options"):
         set_option(layer, "run.kimg.x", 1)
+
+
+def test_a_mapping_changes_the_options_that_it_names() -> None:
+    """As its options by their names would, one by one."""
+    recipe = {"run": {"root": "here", "wandb": "disabled"}, "model": {"class_path": "DCGAN", "init_args": {"lr": 1.0}}}
+    whole: dict[str, object] = {"run": {"kimg": 0.1}, "trainer": {"devices": 1}, "model": {"init_args": {"ema": 2}}}
+    named = {"run.kimg": 0.1, "trainer.devices": 1, "model.ema": 2}
+    assert layers([recipe], whole) == layers([recipe], named)
+    assert layers([recipe], {"run": "{kimg: 0.1}"}, sections=("run", "model")) == layers([recipe], {"run.kimg": 0.1})
+    # Another class has other options.
+    callback = {"trainer": {"logger": {"class_path": "A", "init_args": {"x": 1}}}}
+    (layer,) = layers([callback], {"trainer.logger": {"class_path": "B"}})
+    assert layer == {"trainer": {"logger": {"class_path": "B"}}}
+
+
+def test_numbers_and_paths_of_any_library_are_plain_values() -> None:
+    given: dict[str, object] = {
+        "run.kimg": np.float32(0.5),
+        "data.global_batch_size": np.int64(20),
+        "data.path": Path("sets/a"),
+        "data.flip": np.bool_(True),
+        "evaluation.metrics": np.array(["fid", "kid"]),
+        "model.width": torch.tensor(8),
+    }
+    wanted: dict[str, object] = {
+        "run.kimg": 0.5,
+        "data.global_batch_size": 20,
+        "data.path": "sets/a",
+        "data.flip": True,
+        "evaluation.metrics": ["fid", "kid"],
+        "model.width": 8,
+    }
+    assert layers([], given) == layers([], wanted)
+    (layer,) = layers([{"run": {"root": Path("x"), "kimg": np.int64(3)}}], {})
+    assert layer == {"run": {"root": "x", "kimg": 3}}
+    assert type(layer["run"]["kimg"]) is int  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "said"),
+    [
+        ({}, ["run.kimg=1"], "overrides map options to values, as {'run.kimg': 20}; they are a list"),
+        ({}, {1: 2}, "1 in the overrides is no option's name"),
+        (7, {}, "a recipe is a name, a file or a mapping, not a int"),
+    ],
+)
+def test_what_is_no_recipe_or_override_is_named(recipe: Any, overrides: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        layers([recipe], overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("run.kimg", "a number"),
+        ("run.name", "text"),
+        ("data.flip", "true or false"),
+        ("checkpoints.keep_last", "a whole"),
+    ],
+)
+def test_nothing_is_no_value_where_one_is_needed(name: str, what: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is null; it must be {what}"):
+        Training("mnist-dcgan", {name: None}).parse()
+    assert Training("mnist-dcgan", {"checkpoints.monitor": None}).parse()
