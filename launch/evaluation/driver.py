@@ -80,16 +80,17 @@ def check_enough(evaluator: Evaluator, data: ShardData | None, *, option: str) -
     if evaluator.source is not None:
         stream = stream_of(data, evaluator.source)
         made = min(made, stream.manifest.split(evaluator.source.split or stream.held_out_split).samples)
-    # What is too few, in words, for each side.
-    sides = [(made, f"{made} made ones", "have more made")]
+    sides = [(made, f"{made} made ones", "make more")]
     for real in compared_with(evaluator, data):
         named = f"{real['images']} real ones (of {real['name']}, split {real['split']})"
         sides.append((real["images"], named, "compare with more"))
     for count, what, more in sides:
         if short := [name for name, number in least.items() if count < number]:
-            number = max(least[name] for name in short)
-            needed = f"{' and '.join(short)} of {what}: {number} or more are needed"
-            raise ValueError(f"{option}: there can be no {needed}; {more}, or leave {' and '.join(short)} out")
+            number, names = max(least[name] for name in short), " and ".join(short)
+            raise ValueError(
+                f"{option}: {names} cannot be measured of {what}, {number} or more are needed: {more}, or leave "
+                f"{names} out"
+            )
 
 
 @torch.no_grad()

@@ -65,10 +65,13 @@ def test_what_was_done_is_what_is_reported(shards: Path, few: Path, capsys: pyte
         (["--against", ":val", "--reference", "train"], "--against names the split too: leave --reference out"),
         (["--against", ":dev"], "no split 'dev'"),
         (["--against", "elsewhere:val"], "elsewhere"),
-        (["--num-samples", "3", "--metrics", "fid", "kid"], "--metrics: there can be no kid of 3 made ones: 4 or more"),
+        (
+            ["--num-samples", "3", "--metrics", "fid", "kid"],
+            "--metrics: kid cannot be measured of 3 made ones, 4 or more",
+        ),
         (
             ["--reference-samples", "5", "--metrics", "kid", "prdc"],
-            "split train): 6 or more are needed; compare with more, or leave prdc out",
+            "split train), 6 or more are needed: compare with more, or leave prdc out",
         ),
     ],
 )
