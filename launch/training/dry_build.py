@@ -25,9 +25,7 @@ def dry_build(training: Training) -> GessoCLI:
     """
     # Notices about this CPU do not matter to the machine that will train.
     with contextlib.redirect_stderr(io.StringIO()):
-        cli = training.changed({"trainer.accelerator": "cpu"}).build()
-    cli.config = training.parse().config
-    return cli
+        return training.build(accelerator="cpu")
 
 
 def check(cli: GessoCLI) -> None:

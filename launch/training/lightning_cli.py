@@ -101,6 +101,7 @@ class GessoCLI(LightningCLI):
         callbacks: given from Python; they come last, and are not part of the recipe.
         checkpoint: the checkpoint from which training continues, for the other ranks that this process starts.
         logs: whether the trainer logs to metrics.csv and W&B.
+        accelerator: on which the trainer is built, in place of the config's, which keeps its own.
 
     Raises:
         ValueError: an option is unknown or has a wrong value; one line.
@@ -118,6 +119,7 @@ class GessoCLI(LightningCLI):
         callbacks: Sequence[L.Callback] = (),
         checkpoint: Path | None = None,
         logs: bool = False,
+        accelerator: str | None = None,
     ) -> None:
         self._layers = layers
         self._folder = folder
@@ -128,6 +130,7 @@ class GessoCLI(LightningCLI):
         self._callbacks = callbacks
         self._checkpoint = checkpoint
         self._logs = logs
+        self._accelerator = accelerator
         ddp.register()
         zero.register()
         quiet()
@@ -177,7 +180,10 @@ class GessoCLI(LightningCLI):
         self.config = config
 
     def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate_classes(self.config)
+        config = self.config.clone()
+        if self._accelerator is not None:
+            config.trainer.accelerator = self._accelerator
+        self.config_init = self.parser.instantiate_classes(config)
         self.datamodule = self.config_init.data
         self.model = self.config_init.model
         self.model.nonfinite_limit = self.config_init.run.nonfinite_limit

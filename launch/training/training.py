@@ -81,12 +81,13 @@ class Training:
 
         return Parsed(self.layers())
 
-    def build(self, *, checkpoint: Path | None = None, logs: bool = False) -> GessoCLI:
+    def build(self, *, checkpoint: Path | None = None, logs: bool = False, accelerator: str | None = None) -> GessoCLI:
         """Builds data module, family and trainer; writes nothing.
 
         Args:
             checkpoint: the checkpoint from which training continues, for the other ranks that it starts.
             logs: whether the trainer logs to metrics.csv and W&B.
+            accelerator: on which the trainer is built, in place of the config's, which keeps its own.
 
         Raises:
             FileNotFoundError, ValueError: one line.
@@ -94,7 +95,14 @@ class Training:
         from launch.training.lightning_cli import GessoCLI
 
         folder = Path(self.resume) if self.resume else self.folder
-        return GessoCLI(self.layers(), folder=folder, callbacks=self.callbacks, checkpoint=checkpoint, logs=logs)
+        return GessoCLI(
+            self.layers(),
+            folder=folder,
+            callbacks=self.callbacks,
+            checkpoint=checkpoint,
+            logs=logs,
+            accelerator=accelerator,
+        )
 
     def fit(self) -> Run:
         """Trains, and records in the run folder how training ends.

@@ -13,7 +13,7 @@ from launch.training.lightning_cli import save_config
 from launch.training.training import Training
 
 
-@pytest.mark.parametrize("accelerator", ["auto", "cpu"])
+@pytest.mark.parametrize("accelerator", ["auto", "cpu", "gpu"])
 def test_the_config_is_the_one_that_was_asked_for(tmp_path: Path, accelerator: str) -> None:
     asked = {"data.path": str(tmp_path / "set"), "trainer.accelerator": accelerator}
     cli = dry_build(Training("mnist-vae", asked))
