@@ -24,7 +24,9 @@ def count(sweep: Sweep) -> int:
 
 
 def draw(sweep: Sweep, past: Sequence[Drawn]) -> dict[str, Any]:
-    """Draws the configuration of the trial that follows ``past``."""
+    """Draws the configuration of the trial that follows ``past``; the first is the baseline, where there is one."""
+    if not past and sweep.baseline is not None:
+        return dict(sweep.baseline)
     seed = np.random.SeedSequence([sweep.seed, len(past)])
     return _tpe(sweep, past, seed) if sweep.search == "tpe" else _chance(sweep, len(past), seed)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gesso.common.files import write_whole
 from tune.sweep import Sweep
-from tune.watch import Row, chosen_of
+from tune.watch import Row, chosen_of, name_of
 
 #: Most recipes that are written of a Pareto front.
 MOST = 8
@@ -60,8 +60,12 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
     """A summary for the terminal, in a few lines."""
     lines = []
     for row, recipe in zip(outcome.chosen, outcome.recipes, strict=True):
-        lines.append(f"trial {row.number}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")
+        lines.append(f"trial {name_of(sweep, row)}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")
         lines.append(f"  gesso fit --config {os.path.relpath(recipe)}")
+    for row in outcome.rows:
+        if row.number == 1 and sweep.baseline is not None and row.reports and row not in outcome.chosen:
+            figures = row.figures(sweep.objectives)
+            lines.append(f"trial {name_of(sweep, row)}: {figures} at {row.kimg:g} kimg  {row.drawn}")
     failed = [row for row in outcome.rows if row.state == "failed"]
     lines += [f"trial {row.number} failed: {row.error}" for row in failed]
     return "\n".join([*lines, f"report: {os.path.relpath(sweep.path / 'report.html')}"])

@@ -24,7 +24,7 @@ from tune.outcome import Outcome
 from tune.plots import effect, importance_bars, parallel_coordinates, scatter
 from tune.space import Space
 from tune.sweep import Sweep
-from tune.watch import Row, ranked, short
+from tune.watch import Row, name_of, ranked, short
 
 #: Number of trials whose curves and grids are shown.
 SHOWN = 6
@@ -42,7 +42,8 @@ def write_page(sweep: Sweep, outcome: Outcome) -> Path:
     """
     rows, space = outcome.rows, sweep.space
     best = ranked(rows, sweep.objectives[0])
-    chosen = list(outcome.chosen) + [row for row in best if row not in outcome.chosen]
+    first = [row for row in best if row.number == 1 and sweep.baseline is not None]
+    chosen = list({row.id: row for row in [*outcome.chosen, *first, *best]}.values())
     importance = [importance_bars(importances(rows, space, o), o) for o in sweep.objectives]
     body = "\n".join(
         [
@@ -105,8 +106,10 @@ def _tiles(sweep: Sweep, outcome: Outcome) -> Html:
         ("training time", duration(seconds), "of all trials together"),
     ]
     if outcome.chosen and len(sweep.objectives) == 1:
-        (best,) = outcome.chosen
-        tiles.insert(0, (sweep.objectives[0].metric, label(best.value(sweep.objectives[0])), f"trial {best.number}"))
+        (best,), (objective,) = outcome.chosen, sweep.objectives
+        own = next((row for row in rows if row.number == 1 and sweep.baseline is not None and row.reports), None)
+        beside = f"; the recipe's own: {label(own.value(objective))}" if own is not None and own is not best else ""
+        tiles.insert(0, (objective.metric, label(best.value(objective)), f"trial {name_of(sweep, best)}{beside}"))
     elif outcome.chosen:
         tiles.insert(
             0, ("Pareto front", f"{len(outcome.chosen)} trials", ", ".join(o.metric for o in sweep.objectives))
@@ -127,7 +130,10 @@ def _curves(sweep: Sweep, rows: Sequence[Row]) -> list[Chart]:
         Chart(
             objective.metric,
             [
-                Line(f"trial {row.number}", [(r.kimg, r.metrics.get(objective.metric, math.nan)) for r in row.reports])
+                Line(
+                    f"trial {name_of(sweep, row)}",
+                    [(r.kimg, r.metrics.get(objective.metric, math.nan)) for r in row.reports],
+                )
                 for row in rows
             ],
             note="the best trials",
@@ -144,7 +150,7 @@ def _pictures(sweep: Sweep, rows: Sequence[Row]) -> Html:
         picture = embed(files[-1], GRIDS // SHOWN) if files else None
         if picture:
             drawn = ", ".join(f"{name.removeprefix('model.')} {short(value)}" for name, value in row.config.items())
-            caption = f"<figcaption><b>trial {row.number}</b> <small>{escape(drawn)}</small></figcaption>"
+            caption = f"<figcaption><b>trial {name_of(sweep, row)}</b> <small>{escape(drawn)}</small></figcaption>"
             figures.append(f"<figure>{caption}{image(picture, f'trial {row.number}')}</figure>")
     return grid_of("charts pictures", figures)
 
@@ -174,7 +180,8 @@ def _link(sweep: Sweep, row: Row) -> Html:
     """A trial's number, with a link to its own report where it has one."""
     report = sweep.trials / row.id / "report.html"
     where = quote(os.path.relpath(report, sweep.path))
-    return f'<a href="{where}">{row.number}</a>' if report.is_file() else str(row.number)
+    name = name_of(sweep, row)
+    return f'<a href="{where}">{name}</a>' if report.is_file() else name
 
 
 def _info(sweep: Sweep, row: Row) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Sweep:
         placement: the resources of a trial.
         concurrent: most trials at once; None: as many as there is room for.
         seed: of all that is drawn.
+        baseline: the first trial's values, which are the recipe's own; None: it is drawn like the others.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class Sweep:
     placement: Placement = Placement()
     concurrent: int | None = None
     seed: int = 0
+    baseline: dict[str, Any] | None = None
 
     @cached_property
     def space(self) -> Space:

@@ -98,6 +98,11 @@ def _error(run: RunFolder) -> str:
     return str(run.info().get("error") or "its process was lost; see logs/rank0.log")
 
 
+def name_of(sweep: Sweep, row: Row) -> str:
+    """``1``, or ``1 (baseline)`` for the trial with the recipe's own values."""
+    return f"{row.number} (baseline)" if sweep.baseline is not None and row.number == 1 else str(row.number)
+
+
 def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:
     write_whole(sweep.path / RESULTS, json.dumps([asdict(row) for row in rows], indent=1))
 
@@ -217,7 +222,10 @@ class Watch(TrialProgressCallback):
             if row.state in ("finished", "stopped", "failed") and row.id not in self._told:
                 self._told.add(row.id)
                 what = row.error or row.figures(self.sweep.objectives)
-                print(f"trial {row.number} {row.state} at {row.kimg:g} kimg: {what}  ({row.drawn})", file=sys.stderr)
+                print(
+                    f"trial {name_of(self.sweep, row)} {row.state} at {row.kimg:g} kimg: {what}  ({row.drawn})",
+                    file=sys.stderr,
+                )
 
     def _print(self, msg: str) -> None:
         pass
@@ -246,5 +254,5 @@ def table(sweep: Sweep, rows: Sequence[Row]) -> Table:
         values = [short(row.config.get(name, "–")) for name in names]
         figures = [f"{row.value(objective):.4g}" if row.reports else "" for objective in objectives]
         style = "bold green" if row.id in best else "red" if row.state == "failed" else None
-        shown.add_row(str(row.number), row.state, *values, f"{row.kimg:g}", *figures, style=style)
+        shown.add_row(name_of(sweep, row), row.state, *values, f"{row.kimg:g}", *figures, style=style)
     return shown

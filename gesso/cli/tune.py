@@ -53,6 +53,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     how.add_argument(
         "--perturb-kimg", type=float, metavar="K", help="pbt, pb2: interval at which trials are copied and changed"
     )
+    how.add_argument(
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the first trial has the recipe's own values, where they can be drawn (default: it has)",
+    )
     how.add_argument("--seed", type=int, default=0, help="seed of the drawn values (default: 0)")
     where = parser.add_argument_group("where")
     where.add_argument("--cpus-per-trial", type=float, metavar="C", help="cores of a rank (default: 1)")
@@ -130,6 +136,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     from launch.runs.folder import RunFolder
     from launch.training.dry_build import check, dry_build, prefetch
     from launch.training.lightning_cli import save_config
+    from tune.baseline import NoBaseline, baseline
     from tune.checks import check_space, check_sweep, check_values, find_objectives
     from tune.space import find_space, read_space
     from tune.sweep import Sweep, new_sweep_path
@@ -166,6 +173,11 @@ def prepare(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
     )
     check_sweep(sweep, space)
+    if arguments.baseline:
+        try:
+            sweep = replace(sweep, baseline=baseline(cli.config.as_dict(), sweep, space))
+        except NoBaseline as why:
+            print(f"no trial has the recipe's own values: {why}", file=sys.stderr)
     # A killed trial continues from its last report, and each report has its pictures.
     for part in (cli.config.checkpoints, cli.config.previews):
         part.every_kimg = min(part.every_kimg, evaluation.every_kimg)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tune.journal import Report
-from tune.outcome import Outcome
+from tune.outcome import Outcome, summary
 from tune.page import write_page
 from tune.sweep import Objective, Sweep
 from tune.watch import Row, chosen_of, ranked
@@ -89,3 +90,13 @@ def test_trials_are_linked_timed_and_described(sweep: Sweep) -> None:
     titled = re.findall(r'<polyline fill="none" style="(.*?)".*?><title>trial (\d+), ', page)
     assert {number for style, number in titled if "dasharray" in style} == {"2", "4"}
     assert [number for style, number in titled if "stroke-width:2.6" in style] == ["3"]
+
+
+def test_the_baseline_is_named_and_its_figure_beside_the_best(sweep: Sweep) -> None:
+    known = replace(sweep, baseline=ROWS[0].config)
+    page = write_page(known, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"])).read_text()
+    assert '<a href="trials/001/report.html">1 (baseline)</a>' in page
+    assert "trial 3; the recipe&#x27;s own: 50" in page
+    said = summary(known, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"]))
+    assert "trial 1 (baseline): fid/mobilenet_v2 50 at 30 kimg" in said
+    assert "(baseline)" not in summary(sweep, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"]))
