@@ -180,8 +180,9 @@ class GessoCLI(LightningCLI):
         self.config = config
 
     def instantiate_classes(self) -> None:
-        config = self.config.clone()
+        config = self.config
         if self._accelerator is not None:
+            config = config.clone()
             config.trainer.accelerator = self._accelerator
         self.config_init = self.parser.instantiate_classes(config)
         self.datamodule = self.config_init.data
