@@ -245,8 +245,8 @@ def _speed(
         f"exchange: fp32 numbers in rings through all ranks, slowest in {where}: {arguments.bandwidth:g} GB/s;\n"
         f"{arguments.latency_ms:g} ms for each message; offload: {HOST_BANDWIDTH / 1e9:g} GB/s to the host, whose\n"
         f"optimizer is not counted. hidden: under the backward pass; share of it: {overlap}.\n"
-        "efficiency: 100% were ranks that never wait. Left out: reading images, evaluation, checkpoints, and what\n"
-        "DeepSpeed itself costs the host."
+        "efficiency: 100% were ranks that never wait; all are taken to be equally fast. Left out: reading images,\n"
+        "evaluation, checkpoints, and what DeepSpeed itself costs the host."
     )
 
 

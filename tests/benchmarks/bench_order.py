@@ -41,7 +41,7 @@ SHARDS, SAMPLES_PER_SHARD = 10_000, 10_000
 RANKS, RANKS_PER_NODE = (8, 64, 512, 2048), 8
 #: Parts of an epoch; what a node reads in one of them is in use at a time.
 PARTS = 100
-BATCHES, IMAGES_PER_RANK = 1000, 32
+BATCHES, IMAGES_PER_RANK = 1000, 128
 SEGMENTS = (64, 1024)
 
 

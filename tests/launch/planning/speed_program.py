@@ -3,7 +3,8 @@
 A job is a JSON object: ``model`` (options of DCGAN), ``batch`` (images on a rank), ``turns``, ``bytes``, ``ranks`` and
 ``port``. The ranks train together under ``ddp``, in turns:
 
-- a step that exchanges nothing: its compute, by ranks that work at the same time;
+- a step whose ranks wait for each other where they would exchange something, and send nothing: its compute, by ranks
+  that work at the same time, the slowest one's where ranks that share cores do not progress alike;
 - a step as it is;
 - all-reduces of a few bytes and of ``bytes``.
 
@@ -27,6 +28,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from launch.callbacks.ema import EMA
 from launch.planning.compute import LEAST_STEPS, WARM_UP, seconds_of_step
@@ -47,14 +49,21 @@ def measure(out: Path, job: dict[str, Any], *, ranks: int) -> list[dict[str, lis
 
 
 class MuteDDP(MultiNetworkDDP):
-    """DDP that can leave out its communication."""
+    """DDP that can wait for the other ranks instead of exchanging something with them."""
 
     def mute(self, mute: bool) -> None:
         self._reduce = not mute  # as between micro-batches
 
+    def post_backward(self, closure_loss: Tensor) -> None:
+        super().post_backward(closure_loss)
+        if not self._reduce:
+            dist.barrier()
+
     def share_buffers(self) -> None:
         if self._reduce:
             super().share_buffers()
+        else:
+            dist.barrier()
 
 
 class Turns:
