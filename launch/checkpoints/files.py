@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,12 +106,61 @@ def recover(folder: Path) -> None:
                 partial.rename(place)
 
 
+def _set_aside(copy: Path) -> None:
+    """Gives a checkpoint that a copying program has put in a link's place the name of its own; nothing is lost.
+
+    It is deleted only where the checkpoint of that name is there, whole and the same.
+    """
+    images = images_seen(copy) if is_complete(copy) else -1
+    own = copy.with_name(f"{images:012d}")
+    if images >= 0 and is_complete(own) and _same(own, copy):
+        remove(copy)
+    elif images >= 0 and not os.path.lexists(own):
+        copy.rename(own)
+    else:
+        kept = copy.with_name(f"{copy.name}-copy-{secrets.token_hex(2)}")
+        copy.rename(kept)
+        print(f"gesso: {copy}: a folder where a link belongs; it is {kept.name} now", file=sys.stderr)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two complete checkpoints hold the same files, the first of which are whole."""
+    try:
+        return _marker(other) == verify(one)
+    except ValueError:
+        return False
+
+
 def discard(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
 
 
+def newest(folder: Path) -> Path | None:
+    """The complete checkpoint to go on from in a run's ``checkpoints/``; None: there is none.
+
+    That is the one of the link ``last``. A copy of a run may have a folder in the place of the link, which stays what
+    it was while training goes on: then it is the one with most images.
+    """
+    last = folder / "last"
+    if last.is_symlink() and is_complete(last):
+        return last
+    complete = [path for path in (last, *folder.glob("[0-9]*[0-9]")) if is_complete(path)]
+    return max(complete, key=lambda path: (images_seen(path), path.name != "last"), default=None)
+
+
+def images_seen(path: Path) -> int:
+    """Images seen of a checkpoint, by its name, else by its state; -1: it does not say."""
+    if path.name.isdecimal():
+        return int(path.name)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((path / STATE).read_text())["gesso"]["images_seen"])
+    return -1
+
+
 def link(name: Path, target: Path) -> None:
-    """Points the link ``name`` at its neighbour ``target``, atomically."""
+    """Points the link ``name`` at its neighbour ``target``, atomically; a folder of that name is set aside before."""
+    if name.is_dir() and not name.is_symlink():
+        _set_aside(name)
     with replacing(name) as partial:
         partial.symlink_to(target.name)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gesso.common.files import read_json, write_whole
-from launch.checkpoints.files import STATE, is_complete
+from launch.checkpoints.files import STATE, is_complete, newest
 
 PACKAGES = ("gesso", "torch", "torchvision", "lightning", "deepspeed", "webdataset", "wandb", "torchmetrics", "numpy")
 
@@ -82,8 +83,7 @@ class RunFolder:
     @property
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint, by the link ``last`` if it stands; None before there is one."""
-        numbered = sorted(self.checkpoints.glob("[0-9]*[0-9]"), reverse=True)
-        return next(filter(is_complete, [self.checkpoints / "last", *numbered]), None)
+        return newest(self.checkpoints)
 
     def info(self) -> dict[str, Any]:
         """The content of run.json; {} before it exists.
@@ -123,6 +123,30 @@ class RunFolder:
         owner = self.info().get("owner")
         if owner not in (None, this_process()):
             raise Superseded(f"{self.path}: {owner} has taken this run over; this one ends")
+
+
+def check_idle(run: RunFolder) -> None:
+    """Checks that no other process of this machine trains the run at this moment, where that can be known.
+
+    Raises:
+        ValueError: one does; names it and the remedy.
+    """
+    info, file = run.info(), run.path / "run.json"
+    owner = re.match(r"process (\d+) on (\S+) ", str(info.get("owner")))
+    if info.get("state") != "running" or not owner or owner[2] != platform.node() or int(owner[1]) == os.getpid():
+        return
+    try:
+        fields = Path(f"/proc/{owner[1]}/stat").read_text().rpartition(")")[2].split()
+        booted = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    except OSError:
+        return  # it has ended, or this is no Linux
+    started = int(booted[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK") if booted else math.inf
+    # A process that began after the record was written has the number of one that has ended.
+    if fields[0] not in "ZX" and started < file.stat().st_mtime:
+        raise ValueError(
+            f"{run.path}: {owner[0].strip()} trains it at this moment: wait for its end, or end it with "
+            f"`kill -INT {owner[1]}`, which saves"
+        )
 
 
 def is_over(info: Mapping[str, Any]) -> bool:

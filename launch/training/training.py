@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gesso.common.strict_yaml import read_mapping
 from launch.checkpoints.files import older_one_named
-from launch.runs.folder import RunFolder, find_checkpoint, is_over, open_run
+from launch.runs.folder import RunFolder, check_idle, find_checkpoint, is_over, open_run, slurm_attempt
 from launch.training.layers import Layer, Recipe, layers
 from launch.training.outcome import Run, last_metrics
 
@@ -115,6 +115,8 @@ class Training:
             FileNotFoundError, ValueError: a wrong option or a missing file; one line; nothing was written.
             RuntimeError, OSError: what ended training; also recorded in the run folder.
         """
+        from lightning.pytorch.utilities import rank_zero_only
+
         from launch.training.fit import fit
         from launch.training.resumption import resume_point
 
@@ -127,6 +129,8 @@ class Training:
 
                 rank_zero_print(f"{run.path} has finished; to go on, train for longer: --run.kimg")
                 return Run(run.path, "finished", last_metrics(run), int(info.get("images_seen", 0)))
+            if slurm_attempt() is None and self.checkpoint is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                check_idle(run)
             checkpoint = resume_point(run)
         if self.checkpoint:
             checkpoint = find_checkpoint(self.checkpoint)

@@ -290,3 +290,45 @@ def vouch(folder: Path, name: str) -> None:
     file = folder / name
     marker["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     (folder / "complete.json").write_text(json.dumps(marker))
+
+
+def copied(folder: Path, name: str, images: int) -> Path:
+    """A checkpoint under another name than its own, as a copy without links makes it."""
+    layout.write(folder / name, {"gesso": {"images_seen": images}, "state_dict": {"x": torch.ones(2)}})
+    return folder / name
+
+
+def test_of_a_copy_without_links_the_newest_checkpoint_counts(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    last = copied(run.checkpoints, "last", 200)
+    assert run.last_checkpoint == last, "there is no other"
+    earlier = copied(run.checkpoints, f"{100:012d}", 100)
+    assert run.last_checkpoint == last
+    same = copied(run.checkpoints, f"{200:012d}", 200)
+    assert run.last_checkpoint == same
+    newer = copied(run.checkpoints, f"{300:012d}", 300)
+    assert run.last_checkpoint == newer
+    files.remove(last)
+    files.link(last, earlier)
+    assert run.last_checkpoint == last, "a link is somebody's word"
+
+
+@pytest.mark.parametrize("there", ["nothing", "the same", "another", "a damaged one"])
+def test_a_copy_in_a_link_s_place_is_not_lost(there: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last, own = copied(tmp_path, "last", 200), tmp_path / f"{200:012d}"
+    content = layout.read(last)["state_dict"]["x"].clone()
+    if there != "nothing":
+        copied(tmp_path, own.name, 200)
+    if there == "another":
+        layout.write(own, {"gesso": {"images_seen": 200}, "state_dict": {"x": torch.zeros(2)}})
+    if there == "a damaged one":
+        (own / "networks.safetensors").write_bytes(b"")
+    new = copied(tmp_path, f"{300:012d}", 300)
+    files.link(last, new)
+    assert last.is_symlink()
+    assert last.resolve() == new
+    rest = [path for path in tmp_path.iterdir() if path.name not in (last.name, new.name, own.name)]
+    kept = own if there in ("nothing", "the same") else rest.pop()
+    assert torch.equal(layout.read(kept)["state_dict"]["x"], content)
+    assert rest == []
+    assert ("a folder where a link belongs" in capsys.readouterr().err) == (there in ("another", "a damaged one"))
