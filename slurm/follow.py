@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gesso.common.text import one_line
+from launch.report.pieces import is_number, mapping
 from launch.report.record import Record, read_record
 from launch.runs.folder import RunFolder
 from slurm import queue
@@ -55,9 +58,18 @@ def runs_below(root: Path) -> list[RunFolder]:
 
 
 def standings(runs: Sequence[RunFolder]) -> list[Standing]:
-    """The table's rows for these runs, with one query to SLURM for all."""
+    """The table's rows for these runs, with one query to SLURM for all; a damaged run has one, too, that names it."""
     known = queue.jobs(number for run in runs for number in submitted(run))
-    return [_standing(run, known) for run in runs]
+    return [_standing_or_damage(run, known) for run in runs]
+
+
+def _standing_or_damage(run: RunFolder, known: dict[str, queue.QueuedJob]) -> Standing:
+    try:
+        return _standing(run, known)
+    except (ValueError, OSError) as error:
+        job = current_job(run, known)
+        number, left = (job.id, job.left) if job else ((submitted(run) or [""])[-1], "")
+        return Standing(run, number, "damaged", 0, 0.0, 0.0, None, None, left, one_line(error))
 
 
 def _standing(run: RunFolder, known: dict[str, queue.QueuedJob]) -> Standing:
@@ -65,25 +77,34 @@ def _standing(run: RunFolder, known: dict[str, queue.QueuedJob]) -> Standing:
     record = read_record(run.path)
     info: dict[str, Any] = record.info
     # Once the job has left SLURM's queue, run.json is more exact.
-    state = info.get("state", "unknown")
+    state = record.state
     if job and (job.alive or state in ("queued", "running")):
         state = job.state.lower()
     elif job is None and state in ("queued", "running"):
         state = "gone"
     past = attempts(run)
     reason = (job.reason if job and job.alive else "") or info.get("error") or (past[-1].reason if past else "")
+    number = partial(_number, run, info)
     return Standing(
         run=run,
         job=job.id if job else (submitted(run) or [""])[-1],
         state=state,
-        restarts=int(info.get("restarts", 0)),
-        kimg=float(info.get("kimg", 0.0)),
-        total_kimg=float(info.get("total_kimg", 0.0)),
+        restarts=int(number("restarts") or 0),
+        kimg=number("kimg") or 0.0,
+        total_kimg=number("total_kimg") or 0.0,
         fid=_fid(record),
-        images_per_second=info.get("images_per_second"),
+        images_per_second=number("images_per_second"),
         left=job.left if job else "",
-        reason=reason,
+        reason=one_line(reason),
     )
+
+
+def _number(run: RunFolder, info: dict[str, Any], name: str) -> float | None:
+    """A number of run.json; None where there is none. Raises a ValueError that names it where it is something else."""
+    value = info.get(name)
+    if value is None or is_number(value):
+        return value
+    raise ValueError(f"{run.path / 'run.json'}: {name} is {value!r}, no number: the file was edited or is damaged")
 
 
 def _fid(record: Record) -> float | None:
@@ -100,6 +121,7 @@ def current_job(run: RunFolder, known: dict[str, queue.QueuedJob]) -> queue.Queu
 def show(table: Sequence[Standing]) -> None:
     """Prints the status table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     columns = Table(box=None, pad_edge=False)
@@ -109,16 +131,20 @@ def show(table: Sequence[Standing]) -> None:
         columns.add_column(name, justify="right", no_wrap=True)
     columns.add_column("REASON")
     for row in table:
+        # Short trainings are shorter than a thousand images.
+        done = f"{row.kimg:,.1f}/{row.total_kimg:,.0f}"
+        if row.total_kimg < 10:
+            done = f"{row.kimg:.3g}/{row.total_kimg:.3g}"
         columns.add_row(
-            row.run.path.name,
+            escape(row.run.path.name),
             row.job,
-            row.state,
+            escape(row.state),
             str(row.restarts),
-            f"{row.kimg:,.1f}/{row.total_kimg:,.0f}",
+            done,
             "" if row.fid is None else f"{row.fid:.2f}",
             "" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
             row.left,
-            row.reason,
+            escape(row.reason),
         )
     Console(width=max(Console().width, 140)).print(columns)
 
@@ -129,7 +155,9 @@ def log_file(run: RunFolder, rank: int | None) -> Path:
     Raises:
         FileNotFoundError: nothing was logged yet.
     """
-    file = Path(run.info()["slurm"]["log"]) if rank is None else run.path / "logs" / f"rank{rank}.log"
+    # Without what submit has noted, that of a job of its own.
+    log = mapping(run.info().get("slurm")).get("log") or run.path / "slurm" / "job.log"
+    file = Path(str(log)) if rank is None else run.path / "logs" / f"rank{rank}.log"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: nothing was logged yet; `gesso slurm status` shows whether the job runs")
     return file

@@ -66,6 +66,9 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
         if row.number == 1 and sweep.baseline is not None and row.reports and row not in outcome.chosen:
             figures = row.figures(sweep.objectives)
             lines.append(f"trial {name_of(sweep, row)}: {figures} at {row.kimg:g} kimg  {row.drawn}")
+        if row.state in ("finished", "stopped") and not (sweep.trials / row.id).is_dir():
+            what = "its results are those of results.json" if row.reports else "nothing is known of its results"
+            lines.append(f"trial {name_of(sweep, row)}: its folder trials/{row.id} is gone; {what}")
     failed = [row for row in outcome.rows if row.state == "failed"]
     lines += [f"trial {row.number} failed: {row.error}" for row in failed]
     return "\n".join([*lines, f"report: {os.path.relpath(sweep.path / 'report.html')}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -84,14 +85,26 @@ def rows_of(sweep: Sweep, running: Collection[str]) -> list[Row]:
         running: ids of the trials that Ray runs now.
     """
     rows, trials = [], Trials(sweep)
+    earlier: dict[str, Row] | None = None
     for trial in trials.read():
         reports = trials.journal(trial.id).read()
+        if trial.end and not reports:
+            # Its folder may be gone, to save room: what it has reported still counts.
+            earlier = _last_written(sweep) if earlier is None else earlier
+            reports = list(earlier[trial.id].reports) if trial.id in earlier else []
         # In a population the options change while a trial trains.
         config = reports[-1].config if reports else sweep.space.active(trial.config)
         state: State = trial.end or ("running" if trial.id in running else "waiting")
         error = _error(RunFolder(sweep.trials / trial.id)) if state == "failed" else ""
         rows.append(Row(trial.number, trial.id, dict(config), state, reports, error))
     return rows
+
+
+def _last_written(sweep: Sweep) -> dict[str, Row]:
+    """The rows of results.json by id; none where it is damaged, since it is about to be written anew."""
+    with contextlib.suppress(ValueError):
+        return {row.id: row for row in read_rows(sweep)}
+    return {}
 
 
 def _error(run: RunFolder) -> str:

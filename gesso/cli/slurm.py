@@ -168,6 +168,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     from launch.runs.folder import is_over, this_process
+    from launch.training.training import Training
     from slurm import queue
     from slurm.attempts import Attempt, note_job, record_attempt
 
@@ -177,7 +178,15 @@ def _resume(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{run.path} has finished; to train for longer: gesso fit --resume RUN --run.kimg KIMG")
     if alive := _alive(run):
         raise ValueError(f"{run.path}: job {alive[0]} waits or runs already")
-    script, task = Path(info["slurm"]["script"]), info["slurm"]["task"]
+    try:
+        script, task = Path(info["slurm"]["script"]), info["slurm"]["task"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run.path / 'run.json'} does not say how the run was queued: queue it anew with gesso slurm submit "
+            f"--config {shlex.quote(str(run.config))} --checkpoint {shlex.quote(str(run.path))}"
+        ) from error
+    # What the job would find out after hours of waiting.
+    Training(resume=run.path).parse()
     number = queue.submit(script, *([] if task is None else [f"--array={task}"]))
     job = number if task is None else f"{number}_{task}"
     # Earlier failures no longer count.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tune.journal import Report
+from tune.outcome import Outcome, summary
 from tune.sweep import Objective, Sweep, open_sweep
 from tune.trials import Trials
-from tune.watch import RESULTS, read_rows
+from tune.watch import RESULTS, chosen_of, read_rows, rows_of, save_rows
 
 
 @pytest.fixture
@@ -59,3 +62,22 @@ def test_a_space_that_has_changed_is_named(space: str, name: str, sweep: Sweep) 
     (sweep.path / "space.yaml").write_text(space)
     with pytest.raises(ValueError, match=rf"space\.yaml: {name} has changed since trial 1 was drawn"):
         Trials(open_sweep(sweep.path)).read()
+
+
+def test_what_a_trial_has_reported_outlives_its_folder(sweep: Sweep) -> None:
+    trials = Trials(sweep)
+    trials.add({"model.beta": 2.0, "model.loss": "lsgan"})
+    for drawn, value in zip(trials.read(), (3.0, 2.0), strict=True):
+        trials.journal(drawn.id).add(Report(1000, {"val/kl": value}, drawn.config))
+        trials.end(drawn.id, "finished")
+    before = rows_of(sweep, ())
+    save_rows(sweep, before)
+    shutil.rmtree(sweep.trials / "002")
+    rows = rows_of(sweep, ())
+    assert rows == before
+    assert chosen_of(rows, sweep.objectives) == [before[1]]
+    said = summary(sweep, Outcome(rows, [], []))
+    assert "trial 2: its folder trials/002 is gone; its results are those of results.json" in said
+    assert "trial 1:" not in said
+    (sweep.path / RESULTS).write_text("[{")
+    assert [len(row.reports) for row in rows_of(sweep, ())] == [1, 0]
