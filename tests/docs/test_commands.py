@@ -29,7 +29,7 @@ METRICS = {
     for name in tomllib.loads(file.read_text())["project"]["entry-points"].get("gesso.metrics", {})
 }
 #: What stands for a number where the text leaves it open.
-NUMBERS = {"N", "M", "R", "KIMG", "GIB"}
+NUMBERS = {"N", "M", "R", "KIMG", "GIB", "GB/S"}
 
 
 def commands(page: Path) -> Iterator[tuple[str, bool]]:
