@@ -207,7 +207,7 @@ def _speed(
     """Prints a step's time under each strategy, and what was assumed."""
     from launch.planning import compute
     from launch.planning.memory import STRATEGIES, images_per_micro_batch, rows
-    from launch.planning.speed import HOST_BANDWIDTH, Cluster, predicted
+    from launch.planning.speed import HOST_BANDWIDTH, OVERLAP, Cluster, predicted
 
     module, batch = cli.model, cli.datamodule.global_batch_size
     images = images_per_micro_batch(batch, ranks=ranks, micro_batches=module.micro_batches)
@@ -238,7 +238,8 @@ def _speed(
         table.add_row(strategy.name, sent, *milliseconds, f"{batch / found.step:,.0f}", f"{found.efficiency:.1%}")
     _print(table)
     where = "each node's network" if ranks > devices else "the link between two devices"
-    overlap = "as the strategy has it (zero3: all, others: none)" if arguments.overlap is None else arguments.overlap
+    own = ", ".join(f"{one.name} {OVERLAP[one.stage]:g}" for one in possible if not one.offload)
+    overlap = own if arguments.overlap is None else f"{arguments.overlap:g}"
     print(
         f"compute: of {batch // ranks} images, {told}; spread over the updates by floating-point operations:\n"
         f"{_per_step(updates)}, as in the first steps.\n"

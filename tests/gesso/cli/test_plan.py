@@ -13,6 +13,7 @@ from gesso.cli.main import main
 from launch.planning.memory import (
     STRATEGIES,
 )
+from launch.planning.speed import OVERLAP
 from lightning_modules.gan.dcgan import DCGAN
 
 PLAN = ["plan", "--config", "mnist-dcgan", "--model.generator.width", "8", "--model.discriminator.width", "8"]
@@ -83,6 +84,7 @@ def test_a_plan_predicts_the_time_of_a_step(capsys: pytest.CaptureFixture[str]) 
     assert float(images.replace(",", "")) == pytest.approx(32 / (0.02 + exchange / 1e3), abs=1)
     assert efficiency == f"{20 / (20 + exchange):.1%}"
     assert "as given" in out
+    assert f"share of it: ddp {OVERLAP[0]:g}, zero0 {OVERLAP[0]:g}, zero1 0, zero2 0, zero3 1." in out
     assert "each node's network: 0.1 GB/s" in out
 
 
@@ -91,7 +93,7 @@ def test_a_step_that_is_not_given_is_measured(capsys: pytest.CaptureFixture[str]
     assert main([*PLAN, "--trainer.precision", "32-true", "--bandwidth", "10", "--overlap", "1"]) == 0
     out = capsys.readouterr().out
     assert "32 images, measured here, on " in out
-    assert "share of it: 1.0." in out
+    assert "share of it: 1." in out
     ddp = [line for line in out.splitlines() if line.startswith("ddp ")][-1].split()
     assert ddp[-1] == "100.0%"  # one rank
 
