@@ -208,6 +208,7 @@ def stream(
     workers: int = 2,
     rank: int = 0,
     world_size: int = 1,
+    allow_pipe: bool = False,
 ) -> Stream:
     """Batches of a shard set for a loop of your own, in an order that can be resumed anywhere.
 
@@ -223,10 +224,14 @@ def stream(
         workers: that prepare batches ahead.
         rank: of this process.
         world_size: number of processes.
+        allow_pipe: let a set's ``pipe:`` shards run their commands on this machine.
 
     Returns:
         An iterable of batches: ``image`` float32 [n, C, size, size] in [-1, 1], ``label`` int64 [n] (-1: none),
         ``index``, ``position``. Its ``state_dict()`` is its place, and ``load_state_dict`` goes back there.
+
+    Raises:
+        ValueError, FileNotFoundError: no such set, or an argument that is none; one line.
 
     Example:
         >>> batches = gesso.stream("shards/mnist", batch_size=64)  # doctest: +SKIP
@@ -247,6 +252,7 @@ def stream(
         workers=workers,
         rank=rank,
         world_size=world_size,
+        allow_pipe=allow_pipe,
     )
 
 

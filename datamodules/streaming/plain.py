@@ -38,6 +38,7 @@ class Stream:
         workers: int,
         rank: int,
         world_size: int,
+        allow_pipe: bool,
     ) -> None:
         batch_size, seed, flip = whole(batch_size, "batch_size"), whole(seed, "seed"), switch(flip, "flip")
         size = None if size is None else whole(size, "size", Range(1))
@@ -59,6 +60,7 @@ class Stream:
             stop=None if endless else samples,
             workers=workers,
             seed=seed,
+            allow_pipe=switch(allow_pipe, "allow_pipe"),
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -167,7 +167,7 @@ def check_pipes(manifest: Manifest, split: str, allow_pipe: bool) -> None:
     if pipes and not allow_pipe:
         raise ValueError(
             f"{manifest.root}: reading this shard set runs commands, the first is {pipes[0][5:]!r}; "
-            "if you trust it, set --data.allow_pipe true"
+            "if you trust it, set --data.allow_pipe true (gesso.stream: allow_pipe=True)"
         )
 
 

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     # What would be replaced is known before anything is made.
     for target in [grid] if folder is None else [_numbered(folder, number) for number in range(arguments.num)]:
         check_free(target)
+    if folder is not None:
+        _check_no_others(folder, arguments.num)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
     if arguments.interpolate:
         module.require("interpolate")
@@ -68,6 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _numbered(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.png"
+
+
+def _check_no_others(folder: Path, count: int) -> None:
+    """Raises a ValueError where more numbered pictures of before would stay beside the new ones."""
+    numbers = (int(file.stem) for file in folder.glob("[0-9]*.png") if file.stem.isdecimal())
+    if others := sorted(number for number in numbers if number >= count):
+        raise ValueError(
+            f"{folder}: holds {len(others):,} numbered pictures of before that {count:,} new ones would not replace, "
+            f"such as {_numbered(folder, others[0]).name}: name a new folder, or remove them"
+        )
 
 
 def _label(module, label: int | None):  # type: ignore[no-untyped-def]

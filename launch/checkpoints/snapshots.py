@@ -65,10 +65,11 @@ def reconstruct(folder: Path, width: float, images_seen: int) -> dict[str, Tenso
     files = {seen: file for seen, file in moments(folder).items() if seen <= images_seen}
     if images_seen not in files:
         there = ", ".join(f"{seen / 1000:g}" for seen in moments(folder))
-        raise ValueError(
-            f"{folder}: no snapshot at {images_seen / 1000:g} kimg; "
-            + (f"choose one at {there}" if there else "there is none: train with --ema.widths '[0.05, 0.1]'")
-        )
+        if not there:
+            raise ValueError(
+                f"{folder}: snapshots of averages are needed, and there is none: train with --ema.widths '[0.05, 0.1]'"
+            )
+        raise ValueError(f"{folder}: no snapshot at {images_seen / 1000:g} kimg; choose one at {there}")
     stored = [(seen, Power(width)) for seen, file in files.items() for width in _widths(file)]
     factors = reconstruction(stored, images_seen, Power(width))
     sums: dict[str, Tensor] = {}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gesso
 from datamodules.manifest import Manifest
 from datamodules.streaming import cache, reader
 from datamodules.streaming.cache import ShardCache
@@ -133,6 +134,9 @@ def test_pipes_run_only_when_allowed(tmp_path: Path, store: ShardCache) -> None:
     assert not witness.exists()
     check(ShardReader(manifest, "train", cache=store, allow_pipe=True))
     assert witness.exists()
+    with pytest.raises(ValueError, match=r"gesso\.stream: allow_pipe=True"):
+        gesso.stream(manifest.root, 1, size=4)
+    assert gesso.stream(manifest.root, 1, size=4, allow_pipe=True).manifest.root == manifest.root
 
 
 def test_the_shards_longest_unused_make_room(remote: Manifest, server: Server, tmp_path: Path) -> None:
