@@ -10,6 +10,7 @@ from torch import Tensor
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.kinds.generative import GenerativeFamily
+from lightning_modules.samplers.editing import slerp
 
 
 class LatentFamily(GenerativeFamily):
@@ -54,25 +55,3 @@ class LatentFamily(GenerativeFamily):
             "samples": Preview(self.generate(torch.arange(6 * columns), seed=seed), columns=columns),
             "interpolation": self.interpolate(pairs=6, steps=10, seed=seed),
         }
-
-
-def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """Spherical interpolation (Shoemake 1985; for GAN latents White 2016).
-
-    Linear interpolation would pass through norms that N(0, I) practically never has.
-
-    Args:
-        start, end: [N, D].
-        t: [T] in [0, 1].
-
-    Returns:
-        [N, T, D], ``start`` at t = 0 and ``end`` at t = 1.
-    """
-    cosine = torch.cosine_similarity(start, end, dim=1).clamp(-1, 1)
-    omega = cosine.acos()[:, None, None]
-    t = t[None, :, None]
-    start, end = start[:, None], end[:, None]
-    sine = omega.sin()
-    arc = ((1 - t) * omega).sin() / sine * start + (t * omega).sin() / sine * end
-    # Parallel latents have no arc: the straight line is the limit.
-    return torch.where(sine.abs() < 1e-6, (1 - t) * start + t * end, arc)

@@ -19,7 +19,6 @@ from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.dcgan import DCGAN
-from lightning_modules.kinds.latent import slerp
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
@@ -209,18 +208,6 @@ def test_samples_depend_on_seed_and_index_alone() -> None:
     odd, even = (module.generate(torch.arange(first, 6, 2), seed=3) for first in (1, 0))
     torch.testing.assert_close(whole[[1, 3, 5, 0, 2, 4]], torch.cat([odd, even]), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(whole, module.generate(torch.arange(6), seed=4), atol=1e-2)
-
-
-def test_slerp_keeps_the_circle() -> None:
-    start, end = torch.randn(3, 16), torch.randn(3, 16)
-    start, end = start / start.norm(dim=1, keepdim=True), end / end.norm(dim=1, keepdim=True)
-    path = slerp(start, end, torch.linspace(0, 1, 9))
-    torch.testing.assert_close(path[:, 0], start)
-    torch.testing.assert_close(path[:, -1], end, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(path.norm(dim=2), torch.ones(3, 9))
-    angles = (path[:, 1:] * path[:, :-1]).sum(2).clamp(-1, 1).acos()
-    torch.testing.assert_close(angles, angles[:, :1].expand_as(angles), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(slerp(start, start, torch.tensor([0.5]))[:, 0], start)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""Samplers that add noise on their way, which the caller gives: ``noise(k)`` is draw number k.
+
+Nothing is drawn from a global generator, and the draw's number tells which it is: with ``counted_noise`` a picture is
+the same in whatever batch it is made. Arguments, results and errors beside the noise are those of ``deterministic``;
+levels must fall.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gesso.common.randomness import mix_key
+from lightning_modules.core.noise import Rows, normals
+from lightning_modules.samplers.deterministic import heun_step
+from lightning_modules.samplers.schedules import VE, Path
+from lightning_modules.samplers.stepping import Callback, Denoiser, Noise, evaluate, observe, walk
+
+
+def counted_noise(seed: int, like: Tensor, first: int = 0) -> Noise:
+    """Noise that is a function of the seed, the number of the draw and the number of the picture.
+
+    Args:
+        seed: of the pictures.
+        like: a batch of the state's shape, [N, ...], on its device.
+        first: number of the batch's first picture among all of them.
+
+    Returns:
+        Draw number k as float32 of the shape of ``like``.
+    """
+    elements = math.prod(like.shape[1:])
+    return lambda draw: normals(mix_key(seed, draw), Rows(len(like), first), elements, like.device).view(like.shape)
+
+
+@torch.no_grad()
+def edm_stochastic(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Noise,
+    churn: float = 40.0,
+    churn_min: float = 0.05,
+    churn_max: float = 50.0,
+    noise_scale: float = 1.003,
+    path: Path = VE,
+    callback: Callback | None = None,
+) -> Tensor:
+    """EDM's algorithm 2 (Karras et al. 2022, arXiv:2206.00364): noise is added before each of Heun's steps.
+
+    Args:
+        churn: S_churn, how much, over all steps; 0: Heun's method.
+        churn_min, churn_max: S_min and S_max, the noise levels between which noise is added, both included.
+        noise_scale: S_noise, standard deviation of the noise. Defaults are the paper's for ImageNet-64 (table 5).
+        path: of Heun's steps, as for ``deterministic.heun``.
+
+    Raises:
+        ValueError: churn below 0.
+    """
+    if not churn >= 0:
+        raise ValueError(f"churn {churn}: choose 0 or more")
+    x = x.to(torch.float64)
+    steps = falling(sigmas)
+    for index, sigma, target in steps:
+        gamma = min(churn / len(steps), math.sqrt(2) - 1) if churn_min <= sigma <= churn_max else 0.0
+        if gamma > 0:
+            raised = sigma * (1 + gamma)
+            x = x + math.sqrt(raised**2 - sigma**2) * noise_scale * draw(noise, index)
+            sigma = raised
+        denoised = evaluate(denoiser, x, sigma)
+        observe(callback, index, sigma, x, denoised)
+        x = heun_step(denoiser, x, denoised, sigma, target, path)
+    return x
+
+
+@torch.no_grad()
+def ddpm(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Noise,
+    eta: float = 1.0,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Ancestral sampling of DDPM (Ho et al. 2020, arXiv:2006.11239, algorithm 2), with the posterior's own variance.
+
+    Args:
+        eta: DDIM's (Song et al. 2021, arXiv:2010.02502, eq. 16), in [0, 1]. 1: DDPM; 0: DDIM.
+
+    Raises:
+        ValueError: eta outside its range.
+    """
+    check_eta(eta)
+    x = x.to(torch.float64)
+    for index, sigma, target in falling(sigmas):
+        denoised = evaluate(denoiser, x, sigma)
+        observe(callback, index, sigma, x, denoised)
+        x = ancestral_step(x, denoised, sigma, target, noise, index, eta)
+    return x
+
+
+def ancestral_step(
+    x: Tensor, denoised: Tensor, sigma: float, target: float, noise: Noise, number: int, eta: float = 1.0
+) -> Tensor:
+    """A draw of q(x_target | x_sigma, x0 = denoised), with draw ``number`` of the noise; nothing is drawn at 0.
+
+    The posterior N(x0 + (t/s)^2 (x - x0), t^2 (s^2 - t^2) / s^2) is DDPM's with s = sigma, t = target and x scaled.
+    """
+    share = target / sigma
+    added = eta * target * math.sqrt(1 - share**2)
+    kept = math.sqrt(target**2 - added**2)
+    x = denoised + (kept / sigma) * (x - denoised)
+    return x + added * draw(noise, number) if added > 0 else x
+
+
+def draw(noise: Noise, number: int) -> Tensor:
+    """Draw ``number`` as float64."""
+    return noise(number).to(torch.float64)
+
+
+def falling(sigmas: Tensor) -> list[tuple[int, float, float]]:
+    """Like ``stepping.walk``, for levels that must fall.
+
+    Raises:
+        ValueError: they rise.
+    """
+    steps = walk(sigmas)
+    if steps[0][1] < steps[0][2]:
+        raise ValueError("sigmas must fall: a sampler that adds noise cannot be run from pictures to noise")
+    return steps
+
+
+def check_eta(eta: float) -> None:
+    """Refuses what is not in [0, 1].
+
+    Raises:
+        ValueError: so.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta {eta}: choose 0 (DDIM) to 1 (DDPM)")
