@@ -67,14 +67,15 @@ def train(
         'finished'
     """
     from launch.training.surroundings import untouched_process
-    from launch.training.training import Training
 
     if resume is not None and recipe != ():
         raise ValueError("recipe and resume: a run goes on with its own config; change options of it with overrides")
     if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
         raise ValueError(f"callbacks are a list of Lightning callbacks, not {callbacks!r}")
-    training = Training(recipe, overrides or {}, resume=resume, checkpoint=checkpoint, callbacks=tuple(callbacks))
     with untouched_process():
+        from launch.training.training import Training
+
+        training = Training(recipe, overrides or {}, resume=resume, checkpoint=checkpoint, callbacks=tuple(callbacks))
         return training.fit()
 
 
@@ -93,9 +94,12 @@ def load(source: PathLike, *, average: bool = True, device: str = "auto") -> Mod
         >>> gesso.load("runs/mnist-dcgan-20261128").generate(16, seed=0).shape  # doctest: +SKIP
         torch.Size([16, 1, 32, 32])
     """
-    from launch.inference.model import Model
+    from gesso.common.randomness import keeping_generators
 
-    return Model.load(source, average=average, device=device)
+    with keeping_generators():
+        from launch.inference.model import Model
+
+        return Model.load(source, average=average, device=device)
 
 
 def stylize(

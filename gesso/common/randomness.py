@@ -67,9 +67,10 @@ def permutation(length: int, *key: int) -> NDArray[np.int64]:
 @contextmanager
 def keeping_generators() -> Iterator[None]:
     """Context manager: afterwards, the global generators of Python, NumPy and torch are as they were."""
+    # Before anything is imported: some packages draw when they are.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - which other people's code draws from
     import torch
 
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - which other people's code draws from
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(gpus):

@@ -134,6 +134,8 @@ def image_grid(
     Raises:
         ValueError: there are no images, or they have neither 1 nor 3 channels; or fewer than 1 column.
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(f"a grid needs a tensor of images, not a {type(images).__name__}: torch.as_tensor makes one")
     if images.dim() != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
         raise ValueError(f"a grid needs images [N, 1 or 3, H, W] with N > 0, not {list(images.shape)}")
     count = len(images)

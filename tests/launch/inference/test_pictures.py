@@ -145,6 +145,11 @@ def test_what_is_no_picture_is_refused_in_a_line(tmp_path: Path) -> None:
     assert as_picture(torch.zeros(1, 4, 4), channels=1).shape == (1, 1, 4, 4)
 
 
+def test_a_grid_is_made_of_a_tensor() -> None:
+    with pytest.raises(ValueError, match="a grid needs a tensor of images, not a ndarray"):
+        image_grid(np.zeros((2, 3, 4, 4), np.uint8))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("columns", [0, -1, 2.5])
 def test_a_grid_has_columns(columns: int) -> None:
     with pytest.raises(ValueError, match="columns is .*; it must be a whole number 1 or more"):
