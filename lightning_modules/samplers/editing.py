@@ -119,7 +119,7 @@ def sdedit(
         pictures: [N, ...].
         strength: share of the steps that are taken, in [0, 1]. 0: the pictures; 1: all of them, little is left.
         sigmas: [steps + 1], falling: those of a whole sampling.
-        noise: its draw 0 is added; pass a stochastic solver other draws.
+        noise: its draw 0 is added; a stochastic solver may be given the same function.
 
     Returns:
         float64, of the pictures' shape.

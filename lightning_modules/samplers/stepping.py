@@ -17,7 +17,8 @@ from torch import Tensor
 #: E[x0 | x] out of x = x0 + sigma e, float64 [N, ...], and sigma, float64 [N]; its answer may be of any precision.
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
-#: Standard normal numbers of the state's shape: a pure function of the index of the draw, 0, 1, ...
+#: Standard normal numbers of the state's shape: a pure function of the number of the draw. Draw 0 is for the start;
+#: samplers make 1, 2, ... on their way, so that one function may serve for both.
 Noise = Callable[[int], Tensor]
 
 

@@ -1,4 +1,4 @@
-"""Samplers that add noise on their way, which the caller gives: ``noise(k)`` is draw number k.
+"""Samplers that add noise on their way, which the caller gives: step i, from 0, makes draw number i + 1.
 
 Nothing is drawn from a global generator, and the draw's number tells which it is: with ``counted_noise`` a picture is
 the same in whatever batch it is made. Arguments, results and errors beside the noise are those of ``deterministic``;
@@ -19,19 +19,40 @@ from lightning_modules.samplers.schedules import VE, Path
 from lightning_modules.samplers.stepping import Callback, Denoiser, Noise, evaluate, observe, walk
 
 
-def counted_noise(seed: int, like: Tensor, first: int = 0) -> Noise:
+def counted_noise(seed: int, like: Tensor, index: Tensor | None = None) -> Noise:
     """Noise that is a function of the seed, the number of the draw and the number of the picture.
 
     Args:
         seed: of the pictures.
         like: a batch of the state's shape, [N, ...], on its device.
-        first: number of the batch's first picture among all of them.
+        index: numbers of the batch's pictures among all of them, [N]; None: 0 to N - 1.
 
     Returns:
         Draw number k as float32 of the shape of ``like``.
+
+    Raises:
+        ValueError: another number of numbers than of pictures.
     """
+    numbers: list[int] = list(range(len(like))) if index is None else index.tolist()
+    if len(numbers) != len(like):
+        raise ValueError(f"the index has {len(numbers)} numbers for a batch of {len(like)} pictures")
     elements = math.prod(like.shape[1:])
-    return lambda draw: normals(mix_key(seed, draw), Rows(len(like), first), elements, like.device).view(like.shape)
+
+    def noise(draw: int) -> Tensor:
+        made = [normals(mix_key(seed, draw), rows, elements, like.device) for rows in _rows(numbers)]
+        return torch.cat(made).view(like.shape) if made else torch.empty_like(like, dtype=torch.float32)
+
+    return noise
+
+
+def _rows(numbers: list[int]) -> list[Rows]:
+    """The numbers as one progression, if they are one: a rank's are every so many."""
+    if not numbers:
+        return []
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    if numbers == [numbers[0] + place * step for place in range(len(numbers))]:
+        return [Rows(len(numbers), numbers[0], step)]
+    return [Rows(1, number) for number in numbers]
 
 
 @torch.no_grad()
@@ -67,7 +88,7 @@ def edm_stochastic(
         gamma = min(churn / len(steps), math.sqrt(2) - 1) if churn_min <= sigma <= churn_max else 0.0
         if gamma > 0:
             raised = sigma * (1 + gamma)
-            x = x + math.sqrt(raised**2 - sigma**2) * noise_scale * draw(noise, index)
+            x = x + math.sqrt(raised**2 - sigma**2) * noise_scale * draw(noise, index + 1)
             sigma = raised
         denoised = evaluate(denoiser, x, sigma)
         observe(callback, index, sigma, x, denoised)
@@ -98,7 +119,7 @@ def ddpm(
     for index, sigma, target in falling(sigmas):
         denoised = evaluate(denoiser, x, sigma)
         observe(callback, index, sigma, x, denoised)
-        x = ancestral_step(x, denoised, sigma, target, noise, index, eta)
+        x = ancestral_step(x, denoised, sigma, target, noise, index + 1, eta)
     return x
 
 

@@ -49,7 +49,7 @@ def test_nothing_known_is_ancestral_sampling() -> None:
     noise = counted_noise(2, x)
     nothing, sigmas = torch.zeros(8, 2, dtype=torch.bool), edm_sigmas(7)
     found = inpaint(mixture_denoiser, x, nothing, sigmas, noise=noise)
-    expected = ddpm(mixture_denoiser, 80 * noise(0).double(), sigmas, noise=lambda draw: noise(1 + 2 * draw))
+    expected = ddpm(mixture_denoiser, 80 * noise(0).double(), sigmas, noise=lambda draw: noise(2 * draw - 1))
     assert torch.equal(found, expected)
 
 
@@ -92,6 +92,9 @@ def test_sdedit() -> None:
     torch.testing.assert_close(edit(0.4, solver=heun), expected)
     distances = [(edit(strength) - given).square().mean().item() for strength in (0.1, 0.4, 0.7, 1.0)]
     assert distances == sorted(distances)
+    stochastic = functools.partial(ddpm, noise=noise)
+    expected = stochastic(denoiser, given.double() + sigmas[6] * noise(0).double(), sigmas[6:])
+    torch.testing.assert_close(edit(0.4, solver=stochastic), expected)
     levels: list[float] = []
     sdedit(counted(denoiser, levels), given, 0.01, sigmas, noise=noise)
     assert levels == [0.002]

@@ -67,8 +67,9 @@ def test_mean_and_variance_of_a_gaussian(sampler: Function, sigmas: Tensor, expe
     """Within four standard errors of what the recursion gives for this many steps."""
     count = 20_000
     like = torch.empty(count // 4, 4)
-    x = MEAN + math.sqrt(80**2 + SPREAD**2) * counted_noise(5, like)(0).double()
-    x = sampler(gaussian_denoiser(SPREAD, MEAN), x, sigmas, noise=counted_noise(6, like))
+    noise = counted_noise(5, like)  # draw 0 is no sampler's
+    x = MEAN + math.sqrt(80**2 + SPREAD**2) * noise(0).double()
+    x = sampler(gaussian_denoiser(SPREAD, MEAN), x, sigmas, noise=noise)
     assert x.mean().item() == pytest.approx(MEAN, abs=4 * SPREAD / math.sqrt(count))
     assert x.var().item() == pytest.approx(expected, rel=4 * math.sqrt(2 / count))
 
@@ -101,7 +102,7 @@ def test_edm_algorithm_2_line_by_line() -> None:
     for i, (sigma, target) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
         gamma = min(30 / 12, math.sqrt(2) - 1) if 0.05 <= sigma <= 50 else 0
         high = sigma + gamma * sigma
-        raised = expected + math.sqrt(high**2 - sigma**2) * 1.007 * noise(i).double()
+        raised = expected + math.sqrt(high**2 - sigma**2) * 1.007 * noise(i + 1).double()
         d = (raised - mixture_denoiser(raised, torch.full((8,), high, dtype=torch.float64))) / high
         expected = raised + (target - high) * d
         if target > 0:
@@ -124,7 +125,7 @@ def test_ddpm_as_its_paper_writes_it() -> None:
         epsilon = (z - bar.sqrt() * x0) / (1 - bar).sqrt()
         z = (z - beta / (1 - bar).sqrt() * epsilon) / alpha.sqrt()
         if t:
-            z = z + ((1 - before) / (1 - bar) * beta).sqrt() * noise(draw).double()
+            z = z + ((1 - before) / (1 - bar) * beta).sqrt() * noise(draw + 1).double()
     torch.testing.assert_close(found, z, rtol=1e-9, atol=1e-9)
 
 
@@ -135,14 +136,16 @@ def test_pictures_do_not_depend_on_the_batch(sampler: Function) -> None:
     before = torch.get_rng_state()
     whole = sampler(mixture_denoiser, x, sigmas, noise=counted_noise(7, x))
     parts = [
-        sampler(mixture_denoiser, x[a:b], sigmas, noise=counted_noise(7, x[a:b], first=a)) for a, b in ((0, 2), (2, 6))
+        sampler(mixture_denoiser, x[a:b], sigmas, noise=counted_noise(7, x[a:b], torch.arange(a, b)))
+        for a, b in ((0, 2), (2, 6))
     ]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
     assert torch.equal(torch.get_rng_state(), before)
     other = sampler(mixture_denoiser, x, sigmas, noise=counted_noise(8, x))
     assert not torch.allclose(other, whole, atol=1e-3)
     noise = counted_noise(7, x)
-    assert torch.equal(torch.cat([counted_noise(7, x[:2])(4), counted_noise(7, x[2:], first=2)(4)]), noise(4))
+    for numbers in ([2, 3, 4], [1, 3, 5], [5], [4, 2, 0], [5, 0, 1], [3, 3], []):
+        assert torch.equal(counted_noise(7, x[numbers], torch.tensor(numbers))(4), noise(4)[numbers])
     assert not torch.equal(noise(4), noise(5))
 
 
@@ -152,6 +155,8 @@ def test_bad_input_is_refused_in_a_line() -> None:
         ddpm(mixture_denoiser, x, sigmas, noise=no_noise, eta=1.5)
     with pytest.raises(ValueError, match=r"^churn -1: choose[^\n]*$"):
         edm_stochastic(mixture_denoiser, x, sigmas, noise=no_noise, churn=-1)
+    with pytest.raises(ValueError, match=r"^the index has 3 numbers for a batch of 2 pictures$"):
+        counted_noise(1, x, torch.arange(3))
     for sampler in (ddpm, edm_stochastic):
         with pytest.raises(ValueError, match=r"^sigmas must fall[^\n]*$"):
             sampler(mixture_denoiser, x, torch.tensor([1.0, 2.0]), noise=no_noise)
