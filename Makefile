@@ -33,9 +33,10 @@ test: $(VENV)/.ready
 test-quick: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not (network or process or slow or slurm or gpu)" -n 2 --dist loadfile
 
-# What needs CUDA, on a machine that has it.
-test-gpu: $(VENV)/.ready
-	@$(BIN)/python -m pytest -m gpu
+# What is to be seen on GPUs, in one table within 8 minutes: docs/gpu.md. CARRIED=FOLDER: a machine without a network,
+# with what tests/gpu/pack.sh has collected; PARTS="train_ddp step": some of it.
+test-gpu: $(if $(CARRIED),,$(VENV)/.ready)
+	@$(if $(CARRIED),tests/gpu/run.sh "$(CARRIED)",$(BIN)/python -m tests.gpu) $(PARTS)
 
 # On a SLURM of its own, of two virtual nodes, with 100 preemptions: about an hour on two cores.
 test-slurm: $(VENV)/.ready

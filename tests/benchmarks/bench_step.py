@@ -40,6 +40,7 @@ from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 
 RESULTS = Path(__file__).parent / "results" / "step.json"
+CPU = torch.device("cpu")
 LATENT = 128
 WARM_UP = 1
 GOALS = {"32-true": 1.15, "bf16-mixed": 2.0}
@@ -51,9 +52,12 @@ Seconds = dict[str, list[float]]
 class PlainLoop:
     """The least that trains these networks well: no Trainer, no callbacks, no base class."""
 
-    def __init__(self, family: DCGAN, precision: Precision) -> None:
-        self.generator = copy.deepcopy(family.generator).to(memory_format=torch.channels_last)
-        self.discriminator = copy.deepcopy(family.discriminator).to(memory_format=torch.channels_last)
+    def __init__(self, family: DCGAN, precision: Precision, device: torch.device = CPU) -> None:
+        self.device = device
+        self.generator, self.discriminator = (
+            copy.deepcopy(network).to(device, memory_format=torch.channels_last)
+            for network in (family.generator, family.discriminator)
+        )
         self.optimizers = [
             torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
             for network in (self.generator, self.discriminator)
@@ -64,14 +68,14 @@ class PlainLoop:
 
     def step(self, real: Tensor) -> None:
         softplus = nn.functional.softplus
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             with torch.no_grad():
-                fake = self.generator(torch.randn(len(real), LATENT))
+                fake = self.generator(torch.randn(len(real), LATENT, device=self.device))
             loss = softplus(-self.discriminator(real)).mean() + softplus(self.discriminator(fake)).mean()
         self._update(self.optimizers[1], loss)
         self.discriminator.requires_grad_(False)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            fake = self.generator(torch.randn(len(real), LATENT))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            fake = self.generator(torch.randn(len(real), LATENT, device=self.device))
             loss = softplus(-self.discriminator(fake)).mean()
         self._update(self.optimizers[0], loss)
         self.discriminator.requires_grad_(True)
@@ -87,8 +91,10 @@ class PlainLoop:
 class ExampleLoop:
     """The common example: NCHW, a sigmoid and BCELoss, default Adam, nothing frozen, ``item()`` in each step."""
 
-    def __init__(self, width: int) -> None:
-        self.generator, self.discriminator = example_generator(width), example_discriminator(width)
+    def __init__(self, width: int, device: torch.device = CPU) -> None:
+        self.device = device
+        self.generator = example_generator(width).to(device)
+        self.discriminator = example_discriminator(width).to(device)
         for network in (self.generator, self.discriminator):
             network.apply(example_init)
         self.optimizers = [
@@ -100,13 +106,13 @@ class ExampleLoop:
 
     def step(self, real: Tensor) -> None:
         self.discriminator.zero_grad()
-        label = torch.full((len(real),), 1.0)
+        label = torch.full((len(real),), 1.0, device=self.device)
         output = self.discriminator(real).view(-1)
         real_loss = self.criterion(output, label)
         real_loss.backward()
         real_mean = output.mean().item()
 
-        fake = self.generator(torch.randn(len(real), LATENT, 1, 1))
+        fake = self.generator(torch.randn(len(real), LATENT, 1, 1, device=self.device))
         label.fill_(0.0)
         output = self.discriminator(fake.detach()).view(-1)
         fake_loss = self.criterion(output, label)
@@ -175,25 +181,31 @@ class Turns:
         for turn in range(len(self)):
             start = time.perf_counter()
             yield {"image": self.real, "label": labels, "position": (turn + 1) * len(self.real)}
-            self.seconds["gesso"].append(time.perf_counter() - start)
+            self._take("gesso", start)
             for name, step in self.others.items():
                 start = time.perf_counter()
                 step(self.real)
-                self.seconds[name].append(time.perf_counter() - start)
+                self._take(name, start)
+
+    def _take(self, name: str, start: float) -> None:
+        if self.real.is_cuda:
+            torch.cuda.synchronize()
+        self.seconds[name].append(time.perf_counter() - start)
 
 
-def contest(precision: Precision, rounds: int, batch: int, width: int) -> Seconds:
+def contest(precision: Precision, rounds: int, batch: int, width: int, device: torch.device = CPU) -> Seconds:
     """Seconds of each contestant's steps at one precision, in turns, without the warm-up."""
     torch.manual_seed(0)
     family = DCGAN(generator=GeneratorOptions(width), discriminator=DiscriminatorOptions(width), latent_dim=LATENT)
-    real = torch.rand(batch, 3, 64, 64) * 2 - 1
-    plain, example = PlainLoop(family, precision), ExampleLoop(width)
+    real = torch.rand(batch, 3, 64, 64).to(device) * 2 - 1
+    plain, example = PlainLoop(family, precision, device), ExampleLoop(width, device)
     channels_last = real.to(memory_format=torch.channels_last)
     turns = Turns(channels_last, rounds, {"plain": plain.step, "example": lambda _: example.step(real)})
     kimg = (len(turns) + 1) * batch / 1000  # never reached: the loader ends first
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
-            accelerator="cpu",
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
             precision=precision,
             max_epochs=1,
             logger=False,

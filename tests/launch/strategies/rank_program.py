@@ -1,8 +1,8 @@
 """What each rank of test_zero.py runs: `LOCAL_RANK=r rank_program.py OUT JOB...`, a job being a JSON object.
 
-A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``devices``, ``resume`` (a checkpoint),
-``precision``, ``sync_batchnorm``, ``bad_steps`` (infinite images on the last rank) and options of the family. Writes
-OUT/<name>.pt: a checkpoint with each step's losses and a few generated images.
+A job: ``name``, ``family``, ``strategy``, ``port``, ``until`` (steps), maybe ``accelerator``, ``devices``, ``resume``
+(a checkpoint), ``precision``, ``sync_batchnorm``, ``bad_steps`` (infinite images on the last rank) and options of the
+family. Writes OUT/<name>.pt: a checkpoint with each step's losses and, of families that generate, a few images.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins import MixedPrecision
 
+from datamodules.assets.fetching import fetch
 from launch.callbacks.ema import EMA
 from launch.checkpoints import layout
 from launch.checkpoints.background import BackgroundIO
@@ -33,7 +34,10 @@ from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.vae import AutoencoderOptions
+from lightning_modules.style.adain import AdaIN
+from lightning_modules.style.fast_style import FastStyle
 from tests.cycle import Cycle
 
 GLOBAL_BATCH = 8
@@ -43,9 +47,9 @@ SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
 class Rows(L.LightningDataModule):
     """The same global batches for any number of ranks, from any step on."""
 
-    def __init__(self, first: int, until: int, bad_steps: list[int]) -> None:
+    def __init__(self, first: int, until: int, bad_steps: list[int], channels: int = 1) -> None:
         super().__init__()
-        self.first, self.until, self.bad_steps = first, until, bad_steps
+        self.first, self.until, self.bad_steps, self.channels = first, until, bad_steps, channels
 
     def train_dataloader(self) -> Any:
         return self
@@ -54,12 +58,14 @@ class Rows(L.LightningDataModule):
         rank, ranks = self.trainer.global_rank, self.trainer.world_size  # type: ignore[union-attr]
         for step in range(self.first, self.until):
             generator = torch.Generator().manual_seed(step)
-            images = torch.rand(GLOBAL_BATCH, 1, 32, 32, generator=generator) * 2 - 1
+            images = torch.rand(GLOBAL_BATCH, self.channels, 32, 32, generator=generator) * 2 - 1
             if step in self.bad_steps:
                 # On the last rank only; the others must hear of it.
                 images[ranks - 1] = torch.inf
             labels = torch.arange(GLOBAL_BATCH) // 2 % 2
-            yield {"image": images[rank::ranks], "label": labels[rank::ranks], "position": (step + 1) * GLOBAL_BATCH}
+            batch = {"image": images, "style": images.flip(0), "label": labels}
+            own = {name: rows[rank::ranks] for name, rows in batch.items()}
+            yield {**own, "position": (step + 1) * GLOBAL_BATCH}
 
 
 class Losses(L.Callback):
@@ -109,6 +115,11 @@ def make(
         module = Cycle(**options)
     elif family == "teacher":
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
+    elif family == "adain":
+        module = with_pictures(AdaIN(resolution=32, **options))
+    elif family == "fast_style":
+        styles = {"styles": ["one.png", "two.png"], "style_size": 32, "network": FastStyleOptions(kind="light")}
+        module = with_pictures(FastStyle(resolution=32, **styles, **options))
     else:
         module = VAE(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     if family == "scheduled":
@@ -124,8 +135,16 @@ def make(
     return module
 
 
+def with_pictures(family: AdaIN | FastStyle) -> ImageFamily:
+    """A style family with its encoder, and with style pictures if it wants any."""
+    family.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
+    for option in family.pictures():
+        family.take_pictures(option, [torch.rand(1, 3, 32, 32) * 2 - 1 for _ in range(2)])
+    return family
+
+
 def run(job: dict[str, Any], out: Path) -> None:
-    known = ("micro_batches", "gradient_clip_norm", "gradient_checkpointing", "burst")
+    known = ("micro_batches", "gradient_clip_norm", "gradient_checkpointing", "burst", "compile")
     options = {key: job[key] for key in known if key in job}
     synchronised = job.get("sync_batchnorm", False)
     module = make(job["family"], synchronised=synchronised, **options)
@@ -134,9 +153,10 @@ def run(job: dict[str, Any], out: Path) -> None:
     losses, ema = Losses(), EMA(half_life_kimg=[0.02, 0.1], widths=[0.1])
     precision = job.get("precision", "32-true")
     # Lightning would take bf16-mixed on a CPU unless the plugin itself is given.
-    fp16 = precision == "16-mixed"
+    accelerator = job.get("accelerator", "cpu")
+    fp16 = precision == "16-mixed" and accelerator == "cpu"
     trainer = L.Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=job.get("devices", 2),
         strategy=job["strategy"],
         precision=None if fp16 else precision,
@@ -151,7 +171,8 @@ def run(job: dict[str, Any], out: Path) -> None:
         enable_progress_bar=False,
         default_root_dir=out,
     )
-    trainer.fit(module, Rows(first, job["until"], job.get("bad_steps", [])), ckpt_path=resume, weights_only=True)
+    rows = Rows(first, job["until"], job.get("bad_steps", []), module.batch_spec().channels or 3)
+    trainer.fit(module, rows, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         state = layout.read(out / job["name"])
         state["losses"] = losses.steps
@@ -171,9 +192,10 @@ class Keep(L.Callback):
         trainer.strategy.checkpoint_io = self.io
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        images = None
         with pl_module.evaluating():
             # Ranks may generate as often as they like by themselves: 1 batch here, 2 there.
-            for _ in range(1 + trainer.global_rank):
+            for _ in range(1 + trainer.global_rank if "generate" in pl_module.abilities() else 0):
                 images = pl_module.generate(torch.arange(4), seed=0)
         trainer.save_checkpoint(self.path)
         self.io.wait()

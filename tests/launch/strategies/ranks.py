@@ -49,8 +49,10 @@ def fresh_process(
     module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     """A process of which nothing is imported yet."""
+    # Packages may lie where only this process's own path leads.
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     # One thread: two ranks on two cores would otherwise wait for each other's threads.
-    variables = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"}
+    variables = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"}
     with log.open("w") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
