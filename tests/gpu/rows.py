@@ -75,7 +75,10 @@ def show(rows: list[Row], title: str) -> None:
         table.add_column(column)
     for part, name in dict.fromkeys((row.part, row.name) for row in rows):
         own = [row for row in rows if (row.part, row.name) == (part, name)]
-        figures = ", ".join(row.figure() for row in own)
+        figures = ", ".join(row.figure() for row in own if row.state != "skipped")
+        skipped = [row.variant for row in own if row.state == "skipped"]
+        if skipped:
+            figures = f"{figures}\nskipped: {', '.join(skipped)}".strip().removesuffix(": ").removesuffix(":")
         reasons = list(dict.fromkeys(row.detail for row in own if row.detail))
         table.add_row(part, name, "\n".join([figures, *(f"  {reason}" for reason in reasons)]))
     console = Console(width=150)

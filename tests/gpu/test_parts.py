@@ -93,12 +93,15 @@ def test_the_table_shows_variants_side_by_side_and_why_one_failed(capsys: pytest
     rows = [
         Row("train", "vae, zero3", "32-true", value=2e-6, unit="apart"),
         Row("train", "vae, zero3", "bf16-mixed", "failed", detail="RuntimeError: no kernel [1, 2]"),
+        Row("train", "vae, zero3", "16-mixed", "skipped", detail="too much"),
+        Row("train", "vae, zero3", "bf16-true", "skipped", detail="too much"),
     ]
     table.show(rows, "a device")
     shown = capsys.readouterr().out
     assert "32-true 2.0e-06 apart, bf16-mixed FAILED" in shown
     assert "RuntimeError: no kernel [1, 2]" in shown
-    assert "1 ok, 1 failed, 0 skipped" in shown
+    assert "skipped: 16-mixed, bf16-true" in shown
+    assert "1 ok, 1 failed, 2 skipped" in shown
 
 
 def test_tests_that_are_marked_are_found() -> None:
