@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.runs.folder import is_over
 from launch.runs.tracking import MetricsCSV, record
+from launch.training.idle_hooks import leave_out_idle_hooks
 from launch.training.lightning_internals import data_of
 from launch.training.signals import agreed
 from lightning_modules.core.family import Batch, ImageFamily
@@ -66,6 +67,7 @@ class Clock(L.Callback):
         self._rows = checkpoint.get(ROWS)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        leave_out_idle_hooks()
         family_of(pl_module).total_kimg = self.total_images / 1000
         # Of a run that had come to its end, the last evaluation was logged after the last checkpoint: it stays.
         self._was_over = is_over(run_folder(trainer).info())

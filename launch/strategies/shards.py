@@ -5,7 +5,8 @@ Checkpoints, averages and evaluation go through here, so that none of them knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from launch.strategies.deepspeed_internals import (
     whole_shape,
 )
 from launch.strategies.fragments import Fragment
+
+#: Bytes of whole tensors that travel together.
+MESSAGE_BYTES = 64 * 2**20
 
 
 class Shards:
@@ -66,6 +70,26 @@ class Shards:
         """Gathers whole fp32 tensors from the ranks' slices; all ranks must call it alike."""
         return {name: self._whole(name, piece) for name, piece in slices.items()}
 
+    def gathered(self, slices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Like ``whole``, for a checkpoint: on the first rank, in the host's memory; other ranks get nothing.
+
+        A few tensors travel at a time, so that no rank holds them all on its device.
+        """
+        shapes = {name: whole_shape(self.parameters[name]) for name in slices}
+        wholes: dict[str, Tensor] = {}
+        for names in in_parts(slices, [4 * math.prod(shapes[name]) for name in slices]):
+            sizes = [math.prod(shapes[name]) for name in names]
+            flat = torch.zeros(sum(sizes), dtype=torch.float32, device=self.engine.device)
+            parts = dict(zip(names, flat.split(sizes), strict=True))
+            for name, part in parts.items():
+                if piece := self.pieces.get(name):
+                    piece.cut(part).copy_(slices[name])
+            # Each element stands on one rank, and is zero on all others.
+            dist.reduce(flat, dst=0)
+            if dist.get_rank() == 0:
+                wholes |= {name: part.view(shapes[name]).to("cpu", copy=True) for name, part in parts.items()}
+        return wholes
+
     def _whole(self, name: str, value: Tensor) -> Tensor:
         parameter = self.parameters[name]
         whole = torch.zeros(whole_shape(parameter), dtype=torch.float32, device=self.engine.device)
@@ -107,7 +131,7 @@ class Shards:
     # ---- optimizer states, as a single process would have them -------------------------------------------------------
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's state dict with whole tensors on the CPU; every rank must call it alike."""
+        """The optimizer's state dict, with whole tensors in the first rank's memory; every rank must call it alike."""
         states = sharded_optimizer(self.engine).state
         stepped = [states[piece.flat] for piece in self.pieces.values() if piece.flat in states]
         example: dict[str, Any] = stepped[0] if stepped else {}
@@ -118,8 +142,9 @@ class Shards:
                 def moment(piece: Fragment, key: str = key) -> Tensor:
                     return states[piece.flat][key]
 
-                for number, name in enumerate(self.parameters):
-                    result[number][key] = self._whole(name, self._slice(name, moment)).cpu()
+                wholes = self.gathered({name: self._slice(name, moment) for name in self.parameters})
+                for entry, whole in zip(result.values(), wholes.values(), strict=False):
+                    entry[key] = whole
             else:
                 for entry in result.values():
                     # Each its own: a fused optimizer counts in place, once for every parameter.
@@ -148,3 +173,17 @@ class Shards:
                     state[key] = value.clone() if isinstance(value, Tensor) else value
         for group, theirs in zip(inner.param_groups, saved["param_groups"], strict=True):
             group.update({key: value for key, value in theirs.items() if key != "params"})
+
+
+def in_parts(names: Iterable[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+    """Names in their order, so many at a time that their tensors have ``MESSAGE_BYTES``, or one larger tensor."""
+    part: list[str] = []
+    held = 0
+    for name, size in zip(names, sizes, strict=True):
+        if part and held + size > MESSAGE_BYTES:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size
+    if part:
+        yield part

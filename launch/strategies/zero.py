@@ -137,7 +137,14 @@ class MultiNetworkZeRO(MultiNetworkDDP):
 
     # ---- one update -------------------------------------------------------------------------------------------------
 
-    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: object, **kwargs: object) -> Tensor:
+    def backward(
+        self,
+        closure_loss: Tensor,
+        optimizer: Optimizer | None,
+        *args: object,
+        gradient: Tensor | None = None,
+        **kwargs: object,
+    ) -> Tensor:
         module = family_of(self.lightning_module)
         first, *others = engines = [self.engines[name] for name in module.updating]
         scaler = self._scaler()
@@ -146,7 +153,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
             engine.set_gradient_accumulation_boundary(self._reduce)
             prepare_backward(engine, scale)
         # All engines' hooks on their own parameters take up the gradients of this one backward.
-        first.backward(closure_loss)
+        first.backward(closure_loss if gradient is None else closure_loss * gradient)
         for engine in others:
             finish_backward(engine)
         if not self._reduce:
@@ -168,7 +175,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         engine = self.engines[module.stepping]
         engine.step()
         overflow = overflowed(engine)
-        module.skipped = torch.tensor(float(overflow), device=self.root_device)
+        module.note_skipped(overflow)
         if (scaler := self._scaler()) is not None:
             advance(scaler, overflow=overflow)
 
@@ -234,7 +241,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         state = super().lightning_module_state_dict()
         for shards in self.shards.values():
-            state.update({name: whole.cpu() for name, whole in shards.whole(shards.masters()).items()})
+            state.update(shards.gathered(shards.masters()))
         return state
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:

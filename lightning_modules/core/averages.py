@@ -49,6 +49,10 @@ class SlicedNetwork(Protocol):
         """Gathers whole tensors from the ranks' slices; a collective: all ranks must call it."""
         ...
 
+    def gathered(self, slices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Like ``whole``, in the host's memory of the first rank; empty on other ranks."""
+        ...
+
     def cut(self, name: str, whole: Tensor) -> Tensor:
         """This rank's slice of a whole tensor."""
         ...
@@ -228,15 +232,21 @@ class Averages:
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Whole fp32 tensors of every average, by average and tensor name; a collective: all ranks must call it."""
+        """Whole fp32 tensors of every average, by average and tensor name; a collective: all ranks must call it.
+
+        Those of a sharded network are on the first rank alone.
+        """
         return {name: self.whole(name) for name in self._averages if self._values(name)}
 
     def whole(self, name: str) -> dict[str, Tensor]:
-        """Whole fp32 tensors of one average, by their names in the module; a collective: all ranks must call it."""
+        """Whole fp32 tensors of one average, by their names in the module; a collective: all ranks must call it.
+
+        Those of a sharded network are on the first rank alone.
+        """
         values = dict(self._values(name))
         for network in self._networks(name):
             if (own := self._sliced.get(network)) is not None:
-                values |= own.whole({key: values[key] for key in own.names})
+                values |= own.gathered({key: values.pop(key) for key in own.names})
         return values
 
     def copied(self, name: str) -> frozenset[str]:
@@ -258,30 +268,48 @@ class _Follower:
         self._sliced = [sliced[network] for network in networks if network in sliced]
         elsewhere = {key for own in self._sliced for key in own.names}
         self._parameters: dict[str, Tensor] = {}
-        #: By name: the submodule, the attribute, and whether it is averaged.
-        self._buffers: dict[str, tuple[nn.Module, str, bool]] = {}
+        #: Buffers by name: the submodule, and the attribute.
+        self._averaged: dict[str, tuple[nn.Module, str]] = {}
+        self._copied: dict[str, tuple[nn.Module, str]] = {}
         for key, owner, attribute in _tensors(module, networks):
             if attribute in owner._parameters:
                 if key not in elsewhere:
                     self._parameters[key] = getattr(owner, attribute)
             else:
                 averaged = getattr(owner, attribute).is_floating_point() and attribute in averaged_buffers(owner)
-                self._buffers[key] = (owner, attribute, averaged)
-        self.copied = frozenset(key for key, (_, _, averaged) in self._buffers.items() if not averaged)
+                (self._averaged if averaged else self._copied)[key] = (owner, attribute)
+        self.copied = frozenset(self._copied)
+        self._values: Mapping[str, Tensor] = {}
+        self._means: list[Tensor] = []
+        self._copies: list[Tensor] = []
 
     def now(self) -> dict[str, Tensor]:
         """All live tensors: fp32 masters where an engine keeps them, else the weights themselves."""
+        return {**self._averaged_now(), **{key: _buffer(owner, name) for key, (owner, name) in self._copied.items()}}
+
+    def _averaged_now(self) -> dict[str, Tensor]:
         masters = {key: piece for own in self._sliced for key, piece in own.masters().items()}
-        return {**self._parameters, **masters, **{key: getattr(o, name) for key, (o, name, _) in self._buffers.items()}}
+        buffers = {key: _buffer(owner, name) for key, (owner, name) in self._averaged.items()}
+        return {**self._parameters, **masters, **buffers}
 
     def follow(self, values: Mapping[str, Tensor], weight: float) -> None:
         """Moves ``values`` towards the live tensors by the fraction ``weight``; copies those that are not averaged."""
-        now = self.now()
-        means = [key for key in now if key not in self.copied]
-        if means:
-            torch._foreach_lerp_([values[key] for key in means], [in_fp32(now[key]) for key in means], weight)
-        for key in self.copied:
-            values[key].copy_(now[key])
+        now = self._averaged_now()
+        if values is not self._values:
+            self._values = values
+            self._means = [values[key] for key in now]
+            self._copies = [values[key] for key in self._copied]
+        if now:
+            live = [in_fp32(tensor) if tensor.dtype != torch.float32 else tensor for tensor in now.values()]
+            torch._foreach_lerp_(self._means, live, weight)
+        if self._copies:
+            torch._foreach_copy_(self._copies, [_buffer(*place) for place in self._copied.values()])
+
+
+def _buffer(owner: nn.Module, name: str) -> Tensor:
+    buffer = owner._buffers[name]
+    assert buffer is not None
+    return buffer
 
 
 def live_state(module: nn.Module, networks: Sequence[str]) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ Whatever the strategy, the precision or the number of ranks, the family does not
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from gesso.common.randomness import mix_seed
 from gesso.common.ranges import Count, Positive, check_options
 from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
+from lightning_modules.core.draws import Steps
 from lightning_modules.core.noise import seed_everything
 from lightning_modules.core.options import (
     Renamed,
@@ -51,7 +51,7 @@ from lightning_modules.core.saved import (
     saved_averages,
 )
 from lightning_modules.core.stability import BufferGuard
-from lightning_modules.core.updates import Losses, NetworkUpdates
+from lightning_modules.core.updates import Losses, NetworkUpdates, Now, step_seed
 
 #: Calls a network, and returns what that returns.
 NetworkCall = Callable[..., Any]  # type: ignore[explicit-any] # as torch's Module.__call__
@@ -88,6 +88,7 @@ class ImageFamily(NetworkUpdates):
         self.steps_done = 0
         #: Moving averages of weights, by name.
         self.averages = Averages(self)
+        self._guard = BufferGuard()
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
@@ -207,16 +208,14 @@ class ImageFamily(NetworkUpdates):
     # ---- the training step ------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        images = len(batch["image"]) * self.trainer.world_size
         # All randomness of a step is a pure function of (seed, images seen, rank): a resumed run needs no RNG state,
         # which could not be carried over to another number of ranks.
-        self._step_seed = mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), self.images_seen)
-        seed_everything(mix_seed(self._step_seed, self.global_rank))
-        self._updates = 0
-        self._bad_step = torch.zeros((), device=self.device)
-        guard = BufferGuard(buffer for name in self.trained_networks for buffer in getattr(self, name).buffers())
+        self._now = Now(Steps(step_seed, self.images_seen, images), stepping=self._now.stepping)
+        seed_everything(mix_seed(step_seed(self.images_seen), self.global_rank), self.device)
+        self._guard.remember([buffer for name in self.trained_networks for buffer in self.buffers_of(name)])
         self.step(batch)
-        guard.undo_if(self._bad_step)
-        images = len(batch["image"]) * self.trainer.world_size
+        self._guard.undo_if(self._now.flags)
         self.images_seen += images
         self.steps_done += 1
         # Every rank averages, and evaluates, the same model.

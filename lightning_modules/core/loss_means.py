@@ -31,9 +31,14 @@ class LossMeans:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Adds one value of each of some losses."""
         for name, value in values.items():
-            self._device = value.device
-            total, count = self._sums.get(name, (torch.zeros((), device=value.device), 0))
-            self._sums[name] = (total.to(value.device) + value.detach().float(), count + 1)
+            total, count = self._sums.get(name, (None, 0))
+            if total is None or total.device != value.device:
+                self._device = value.device
+                zero = torch.zeros((), dtype=torch.float32, device=value.device)
+                total = zero if total is None else total.to(value.device)
+            self._sums[name] = (total, count + 1)
+        # One call for all of them.
+        torch._foreach_add_([self._sums[name][0] for name in values], list(values.values()))
 
     def take(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Means of all losses since the last call; empties the sums.

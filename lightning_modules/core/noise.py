@@ -12,24 +12,31 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gesso.common.randomness import FIRST, GAMMA, SECOND, mix_key
+from gesso.common.randomness import FIRST, GAMMA, SECOND
 
 #: Number of words computed at once: few fit a CPU's cache, many need fewer kernel launches on a GPU.
 CPU_WORDS, GPU_WORDS = 1 << 18, 1 << 24
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds the global generators of Python, numpy and torch."""
+def seed_everything(seed: int, device: torch.device | None = None) -> None:
+    """Seeds the global generators of Python, numpy and torch, on the CPU and on ``device``."""
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - what other people's code draws from
-    torch.manual_seed(seed)
+    if device is None or device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    # ``torch.manual_seed`` seeds the generators of all devices, and takes a millisecond where there is no GPU.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -41,65 +48,28 @@ class Rows:
     step: int = 1
 
 
-@dataclass
-class NoiseRows:
-    """The noise of one micro-batch of one update.
+def uniforms(keys: Sequence[int], rows: Rows, elements: int, device: torch.device) -> Tensor:
+    """Numbers [keys * rows, elements], float32, multiples of 2^-24 in [0, 1), to the bit the same on every device.
 
     Args:
-        seed: of the training step.
-        update: index of the update in the step.
-        part, parts: index of the micro-batch, and their number.
-        rank, ranks: index of the process, and their number.
-        draws: number of draws so far.
+        keys: of one draw each, 0 <= key < 2^64.
     """
-
-    seed: int
-    update: int
-    part: int
-    parts: int
-    rank: int = 0
-    ranks: int = 1
-    draws: int = 0
-
-    def normal(self, count: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Standard normal rows [count, *shape], float32, of this part on this rank."""
-        return normals(self._key(), self._rows(count), math.prod(shape), device).view(count, *shape)
-
-    def uniform(self, count: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Rows [count, *shape] of this part on this rank, float32, uniform in [0, 1)."""
-        return uniforms(self._key(), self._rows(count), math.prod(shape), device).view(count, *shape)
-
-    def _key(self) -> int:
-        self.draws += 1
-        return mix_key(self.seed, self.update, self.draws - 1)
-
-    def _rows(self, count: int) -> Rows:
-        # The global batch is dealt to the ranks one image at a time, and each rank's images are cut into micro-batches.
-        return Rows(count, self.rank + self.ranks * self.part * count, self.ranks)
-
-
-def uniforms(key: int, rows: Rows, elements: int, device: torch.device) -> Tensor:
-    """Numbers [rows, elements], float32, multiples of 2^-24 in [0, 1), to the bit the same on every device.
-
-    Args:
-        key: of the draw, 0 <= key < 2^64.
-    """
-    noise = _places(rows.count, elements, device)
-    for bits, _, into in _chunks(key, rows, noise):
+    noise = _places(len(keys) * rows.count, elements, device)
+    for bits, _, into in _chunks(keys, rows, noise):
         into.copy_(bits.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)).mul_(2.0**-24)
     return _without_spare(noise, elements)
 
 
-def normals(key: int, rows: Rows, elements: int, device: torch.device) -> Tensor:
-    """Standard normal numbers [rows, elements], float32, within 6.7 of 0.
+def normals(keys: Sequence[int], rows: Rows, elements: int, device: torch.device) -> Tensor:
+    """Standard normal numbers [keys * rows, elements], float32, within 6.7 of 0.
 
     Their bits are the same everywhere; a device's rounding of logarithm, sine and cosine makes the last digits its own.
 
     Args:
-        key: of the draw, 0 <= key < 2^64.
+        keys: of one draw each, 0 <= key < 2^64.
     """
-    noise = _places(rows.count, elements, device)
-    for bits, scratch, into in _chunks(key, rows, noise):
+    noise = _places(len(keys) * rows.count, elements, device)
+    for bits, scratch, into in _chunks(keys, rows, noise):
         radius, angle = scratch
         # In (0, 1], never 0: half a unit is added.
         radius.copy_(bits[0].bitwise_and_(0x7FFFFFFF)).add_(0.5).mul_(2.0**-31)
@@ -119,7 +89,7 @@ def _without_spare(noise: Tensor, elements: int) -> Tensor:
     return noise.flatten(1)[:, :elements].contiguous()
 
 
-def _chunks(key: int, rows: Rows, noise: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _chunks(keys: Sequence[int], rows: Rows, noise: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The random bits of ``noise`` [rows, 2, half], piece by piece.
 
     Yields:
@@ -133,8 +103,14 @@ def _chunks(key: int, rows: Rows, noise: Tensor) -> Iterator[tuple[Tensor, Tenso
     columns = min(half // 2, limit // 2)
     height = min(count, max(1, limit // (2 * columns)))
     memory = torch.empty(2, 2 * height * columns, dtype=torch.int64, device=noise.device)
-    first_words = torch.arange(count, device=noise.device).mul_(signed(rows.step * half * GAMMA))
-    first_words.add_(signed(key + (rows.first * half + 1) * GAMMA))
+    first_words = torch.arange(rows.count, device=noise.device).mul_(signed(rows.step * half * GAMMA))
+    starts_of_keys = [signed(key + (rows.first * half + 1) * GAMMA) for key in keys]
+    if len(keys) == 1:
+        first_words.add_(starts_of_keys[0])
+    else:
+        # Without waiting for the device.
+        several = torch.tensor(starts_of_keys).to(noise.device, non_blocking=True)
+        first_words = (several[:, None] + first_words).flatten()
     offsets = torch.arange(half, device=noise.device).mul_(signed(GAMMA)).view(2, 1, half // 2)
     for top in range(0, count, height):
         starts = first_words[top : top + height, None]

@@ -5,6 +5,8 @@ Nothing here synchronises with a GPU: flags and counters stay on the device unti
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -19,17 +21,40 @@ class NonFiniteError(RuntimeError):
     """A network's losses or gradients were not finite in too many steps in a row."""
 
 
-def poisoned(loss: Tensor) -> Tensor:
-    """``loss`` if it is finite, else NaN: every gradient is then NaN, on every rank once they are averaged."""
-    return loss * torch.where(torch.isfinite(loss), 1.0, torch.nan)
+@torch.no_grad()
+def finite_or_nan(value: Tensor, finite: float = 1.0) -> Tensor:
+    """The number ``finite`` where ``value`` is finite, else NaN; of its dtype, without a gradient.
+
+    As the gradient of a loss it makes every gradient behind it NaN, on every rank once these are averaged.
+    """
+    return torch.addcmul(_constant(finite, value.device), value, _constant(0.0, value.device)).to(value.dtype)
 
 
-def is_nonfinite(parameters: list[Tensor], *, clip_norm: float | None = None) -> Tensor:
-    """1 if any gradient is not finite, else 0, on the device; clips the gradients to ``clip_norm``."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+@functools.lru_cache(maxsize=64)
+def _constant(number: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((), number, dtype=torch.float32, device=device)
+
+
+def mark_nonfinite(bad: Tensor, parameters: Sequence[Tensor], *, clip_norm: float | None = None) -> None:
+    """Sets ``bad`` to 1 if any gradient is not finite, and clips the gradients to ``clip_norm``.
+
+    Args:
+        bad: 0, on the parameters' device.
+        parameters: of one network.
+        clip_norm: L2 norm of all gradients together to which they are scaled down; None: never.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return
+    if clip_norm is None and all(gradient.dtype == torch.float32 for gradient in gradients):
+        # One call, which torch's own GradScaler makes too: it multiplies by 1, and writes the flag.
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, _constant(1.0, bad.device))
+        return
+    norm = torch.nn.utils.get_total_norm(gradients)
     if clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-    return (~torch.isfinite(norm)).float()
+    bad.copy_(~torch.isfinite(norm))
 
 
 def spread_nonfinite(networks: Sequence[Sequence[Tensor]]) -> None:
@@ -39,44 +64,71 @@ def spread_nonfinite(networks: Sequence[Sequence[Tensor]]) -> None:
         networks: each one's parameters.
     """
     gradients = [[p.grad for p in parameters if p.grad is not None and p.grad.numel()] for parameters in networks]
-    norm = torch.nn.utils.get_total_norm([gradient for own in gradients for gradient in own])
-    factor = torch.where(torch.isfinite(norm), 1.0, torch.nan)
+    factor = finite_or_nan(torch.nn.utils.get_total_norm([gradient for own in gradients for gradient in own]))
     for own in gradients:
         if own:
             own[0].mul_(factor)
 
 
 class Skips:
-    """Number of skipped steps of each network: in total, and in a row."""
+    """Number of skipped updates of each network: in total, and in a row.
+
+    An update that may be skipped has a flag on the device, which is read with all others, long after.
+    """
+
+    #: Flags made at once.
+    CHUNK = 64
 
     def __init__(self) -> None:
-        self._counts: dict[str, tuple[Tensor, Tensor]] = {}
+        self._totals: dict[str, int] = {}
+        self._in_a_row: dict[str, int] = {}
+        #: Flags that were given out and not read yet, with their networks' names in order.
+        self._unread: list[tuple[Tensor, list[str]]] = []
+        self._free: list[Tensor] = []
 
-    def note(self, name: str, skipped: Tensor) -> None:
-        """Counts one update of the network ``name``; ``skipped`` is 1 or 0, on the device."""
-        total, in_a_row = self._counts.get(name, (torch.zeros_like(skipped), torch.zeros_like(skipped)))
-        self._counts[name] = (total.to(skipped) + skipped, (in_a_row.to(skipped) + 1) * skipped)
+    def flag(self, name: str, device: torch.device) -> Tensor:
+        """The flag of an update of the network ``name``: 0, float32, on the device; 1 is written if it is skipped."""
+        if not self._free:
+            # In bf16-true, bf16 is the default.
+            flags = torch.zeros(self.CHUNK, dtype=torch.float32, device=device)
+            self._free = list(flags.unbind())[::-1]
+            self._unread.append((flags, []))
+        self._unread[-1][1].append(name)
+        return self._free.pop()
+
+    def note(self, name: str, skipped: float) -> None:
+        """Counts one update of the network ``name``, of which the host knows; ``skipped`` is 1 or 0."""
+        self._totals[name] = self._totals.get(name, 0) + int(skipped)
+        self._in_a_row[name] = self._in_a_row.get(name, 0) + 1 if skipped else 0
+
+    def _read(self) -> None:
+        unread, self._unread, self._free = self._unread, [], []
+        for flags, names in unread:
+            for name, skipped in zip(names, flags.tolist(), strict=False):
+                self.note(name, skipped)
 
     def totals(self) -> dict[str, int]:
-        """Skipped steps since training began, by network; synchronises with the device."""
-        return {name: int(total.item()) for name, (total, _) in self._counts.items()}
+        """Skipped updates since training began, by network; synchronises with the device."""
+        self._read()
+        return dict(self._totals)
 
     def load(self, totals: dict[str, int]) -> None:
         """Continues counting from ``totals``."""
-        self._counts = {name: (torch.tensor(float(total)), torch.tensor(0.0)) for name, total in totals.items()}
+        self._unread, self._free = [], []
+        self._totals, self._in_a_row = dict(totals), dict.fromkeys(totals, 0)
 
     def check(self, limit: int, *, step: int, images: int) -> None:
-        """Checks that no network skips all its steps; synchronises with the device.
+        """Checks that no network skips all its updates; synchronises with the device.
 
         Args:
-            limit: number of skipped steps in a row that is too many.
+            limit: number of skipped updates in a row that is too many.
             step, images: present step and images seen, for the message.
 
         Raises:
-            NonFiniteError: a network's last ``limit`` or more steps were all skipped; names it.
+            NonFiniteError: a network's last ``limit`` or more updates were all skipped; names it.
         """
-        for name, (_, in_a_row) in self._counts.items():
-            count = int(in_a_row.item())
+        self._read()
+        for name, count in self._in_a_row.items():
             if count >= limit:
                 raise NonFiniteError(
                     f"{name}: loss or gradients were not finite in the last {count} of its updates, up to step "
@@ -88,26 +140,63 @@ class Skips:
 class BufferGuard:
     """Undoes a bad step's changes of batch norm's buffers, without synchronising with the device.
 
-    Args:
-        buffers: to watch; those of floating point are restored.
+    Memory for the copies is made once, and again only where a network has replaced a buffer.
     """
 
-    def __init__(self, buffers: Iterable[Tensor]) -> None:
-        self.buffers = [buffer for buffer in buffers if buffer.is_floating_point() and buffer.numel()]
-        self._before = self._flat()
+    def __init__(self) -> None:
+        self._buffers: Sequence[Tensor] = []
+        self._copies: list[_Copy] = []
 
-    def _flat(self) -> Tensor | None:
-        return torch.cat([buffer.detach().reshape(-1) for buffer in self.buffers]) if self.buffers else None
+    def remember(self, buffers: Sequence[Tensor]) -> None:
+        """Copies the buffers of floating point; ``undo_if`` restores them."""
+        if not same(buffers, self._buffers):
+            self._buffers = buffers
+            watched = [buffer for buffer in buffers if buffer.is_floating_point() and buffer.numel()]
+            self._copies = [_Copy(of_one) for of_one in grouped(watched)]
+        for copy in self._copies:
+            copy.remember()
+
+    @torch.no_grad()
+    def undo_if(self, flags: Sequence[Tensor]) -> None:
+        """Restores the remembered values if any of the flags, fp32 on the device, is 1."""
+        if self._copies and flags:
+            bad = functools.reduce(torch.maximum, flags) > 0
+            for copy in self._copies:
+                copy.undo_if(bad)
+
+
+class _Copy:
+    """Buffers of one dtype and device, before and after a step."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self.buffers = buffers
+        sizes = [buffer.numel() for buffer in buffers]
+        self.before, self.after = (buffers[0].new_empty(sum(sizes)) for _ in range(2))
+        self.before_parts, self.after_parts = (
+            [part.view(buffer.shape) for part, buffer in zip(flat.split(sizes), buffers, strict=True)]
+            for flat in (self.before, self.after)
+        )
+
+    def remember(self) -> None:
+        torch._foreach_copy_(self.before_parts, self.buffers)
 
     def undo_if(self, bad: Tensor) -> None:
-        """Restores the buffers' initial values if ``bad`` is 1."""
-        now = self._flat()
-        if now is None or self._before is None:
-            return
-        kept = torch.where(bad.to(now.device) > 0, self._before, now)
-        pieces = kept.split([buffer.numel() for buffer in self.buffers])
-        values = [piece.view(buffer.shape) for piece, buffer in zip(pieces, self.buffers, strict=True)]
-        torch._foreach_copy_(self.buffers, values)
+        torch._foreach_copy_(self.after_parts, self.buffers)
+        torch.where(bad.to(self.after.device), self.before, self.after, out=self.after)
+        torch._foreach_copy_(self.buffers, self.after_parts)
+
+
+def same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether two lists hold the same tensors, not only equal ones."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def grouped(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Tensors of one dtype and device together."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    return groups.values()
 
 
 def skip_if(bad: Tensor, optimizer: Optimizer) -> None:

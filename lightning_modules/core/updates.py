@@ -6,33 +6,57 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.abilities import Abilities, Batch
+from lightning_modules.core.draws import NoiseAhead, NoiseRows, Steps
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.loss_means import LossMeans
-from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.saved import parameter_names
 from lightning_modules.core.stability import (
     LossScalePerNetwork,
     Skips,
-    is_nonfinite,
-    poisoned,
+    finite_or_nan,
+    mark_nonfinite,
     skip_if,
     spread_nonfinite,
 )
 
 #: What a loss function returns: ``loss`` is minimised, all other entries are only logged.
 Losses = Mapping[str, Tensor]
+
+
+@dataclass
+class Now:
+    """Where a training step is: an object of its own, since setting an attribute of a module takes a microsecond.
+
+    Args:
+        steps: the step, and those after it.
+        updates: number of updates so far.
+        flags: of these updates, on the device: 1 where one was skipped.
+        noise: of the present micro-batch.
+        updating: names of the networks that are being updated, by one loss.
+        stepping: name of the one of them whose optimizer steps.
+    """
+
+    steps: Steps
+    updates: int = 0
+    flags: list[Tensor] = field(default_factory=list)
+    noise: NoiseRows = field(default_factory=lambda: NoiseRows(0, 0, 0, 1))
+    updating: tuple[str, ...] = ()
+    stepping: str = ""
 
 
 class NetworkUpdates(Abilities):
@@ -62,21 +86,26 @@ class NetworkUpdates(Abilities):
         self.trained_networks: list[str] = []
         #: For each of them, its parameters' names in the order in which its optimizer counts them.
         self.parameter_names: dict[str, list[str]] = {}
-        #: The networks that are being updated, by one loss.
-        self.updating: tuple[str, ...] = ()
-        #: The one of them whose optimizer steps; before the first step, the first of them.
-        self.stepping = ""
         #: Training stops when a network's updates were skipped so many times in a row.
         self.nonfinite_limit = 20
         #: Skipped updates of each network.
         self.skips = Skips()
-        #: 1 if the last update was skipped, 0 if not; a strategy that steps by itself sets it.
-        self.skipped = torch.zeros(())
-        self._bad_step = torch.zeros(())
+        #: Walking modules costs time: lists of each network's parameters, and of where its buffers are.
+        self._parameters_of: dict[str, list[Parameter]] = {}
+        self._buffers_of: dict[str, list[tuple[Module, str]]] = {}
         self.loss_means = LossMeans()
-        self._step_seed = 0
-        self._updates = 0
-        self._noise = NoiseRows(0, 0, 0, 1)
+        self._now = Now(Steps(step_seed, 0, 0))
+        self._ahead = NoiseAhead()
+
+    @property
+    def updating(self) -> tuple[str, ...]:
+        """Names of the networks that are being updated, by one loss."""
+        return self._now.updating
+
+    @property
+    def stepping(self) -> str:
+        """Name of the one of them whose optimizer steps; before the first step, of the first of them."""
+        return self._now.stepping
 
     # ---- networks and their optimizers ------------------------------------------------------------------------------
 
@@ -111,6 +140,7 @@ class NetworkUpdates(Abilities):
         self.trained_networks = list(optimizers)
         # Now, since under ZeRO an optimizer's groups will hold flat partitions.
         self.parameter_names = {name: parameter_names(getattr(self, name), o) for name, o in optimizers.items()}
+        self._parameters_of, self._buffers_of = {}, {}
         for name in self.trained_networks:
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
@@ -151,24 +181,24 @@ class NetworkUpdates(Abilities):
         Raises:
             ValueError: no network, the same twice, or one that has no optimizer.
         """
-        self.updating = self._checked((names,) if isinstance(names, str) else tuple(names))
-        self.stepping = self.updating[0]
+        self._now.updating = self._checked((names,) if isinstance(names, str) else tuple(names))
+        self._now.stepping = self.updating[0]
         self._share_loss_scale()
         logged = "+".join(self.updating)
         parts = split_batch(batch, self.micro_batches)
         with self.freezing_others(*self.updating):
             for number, part in enumerate(parts):
-                self._noise = self._noise_of(number, len(parts))
+                self._now.noise = self._noise_of(number, len(parts))
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
-                    self.manual_backward(poisoned(values["loss"]) / len(parts))
+                    self.manual_backward(values["loss"], gradient=finite_or_nan(values["loss"], 1 / len(parts)))
                 self.loss_means.add({f"{logged}/{key}": value for key, value in values.items()})
             with self._all_or_none_step():
                 for name in self.updating:
                     self._step_and_zero(name)
         # Lightning's autocast spans the whole step and keeps its 16-bit copies of the weights: these are now old.
         torch.clear_autocast_cache()
-        self._updates += 1
+        self._now.updates += 1
 
     def _checked(self, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name not in self.trained_networks]
@@ -186,7 +216,7 @@ class NetworkUpdates(Abilities):
             parameter
             for other in self.trained_networks
             if other not in names
-            for parameter in getattr(self, other).parameters()
+            for parameter in self.parameters_of(other)
             if parameter.requires_grad
         ]
         for parameter in frozen:
@@ -196,6 +226,20 @@ class NetworkUpdates(Abilities):
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
+
+    def parameters_of(self, name: str) -> list[Parameter]:
+        """All parameters of the network ``name``."""
+        if name not in self._parameters_of:
+            self._parameters_of[name] = list(getattr(self, name).parameters())
+        return self._parameters_of[name]
+
+    def buffers_of(self, name: str) -> list[Tensor]:
+        """All buffers of the network ``name``, which may have been replaced since the step before."""
+        if name not in self._buffers_of:
+            own = dict.fromkeys((module, key) for module in getattr(self, name).modules() for key in module._buffers)
+            self._buffers_of[name] = list(own)
+        found = (module._buffers[key] for module, key in self._buffers_of[name])
+        return [buffer for buffer in found if buffer is not None]
 
     def _share_loss_scale(self) -> None:
         plugin = self.trainer.precision_plugin
@@ -209,18 +253,17 @@ class NetworkUpdates(Abilities):
         if hasattr(self.trainer.strategy, "skipped_alike"):
             # ZeRO's engines hold the gradients.
             return self._by_strategy("skipped_alike", self.updating)
-        spread_nonfinite([list(getattr(self, name).parameters()) for name in self.updating])
+        spread_nonfinite([self.parameters_of(name) for name in self.updating])
         return contextlib.nullcontext()
 
     def _step_and_zero(self, name: str) -> None:
-        self.stepping = name
+        self._now.stepping = name
         optimizer = self._optimizer(name)
         self._set_learning_rate(name, optimizer)
         optimizer.step()
         # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
-        getattr(self, name).zero_grad()
-        self.skips.note(name, self.skipped)
-        self._bad_step = torch.maximum(self._bad_step.to(self.skipped), self.skipped)
+        for parameter in self.parameters_of(name):
+            parameter.grad = None
 
     def _optimizer(self, name: str) -> LightningOptimizer:
         optimizers = self.optimizers()
@@ -243,8 +286,16 @@ class NetworkUpdates(Abilities):
             if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
                 scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.skipped = is_nonfinite(parameters, clip_norm=self.gradient_clip_norm)
-        skip_if(self.skipped, optimizer)
+        bad = self.skips.flag(self.stepping, self.device)
+        mark_nonfinite(bad, parameters, clip_norm=self.gradient_clip_norm)
+        self._now.flags.append(bad)
+        skip_if(bad, optimizer)
+
+    def note_skipped(self, skipped: bool) -> None:
+        """Called by a strategy that steps by itself: whether the update of the network ``stepping`` was skipped."""
+        self.skips.note(self.stepping, skipped)
+        if skipped:
+            self._now.flags.append(torch.ones((), dtype=torch.float32, device=self.device))
 
     # ---- what the strategy does --------------------------------------------------------------------------------------
 
@@ -273,23 +324,29 @@ class NetworkUpdates(Abilities):
         The noise of a global batch is the same for any number of ranks and micro-batches: it is a function of the seed,
         the images seen, the update, the draw and the place in the global batch. A rank computes its own rows alone.
         """
-        return self._noise.normal(count, shape, self.device)
+        return self._now.noise.normal(count, shape, self.device)
 
     def rand(self, count: int, *shape: int) -> Tensor:
         """Like ``randn``, uniform in [0, 1)."""
-        return self._noise.uniform(count, shape, self.device)
+        return self._now.noise.uniform(count, shape, self.device)
 
     def randint(self, count: int, below: int) -> list[int]:
         """Integers in [0, below), the same on every rank and in every micro-batch, known without asking the device."""
-        return [mix_seed(self._step_seed, self._updates, number) % below for number in range(count)]
+        seed = self._now.steps.seed_at(self._now.steps.images_seen)
+        return [mix_seed(seed, self._now.updates, number) % below for number in range(count)]
 
     def _noise_of(self, part: int, parts: int) -> NoiseRows:
         rank, ranks = self.global_rank, self.trainer.world_size
-        return NoiseRows(self._step_seed, self._updates, part, parts, rank=rank, ranks=ranks)
+        return NoiseRows(self._now.steps, self._now.updates, part, parts, rank=rank, ranks=ranks, ahead=self._ahead)
 
     def pop_mean_losses(self) -> dict[str, float]:
         """Means of all losses since the last call, over all ranks; empties the sums."""
         return self.loss_means.take(lambda means: self.trainer.strategy.reduce(means, reduce_op="mean"))
+
+
+def step_seed(images_seen: int) -> int:
+    """Seed of all randomness of the step that comes after ``images_seen`` images."""
+    return mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), images_seen)
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

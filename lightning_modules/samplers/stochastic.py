@@ -39,7 +39,7 @@ def counted_noise(seed: int, like: Tensor, index: Tensor | None = None) -> Noise
     elements = math.prod(like.shape[1:])
 
     def noise(draw: int) -> Tensor:
-        made = [normals(mix_key(seed, draw), rows, elements, like.device) for rows in _rows(numbers)]
+        made = [normals([mix_key(seed, draw)], rows, elements, like.device) for rows in _rows(numbers)]
         return torch.cat(made).view(like.shape) if made else torch.empty_like(like, dtype=torch.float32)
 
     return noise

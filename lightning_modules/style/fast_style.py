@@ -151,7 +151,8 @@ class FastStyle(StyleFamily):
 
     def _losses(self, images: Tensor, styles: Tensor, noise: Tensor, *, seed: int) -> Losses:
         encoder = self.encoder
-        mix = F.one_hot(styles, len(self.own_styles)).float()[:, :, None, None]
+        numbers = torch.arange(len(self.own_styles), device=styles.device)
+        mix = (styles[:, None] == numbers).float()[:, :, None, None]
         pictures = self.network(images, mix, noise)
         with torch.no_grad():
             content = encoder(images, (CONTENT_LAYER,))[CONTENT_LAYER]
@@ -176,7 +177,9 @@ class FastStyle(StyleFamily):
         if self.style_loss == "gram":
             return relative_gram_loss(features, target)
         directions = random_directions(torch.randn(DIRECTIONS, features.shape[1], generator=generator))
-        return relative_sliced_wasserstein_loss(some_places(features, generator), target, directions.to(features))
+        return relative_sliced_wasserstein_loss(
+            some_places(features, generator), target, directions.to(features, non_blocking=True)
+        )
 
     def _temporal_loss(self, images: Tensor, pictures: Tensor, mix: Tensor, noise: Tensor) -> Tensor:
         down, right = self.randint(2, 2 * SHIFT + 1)

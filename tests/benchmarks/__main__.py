@@ -11,6 +11,8 @@ import sys
 
 BENCHMARKS = (
     "bench_step",
+    "bench_host",
+    "bench_ddp",
     "bench_noise",
     "bench_style",
     "bench_zero",

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from launch.runs.machine import processor
-from lightning_modules.core.noise import NoiseRows
+from lightning_modules.core.draws import NoiseRows
 
 RESULTS = Path(__file__).parent / "results" / "noise.json"
 COUNT, SHAPE = 8, (3, 256, 256)

@@ -15,8 +15,8 @@ from torch import Tensor
 from gesso.common.randomness import mix_seed
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.catalogue import FAMILIES, family
+from lightning_modules.core.draws import NoiseRows
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.core.noise import NoiseRows
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gesso.common.randomness import mix_key
 from lightning_modules.core import noise
-from lightning_modules.core.noise import NoiseRows, Rows, normals, uniforms
+from lightning_modules.core.draws import NoiseRows
+from lightning_modules.core.noise import Rows, normals, uniforms
 
 CPU = torch.device("cpu")
 MASK = (1 << 64) - 1
@@ -51,14 +52,14 @@ def test_the_bits_are_those_of_splitmix64() -> None:
     # First numbers of the reference implementation (Vigna, splitmix64.c) seeded with 1234567.
     known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     wanted = [place >> 8 for word in known for place in (word & 0xFFFFFFFF, word >> 32)]
-    assert (uniforms(1234567, Rows(1), 8, CPU)[0].double() * 2**24).tolist() == wanted
+    assert (uniforms([1234567], Rows(1), 8, CPU)[0].double() * 2**24).tolist() == wanted
 
 
 @pytest.mark.parametrize("key", [0, 1234567, 1 << 63, MASK])
 @pytest.mark.parametrize("elements", [1, 2, 3, 4, 5, 30, 129])
 def test_uniforms_and_normals_equal_an_independent_implementation(key: int, elements: int) -> None:
     rows = Rows(3, first=2**40 + 5, step=7)
-    drawn, normal = uniforms(key, rows, elements, CPU), normals(key, rows, elements, CPU)
+    drawn, normal = uniforms([key], rows, elements, CPU), normals([key], rows, elements, CPU)
     for number, row in enumerate((2**40 + 5, 2**40 + 12, 2**40 + 19)):
         bits = reference_bits(key, row, elements)[:elements]
         assert (drawn[number].double() * 2**24).tolist() == [place >> 8 for place in bits]
@@ -88,10 +89,10 @@ def test_global_noise_is_one_for_any_number_of_ranks_and_micro_batches(kind: Kin
 @pytest.mark.parametrize("words", [2, 6, 40, 1000])
 def test_pieces_do_not_show(kind: Callable[..., Tensor], words: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = [(7, 1), (5, 6), (4, 33), (1, 700), (0, 8), (3, 0)]
-    whole = [kind(3, Rows(count, 1, 2), elements, CPU) for count, elements in shapes]
+    whole = [kind([3], Rows(count, 1, 2), elements, CPU) for count, elements in shapes]
     monkeypatch.setattr(noise, "CPU_WORDS", words)
     for (count, elements), wanted in zip(shapes, whole, strict=True):
-        pieces = kind(3, Rows(count, 1, 2), elements, CPU)
+        pieces = kind([3], Rows(count, 1, 2), elements, CPU)
         assert pieces.shape == (count, elements)
         assert pieces.is_contiguous()
         torch.testing.assert_close(pieces, wanted, rtol=0, atol=0)
@@ -104,7 +105,7 @@ def test_a_row_is_made_alone_at_any_world_size() -> None:
 
 @pytest.mark.slow
 def test_normals_are_standard_normal() -> None:
-    drawn = normals(mix_key(1), Rows(64), 3 * 5461, CPU).double().flatten()
+    drawn = normals([mix_key(1)], Rows(64), 3 * 5461, CPU).double().flatten()
     count = len(drawn)
     assert abs(drawn.mean().item()) < 4 / math.sqrt(count)
     assert abs(drawn.var().item() - 1) < 4 * math.sqrt(2 / count)
@@ -114,7 +115,7 @@ def test_normals_are_standard_normal() -> None:
 
 @pytest.mark.slow
 def test_uniforms_are_24_bits_from_0_to_below_1() -> None:
-    drawn = uniforms(mix_key(2), Rows(64), 16384, CPU).double().flatten()
+    drawn = uniforms([mix_key(2)], Rows(64), 16384, CPU).double().flatten()
     assert drawn.min() >= 0
     assert drawn.max() < 1
     places = drawn * 2**24
@@ -134,7 +135,7 @@ def test_no_bits_give_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(bits, torch.empty(2, 1, 16), places.transpose(0, 1))]
 
     monkeypatch.setattr(noise, "_chunks", chunks)
-    drawn = normals(0, Rows(1), 32, CPU)
+    drawn = normals([0], Rows(1), 32, CPU)
     assert drawn.isfinite().all()
     assert drawn.abs().max().item() == pytest.approx(math.sqrt(-2 * math.log(2.0**-32)), rel=1e-5)
 
@@ -159,7 +160,7 @@ def test_rows_draws_updates_and_steps_are_independent() -> None:
 def test_a_gpu_has_the_same_bits() -> None:
     for count, elements in ((3, 5), (8, 3 * 64 * 64), (1, 700)):
         rows, gpu = Rows(count, 3, 5), torch.device("cuda")
-        assert torch.equal(uniforms(77, rows, elements, gpu).cpu(), uniforms(77, rows, elements, CPU))
+        assert torch.equal(uniforms([77], rows, elements, gpu).cpu(), uniforms([77], rows, elements, CPU))
         torch.testing.assert_close(
-            normals(77, rows, elements, gpu).cpu(), normals(77, rows, elements, CPU), rtol=0, atol=1e-5
+            normals([77], rows, elements, gpu).cpu(), normals([77], rows, elements, CPU), rtol=0, atol=1e-5
         )

@@ -13,7 +13,14 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
-from lightning_modules.core.stability import LossScalePerNetwork, NonFiniteError, Skips, advance, poisoned
+from lightning_modules.core.stability import (
+    LossScalePerNetwork,
+    NonFiniteError,
+    Skips,
+    advance,
+    finite_or_nan,
+    mark_nonfinite,
+)
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from tests.trainers import bare_trainer
@@ -71,14 +78,31 @@ def test_a_bad_step_leaves_no_trace(family: type[DCGAN], clip: float | None, tmp
     assert any(name.startswith("discriminator") for name in changed)
 
 
-def test_good_steps_are_untouched_by_the_guard() -> None:
-    loss = torch.tensor([1.5, -2e30], requires_grad=True)
-    assert torch.equal(poisoned(loss), loss)
+def test_a_loss_that_is_not_finite_makes_every_gradient_nan() -> None:
+    assert finite_or_nan(torch.tensor(-2e30), 1 / 3) == torch.tensor(1.0) / 3
+    assert finite_or_nan(torch.tensor(1.5, dtype=torch.bfloat16)).dtype == torch.bfloat16
     for bad in (torch.inf, -torch.inf, torch.nan):
         weight = torch.tensor(2.0, requires_grad=True)
-        poisoned(weight * 0 + torch.tensor(bad)).backward()
+        loss = weight * 3 + torch.tensor(bad)
+        loss.backward(gradient=finite_or_nan(loss))
         assert weight.grad is not None
         assert weight.grad.isnan()
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [1.0, torch.inf, torch.nan])
+def test_a_gradient_that_is_not_finite_is_marked(clip: float | None, dtype: torch.dtype, bad: float) -> None:
+    parameters = [torch.zeros(3, dtype=dtype) for _ in range(3)]
+    for parameter, value in zip(parameters[:2], (1.0, bad), strict=True):
+        parameter.grad = torch.tensor([0.5, value, 0.25], dtype=dtype)
+    flag = torch.zeros(())
+    mark_nonfinite(flag, parameters, clip_norm=clip)
+    assert flag.item() == (bad != 1.0)
+    if bad == 1.0:
+        norm = (2 * (0.5**2 + 1 + 0.25**2)) ** 0.5
+        assert parameters[0].grad is not None
+        assert parameters[0].grad[0].item() == pytest.approx(0.5 / (norm if clip else 1.0), rel=1e-2)
 
 
 @pytest.mark.slow
@@ -97,10 +121,10 @@ def test_training_ends_after_too_many_bad_steps_in_a_row(tmp_path: Path) -> None
 def test_counting_goes_on_after_a_resume() -> None:
     skips = Skips()
     for flag in (1.0, 0.0, 1.0):
-        skips.note("generator", torch.tensor(flag))
+        skips.flag("generator", torch.device("cpu")).fill_(flag)
     again = Skips()
     again.load(skips.totals())
-    again.note("generator", torch.tensor(1.0))
+    again.note("generator", 1.0)
     assert again.totals() == {"generator": 3}
 
 

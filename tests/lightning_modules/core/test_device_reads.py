@@ -1,0 +1,146 @@
+"""No step waits for the device: nothing in it reads a value, or needs one to know a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins import MixedPrecision, Precision
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+from datamodules.assets.fetching import fetch
+from launch.callbacks.ema import EMA
+from launch.strategies.ddp import MultiNetworkDDP
+from lightning_modules.autoencoder.vae import VAE
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.vae import AutoencoderOptions
+from lightning_modules.style.adain import AdaIN
+from lightning_modules.style.fast_style import FastStyle
+from tests.pictures import paintings, photographs
+from tests.trainers import bare_trainer
+
+#: Operators whose result, or its shape, the host must know.
+READING = (
+    "aten._local_scalar_dense",
+    "aten.item",
+    "aten.is_nonzero",
+    "aten.equal",
+    "aten.nonzero",
+    "aten.masked_select",
+    "aten.unique",
+    "aten._unique",
+    "aten.bincount",
+    "aten.repeat_interleave.Tensor",
+)
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where an operator would wait for the device."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if str(func).startswith(READING):
+            raise AssertionError(f"{func} waits for the device")
+        if str(func).startswith(("aten.index.", "aten.index_put")):
+            masks = [part for part in args[1] if part is not None and part.dtype in (torch.bool, torch.uint8)]
+            assert not masks, f"{func} with a mask: the shape of its result waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+class Watch(L.Callback):
+    """Watches every step but the first one, in which lists and constants are made."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._mode = NoReading()
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.steps += 1
+        if self.steps > 1:
+            self._mode.__enter__()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.steps > 1:
+            self._mode.__exit__(None, None, None)
+
+    def on_exception(self, *_: object) -> None:
+        if self.steps > 1:
+            self._mode.__exit__(None, None, None)
+
+
+def gan(**options: Any) -> Callable[[], ImageFamily]:
+    normalization = options.pop("normalization", "batch")
+    spectral_norm = options.pop("spectral_norm", False)
+    critic = DiscriminatorOptions(8, normalization=normalization, spectral_norm=spectral_norm)
+    return lambda: DCGAN(resolution=32, latent_dim=8, generator=GeneratorOptions(8), discriminator=critic, **options)
+
+
+def style(family: Callable[[], ImageFamily]) -> Callable[[], ImageFamily]:
+    def make() -> ImageFamily:
+        module = family()
+        module.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
+        for option in module.pictures():
+            module.take_pictures(option, list(paintings(32).split(1)))
+        return module
+
+    return make
+
+
+def fast_style() -> ImageFamily:
+    options: dict[str, Any] = {"resolution": 32, "style_size": 32, "network": FastStyleOptions(kind="light")}
+    return FastStyle(styles=["one.png", "two.png"], temporal_weight=1.0, **options)
+
+
+FAMILIES: dict[str, Callable[[], ImageFamily]] = {
+    "non_saturating": gan(gradient_clip_norm=1.0),
+    "conditional": gan(num_classes=3, loss="hinge", spectral_norm=True, normalization="none"),
+    "lazy_r1": gan(loss="rpgan", r1_gamma=1.0, r2_gamma=1.0, r1_interval=2, normalization="none"),
+    "wgan": gan(loss="wgan", normalization="layer", n_critic=2),
+    "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
+    "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
+    "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
+    "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
+    "fast_style": style(fast_style),
+}
+STYLE = ("adain", "fast_style")
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    # A step of VGG takes long in 16 bits on a CPU.
+    [(name, precision) for name in FAMILIES for precision in PRECISIONS if name not in STYLE or "true" in precision],
+)
+def test_no_step_reads_the_device(family: str, precision: str, tmp_path: Path) -> None:
+    module, watch = FAMILIES[family](), Watch()
+    images = photographs(32)[: 2 if family in STYLE else 4].repeat(2, 1, 1, 1)[: 2 if family in STYLE else 4]
+    batch = {"image": images, "style": images.flip(0), "label": torch.arange(len(images)) % 3}
+    plugins: list[Precision] = [MixedPrecision("16-mixed", "cpu")] if precision == "16-mixed" else []
+    chosen: dict[str, Any] = {"plugins": plugins} if plugins else {"precision": precision}
+    trainer = bare_trainer(tmp_path, callbacks=[EMA(), watch], **chosen)
+    trainer.fit(module, DataLoader([batch] * 4, batch_size=None))
+    assert watch.steps == 4
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("family", ["lazy_r1"])
+def test_no_step_of_several_ranks_reads_the_device(family: str, tmp_path: Path) -> None:
+    module = FAMILIES[family]()
+    batch = {"image": torch.rand(4, 3, 32, 32) * 2 - 1}
+    strategy = MultiNetworkDDP(start_method="spawn")
+    trainer = bare_trainer(tmp_path, callbacks=[EMA(), Watch()], devices=2, strategy=strategy)
+    # A rank that fails ends the training with its error.
+    trainer.fit(module, DataLoader([batch] * 4, batch_size=None))
+    assert module.steps_done == 4 or trainer.state.finished
