@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.lookup import find
 from launch.training.lightning_internals import data_of, silence_signals
-from launch.training.signals import Interrupted, act_on_ctrl_c, agreed, listening
+from launch.training.signals import Interrupted, act_on_ctrl_c, agreed, agreed_a_step_ago, listening, settle
 from lightning_modules.core.family import Batch
 
 
@@ -38,7 +38,8 @@ class Interruption(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
-        if (number := agreed(trainer)) and not trainer.should_stop:
+        # Training may go on for a step more; what it has then done is saved.
+        if (number := agreed_a_step_ago(trainer)) and not trainer.should_stop:
             self._leave(trainer, number)
 
     def on_validation_batch_start(
@@ -53,7 +54,11 @@ class Interruption(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking and (number := agreed(trainer)):
             self._leave(trainer, number)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        settle(trainer)
+
     def _leave(self, trainer: L.Trainer, number: int) -> None:
+        settle(trainer)
         checkpoints = find(trainer, Checkpoints)
         if checkpoints is not None:
             checkpoints.save_and_wait(trainer)

@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.strategies import Strategy
+    from torch import Tensor
+    from torch.distributed import Work
 
 #: Exit code of a job that has saved and is to be queued again; EX_TEMPFAIL of sysexits.h.
 EXIT_REQUEUE = 75
@@ -28,6 +30,8 @@ _received = 0
 _steps_act = False
 #: Process groups on the host, so that the agreement makes no GPU wait.
 _groups: WeakKeyDictionary[Strategy, Any] = WeakKeyDictionary()
+#: What was asked of all ranks a step ago.
+_asked: WeakKeyDictionary[Strategy, tuple[Tensor, Work]] = WeakKeyDictionary()
 
 
 class Interrupted(Exception):
@@ -91,11 +95,37 @@ def agreed(trainer: L.Trainer) -> int:
     """The signal that any rank has received, 0 for none; a collective: all ranks must call it at the same place."""
     if trainer.world_size == 1:
         return _received
+    number, work = _ask(trainer)
+    work.wait()
+    return int(number)
+
+
+def agreed_a_step_ago(trainer: L.Trainer) -> int:
+    """Like ``agreed``, as of the last call: a step need not wait for the other ranks' answers. 0 at the first call."""
+    if trainer.world_size == 1:
+        return _received
+    before = _asked.pop(trainer.strategy, None)
+    _asked[trainer.strategy] = _ask(trainer)
+    if before is None:
+        return 0
+    number, work = before
+    work.wait()
+    return int(number)
+
+
+def settle(trainer: L.Trainer) -> None:
+    """Waits for the answers that ``agreed_a_step_ago`` has asked for, before the ranks part."""
+    if (before := _asked.pop(trainer.strategy, None)) is not None:
+        before[1].wait()
+
+
+def _ask(trainer: L.Trainer) -> tuple[Tensor, Work]:
     import torch
     import torch.distributed as dist
 
     if trainer.strategy not in _groups:
         _groups[trainer.strategy] = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     number = torch.tensor(int(_received))
-    dist.all_reduce(number, dist.ReduceOp.MAX, group=_groups[trainer.strategy])
-    return int(number)
+    work = dist.all_reduce(number, dist.ReduceOp.MAX, group=_groups[trainer.strategy], async_op=True)
+    assert work is not None
+    return number, work
