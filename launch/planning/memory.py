@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from functools import reduce
 
 from launch.strategies.ddp import BUCKET_BYTES
+from launch.strategies.gradients import BUCKET_BYTES as GRADIENT_BUCKET
 
 #: Bytes of an fp32 number.
 FP32 = 4
@@ -170,7 +171,8 @@ def _replicated(network: Network, ranks: int) -> Held:
         optimizer=sum(group.state_bytes for group in network.groups),
         average=network.weight_bytes * network.averages,
     )
-    return Held(stays, Share(gradients=gradients, buffers=min(gradients, BUCKET_BYTES) if ranks > 1 else 0))
+    # Beside the buckets, the gradients of the one that is not complete yet.
+    return Held(stays, Share(gradients=gradients, buffers=min(gradients, GRADIENT_BUCKET) if ranks > 1 else 0))
 
 
 def _flat(network: Network, stage: int, offload: bool, ranks: int, micro_batches: int, reduce_bucket: int) -> Held:

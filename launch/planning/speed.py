@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from launch.planning.memory import FP32, Network, Strategy
 from launch.strategies.ddp import BUCKET_BYTES
+from launch.strategies.gradients import BUCKET_BYTES as GRADIENT_BUCKET
 
 #: Bytes a second between a device and its host's memory: PCIe 4.0 with 16 lanes, of which 80 % are reached.
 HOST_BANDWIDTH = 25e9
-#: Share of the backward pass while which gradients travel: DeepSpeed overlaps at stage 3 alone, ours at none.
-OVERLAP = {0: 0.0, 1: 0.0, 2: 0.0, 3: 1.0}
+#: Share of the backward pass while which gradients travel: ours do, DeepSpeed's at stage 3 alone.
+OVERLAP = {0: 1.0, 1: 0.0, 2: 0.0, 3: 1.0}
 #: Bytes of a collective that only asks something of all ranks.
 _NUMBER = 8
 
@@ -134,8 +135,8 @@ def predicted(
     """
     by_name = {network.name: network for network in networks}
     overlap = OVERLAP[strategy.stage] if overlap is None else overlap
-    # The family shares the networks' buffers at a step's end, and asks whether a signal has come to any rank.
-    total = Traffic(*_broadcast(sum(network.buffer_bytes for network in by_name.values()))).plus(Traffic(_NUMBER, 1))
+    # The family shares the networks' buffers at a step's end. (Nobody waits for the agreement on signals.)
+    total = Traffic(*_broadcast(sum(network.buffer_bytes for network in by_name.values())))
     communication, hidden = total.seconds(cluster), 0.0
     for update in updates:
         under, after = _traffic(strategy, by_name, update.names, cluster, micro_batches)
@@ -167,7 +168,7 @@ def _traffic(
         one = Traffic(cluster.share(size), buckets)
         if not strategy.stage:
             # Summed up and scattered, then gathered: of the ring, one message.
-            under = under.plus(Traffic(2 * cluster.share(size), buckets))
+            under = under.plus(Traffic(2 * cluster.share(size), math.ceil(size / GRADIENT_BUCKET)))
         elif _partitioned(strategy, networks, [name]):
             # Weights are gathered for the forward and again for the backward pass, gradients summed up.
             under = under.plus(one.times(3 * micro_batches))

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -19,10 +20,12 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Module
 
 from launch.runs.folder import RunFolder
+from launch.strategies.gradients import OverlappedReduction
+from launch.strategies.shared_buffers import SharedBuffers
 from launch.strategies.supervision import SupervisedLauncher, Supervision
 from lightning_modules.networks.batch_norm import synchronise_
 
-#: Gradients travel in buckets of about this many bytes: large enough for bandwidth, small enough for memory.
+#: Weights travel in messages of about this many bytes: large enough for bandwidth, small enough for memory.
 BUCKET_BYTES = 64 * 2**20
 
 
@@ -31,13 +34,24 @@ class MultiNetworkDDP(DDPStrategy):
 
     torch's ``DistributedDataParallel`` wants one forward through itself for each backward, and every parameter to
     take part; a GAN updates half of its parameters at a time, and takes gradients of gradients. Here the raw module
-    runs, and when a backward has ended, the gradients of the network that is not frozen are averaged over the ranks.
-    Buffers (batch norm's running statistics) follow rank 0, as in torch's DDP, so that all ranks hold one model.
+    runs, and the gradients of the network that is not frozen are averaged over the ranks, bucket by bucket, while its
+    backward pass goes on. Buffers (batch norm's running statistics) follow rank 0, as in torch's DDP, so that all ranks
+    hold one model.
+
+    Args:
+        compress_gradients: send gradients in bfloat16: half the bytes, and their last 16 bits lost.
+        options: of Lightning's ``DDPStrategy``.
     """
 
     _reduce = True
+    _reduction: OverlappedReduction | None = None
+    _buffers: SharedBuffers | None = None
     #: Watches the other ranks on this machine, where gesso has started them.
     supervision: Supervision | None = None
+
+    def __init__(self, *, compress_gradients: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._compress = compress_gradients
 
     def _configure_launcher(self) -> None:
         super()._configure_launcher()
@@ -74,27 +88,35 @@ class MultiNetworkDDP(DDPStrategy):
     def _setup_model(self, model: Module) -> Module:  # type: ignore[override]
         return model
 
-    def post_backward(self, closure_loss: Tensor) -> None:
-        if not self._reduce or self.world_size == 1:
+    def pre_backward(self, closure_loss: Tensor) -> None:
+        super().pre_backward(closure_loss)
+        if self.world_size == 1:
             return
         assert self.model is not None
-        gradients = [p.grad for p in self.model.parameters() if p.requires_grad and p.grad is not None]
-        for bucket in buckets(gradients):
-            flat = _flatten_dense_tensors(bucket)
-            dist.all_reduce(flat)
-            flat /= self.world_size
-            for gradient, mean in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
-                gradient.copy_(mean)
+        if self._reduction is None:
+            self._reduction = OverlappedReduction(list(self.model.parameters()), compress=self._compress)
+        self._reduction.begin(getattr(self.lightning_module, "updating", ()), last=self._reduce)
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        if self._reduction is not None:
+            self._reduction.finish() if self._reduce else self._reduction.keep()
 
     def share_buffers(self) -> None:
-        """Gives every rank the first one's buffers, at a step's end and before averages take them up."""
+        """Gives every rank the first one's buffers, at a step's end and before averages take them up.
+
+        Only those that have changed: batch norm's statistics and the like, not the filters that a network keeps.
+        """
         assert self.model is not None
-        for tensors in buckets(list(self.model.buffers())):
-            broadcast_together(tensors)
+        if self._buffers is None:
+            self._buffers = SharedBuffers(self.model)
+        self._buffers.share()
 
     def teardown(self) -> None:
         if self.supervision is not None and sys.exc_info()[0] is None:
             self.supervision.stop()
+        if self._reduction is not None:
+            self._reduction.close()
+        self._reduction = self._buffers = None
         super().teardown()
         # Lightning leaves the group to the interpreter's end, where gloo's threads may abort the process.
         if dist.is_initialized():
