@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +16,7 @@ from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.progress import Progress
-from tests.benchmarks import bench_step
+from tests.benchmarks import bench_host, bench_step
 from tests.gpu.parts import Place, last_line
 from tests.gpu.rows import Row
 from tests.gpu.training import FAMILIES, PRECISIONS
@@ -61,10 +59,6 @@ def told(part: str, name: str, busy: float | None) -> Row:
 
 def host_work(place: Place) -> Iterator[Row]:
     """`bench_host`: operator calls and CPU time of a step, beside a plain loop's; both are the host's own."""
-    if find_spec("tests.benchmarks.bench_host") is None:
-        yield Row("host_work", "all of it", state="skipped", detail="tests/benchmarks/bench_host.py is not here")
-        return
-    bench_host: Any = import_module("tests.benchmarks.bench_host")
     torch.set_num_threads(1)
     names = list(bench_host.CONTESTS) if place.cuda else ["DCGAN", "VAE"]
     for name in names:
