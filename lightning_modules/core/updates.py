@@ -38,6 +38,9 @@ from lightning_modules.core.stability import (
 Losses = Mapping[str, Tensor]
 
 
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
 @dataclass
 class Now:
     """Where a training step is: an object of its own, since setting an attribute of a module takes a microsecond.
@@ -106,6 +109,13 @@ class NetworkUpdates(Abilities):
     def stepping(self) -> str:
         """Name of the one of them whose optimizer steps; before the first step, of the first of them."""
         return self._now.stepping
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Module's own looks for parameters, modules and buffers in each value; Lightning sets a name for every hook.
+        if type(value) in _PLAIN and name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)  # type: ignore[arg-type]
 
     # ---- networks and their optimizers ------------------------------------------------------------------------------
 
