@@ -123,7 +123,7 @@ def test_the_run_folder_says_what_waits(lab: Lab, capsys: pytest.CaptureFixture[
     assert run.info()["state"] == "queued"
     assert main(["slurm", "status", str(run.path)]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if run.path.name in line]
-    assert row.split()[1:5] == [number, "pending", "0", "0.0/3"]
+    assert row.split()[1:5] == [number, "pending", "0", "0/3.2"]
     assert main(["slurm", "resume", str(run.path)]) == 2
     assert f"job {number} waits or runs already" in capsys.readouterr().err
     assert main(["slurm", "cancel", str(run.path)]) == 0
