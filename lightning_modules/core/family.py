@@ -51,7 +51,8 @@ from lightning_modules.core.saved import (
     saved_averages,
 )
 from lightning_modules.core.stability import BufferGuard
-from lightning_modules.core.updates import Losses, NetworkUpdates, Now, step_seed
+from lightning_modules.core.step import Now, step_seed
+from lightning_modules.core.updates import Losses, NetworkUpdates
 
 #: Calls a network, and returns what that returns.
 NetworkCall = Callable[..., Any]  # type: ignore[explicit-any] # as torch's Module.__call__

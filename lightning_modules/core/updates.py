@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -18,9 +16,8 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
-from gesso.common.randomness import mix_seed
-from lightning_modules.core.abilities import Abilities, Batch
-from lightning_modules.core.draws import NoiseAhead, NoiseRows, Steps
+from lightning_modules.core.abilities import Batch
+from lightning_modules.core.draws import NoiseAhead
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.loss_means import LossMeans
 from lightning_modules.core.optimization import OptimizerOptions
@@ -33,37 +30,14 @@ from lightning_modules.core.stability import (
     skip_if,
     spread_nonfinite,
 )
+from lightning_modules.core.step import Step
 
 #: What a loss function returns: ``loss`` is minimised, all other entries are only logged.
 Losses = Mapping[str, Tensor]
 
 
-_PLAIN = frozenset((str, int, float, bool, type(None)))
-
-
-@dataclass
-class Now:
-    """Where a training step is: an object of its own, since setting an attribute of a module takes a microsecond.
-
-    Args:
-        steps: the step, and those after it.
-        updates: number of updates so far.
-        flags: of these updates, on the device: 1 where one was skipped.
-        noise: of the present micro-batch.
-        updating: names of the networks that are being updated, by one loss.
-        stepping: name of the one of them whose optimizer steps.
-    """
-
-    steps: Steps
-    updates: int = 0
-    flags: list[Tensor] = field(default_factory=list)
-    noise: NoiseRows = field(default_factory=lambda: NoiseRows(0, 0, 0, 1))
-    updating: tuple[str, ...] = ()
-    stepping: str = ""
-
-
-class NetworkUpdates(Abilities):
-    """Base with the trained networks, their optimizers, one update of one or several of them, and its noise.
+class NetworkUpdates(Step):
+    """Base with the trained networks, their optimizers, and one update of one or several of them.
 
     Args:
         micro_batches: in how many parts a rank's batch goes through the networks (gradient accumulation).
@@ -97,25 +71,6 @@ class NetworkUpdates(Abilities):
         self._parameters_of: dict[str, list[Parameter]] = {}
         self._buffers_of: dict[str, list[tuple[Module, str]]] = {}
         self.loss_means = LossMeans()
-        self._now = Now(Steps(step_seed, 0, 0))
-        self._ahead = NoiseAhead()
-
-    @property
-    def updating(self) -> tuple[str, ...]:
-        """Names of the networks that are being updated, by one loss."""
-        return self._now.updating
-
-    @property
-    def stepping(self) -> str:
-        """Name of the one of them whose optimizer steps; before the first step, of the first of them."""
-        return self._now.stepping
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # Module's own looks for parameters, modules and buffers in each value; Lightning sets a name for every hook.
-        if type(value) in _PLAIN and name in self.__dict__:
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)  # type: ignore[arg-type]
 
     # ---- networks and their optimizers ------------------------------------------------------------------------------
 
@@ -151,6 +106,8 @@ class NetworkUpdates(Abilities):
         # Now, since under ZeRO an optimizer's groups will hold flat partitions.
         self.parameter_names = {name: parameter_names(getattr(self, name), o) for name, o in optimizers.items()}
         self._parameters_of, self._buffers_of = {}, {}
+        # Those of another training may be of another seed.
+        self._ahead = NoiseAhead()
         for name in self.trained_networks:
             getattr(self, name).to(memory_format=self.memory_format)
         if self.compile_networks:
@@ -326,37 +283,9 @@ class NetworkUpdates(Abilities):
         enter = getattr(getattr(self._trainer, "strategy", None), context, None)
         return enter(*arguments) if enter else contextlib.nullcontext()
 
-    # ---- noise -------------------------------------------------------------------------------------------------------
-
-    def randn(self, count: int, *shape: int) -> Tensor:
-        """Standard normal noise [count, *shape] for this rank's part of the global batch.
-
-        The noise of a global batch is the same for any number of ranks and micro-batches: it is a function of the seed,
-        the images seen, the update, the draw and the place in the global batch. A rank computes its own rows alone.
-        """
-        return self._now.noise.normal(count, shape, self.device)
-
-    def rand(self, count: int, *shape: int) -> Tensor:
-        """Like ``randn``, uniform in [0, 1)."""
-        return self._now.noise.uniform(count, shape, self.device)
-
-    def randint(self, count: int, below: int) -> list[int]:
-        """Integers in [0, below), the same on every rank and in every micro-batch, known without asking the device."""
-        seed = self._now.steps.seed_at(self._now.steps.images_seen)
-        return [mix_seed(seed, self._now.updates, number) % below for number in range(count)]
-
-    def _noise_of(self, part: int, parts: int) -> NoiseRows:
-        rank, ranks = self.global_rank, self.trainer.world_size
-        return NoiseRows(self._now.steps, self._now.updates, part, parts, rank=rank, ranks=ranks, ahead=self._ahead)
-
     def pop_mean_losses(self) -> dict[str, float]:
         """Means of all losses since the last call, over all ranks; empties the sums."""
         return self.loss_means.take(lambda means: self.trainer.strategy.reduce(means, reduce_op="mean"))
-
-
-def step_seed(images_seen: int) -> int:
-    """Seed of all randomness of the step that comes after ``images_seen`` images."""
-    return mix_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")), images_seen)
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:

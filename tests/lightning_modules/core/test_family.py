@@ -59,6 +59,24 @@ def train(module: ImageFamily, ready: list[dict[str, Any]], tmp_path: Path, **op
     return module
 
 
+class Drawing(VAE):
+    """Keeps what it draws."""
+
+    def losses(self, batch: Any) -> Any:
+        self.drawn = [*getattr(self, "drawn", []), self.randn(8, 4)]
+        return super().losses(batch)
+
+
+def test_a_second_training_draws_by_its_own_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Drawing(**SMALL_VAE)
+    for seed in (0, 1):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        train(module, batches(3), tmp_path)
+    for step, drawn in enumerate(module.drawn):
+        rows = NoiseRows(mix_seed(step // 3, 8 * step), 0, 0, 1)
+        assert torch.equal(drawn, rows.normal(8, (4,), module.device)), step
+
+
 def test_a_training_equals_the_textbook_loop(tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = DCGAN(**UNNORMALIZED, loss="hinge", channels_last=False)
