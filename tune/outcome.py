@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gesso.common.files import write_whole
 from tune.sweep import Sweep
-from tune.watch import Row, chosen_of, name_of
+from tune.watch import Row, chosen_of, is_baseline, name_of
 
 #: Most recipes that are written of a Pareto front.
 MOST = 8
@@ -63,7 +63,7 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
         lines.append(f"trial {name_of(sweep, row)}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")
         lines.append(f"  gesso fit --config {os.path.relpath(recipe)}")
     for row in outcome.rows:
-        if row.number == 1 and sweep.baseline is not None and row.reports and row not in outcome.chosen:
+        if is_baseline(sweep, row) and row.reports and row not in outcome.chosen:
             figures = row.figures(sweep.objectives)
             lines.append(f"trial {name_of(sweep, row)}: {figures} at {row.kimg:g} kimg  {row.drawn}")
         if row.state in ("finished", "stopped") and not (sweep.trials / row.id).is_dir():

@@ -24,7 +24,7 @@ from tune.outcome import Outcome
 from tune.plots import effect, importance_bars, parallel_coordinates, scatter
 from tune.space import Space
 from tune.sweep import Sweep
-from tune.watch import Row, name_of, ranked, short
+from tune.watch import Row, is_baseline, name_of, ranked, short
 
 #: Number of trials whose curves and grids are shown.
 SHOWN = 6
@@ -42,7 +42,7 @@ def write_page(sweep: Sweep, outcome: Outcome) -> Path:
     """
     rows, space = outcome.rows, sweep.space
     best = ranked(rows, sweep.objectives[0])
-    first = [row for row in best if row.number == 1 and sweep.baseline is not None]
+    first = [row for row in best if is_baseline(sweep, row)]
     chosen = list({row.id: row for row in [*outcome.chosen, *first, *best]}.values())
     importance = [importance_bars(importances(rows, space, o), o) for o in sweep.objectives]
     body = "\n".join(
@@ -107,7 +107,7 @@ def _tiles(sweep: Sweep, outcome: Outcome) -> Html:
     ]
     if outcome.chosen and len(sweep.objectives) == 1:
         (best,), (objective,) = outcome.chosen, sweep.objectives
-        own = next((row for row in rows if row.number == 1 and sweep.baseline is not None and row.reports), None)
+        own = next((row for row in rows if is_baseline(sweep, row) and row.reports), None)
         beside = f"; the recipe's own: {label(own.value(objective))}" if own is not None and own is not best else ""
         tiles.insert(0, (objective.metric, label(best.value(objective)), f"trial {name_of(sweep, best)}{beside}"))
     elif outcome.chosen:

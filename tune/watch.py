@@ -111,9 +111,14 @@ def _error(run: RunFolder) -> str:
     return str(run.info().get("error") or "its process was lost; see logs/rank0.log")
 
 
+def is_baseline(sweep: Sweep, row: Row) -> bool:
+    """Whether this is the trial with the recipe's own values."""
+    return sweep.baseline is not None and row.number == 1
+
+
 def name_of(sweep: Sweep, row: Row) -> str:
     """``1``, or ``1 (baseline)`` for the trial with the recipe's own values."""
-    return f"{row.number} (baseline)" if sweep.baseline is not None and row.number == 1 else str(row.number)
+    return f"{row.number} (baseline)" if is_baseline(sweep, row) else str(row.number)
 
 
 def save_rows(sweep: Sweep, rows: Sequence[Row]) -> None:

@@ -63,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--overlap",
         type=float,
         metavar="SHARE",
-        help="of the backward pass, 0 to 1, while which gradients travel (default: as the strategy has it)",
+        help="of the backward pass, 0 to 1, during which gradients travel (default: as the strategy has it)",
     )
     # gesso.cli.main puts here what no option above takes.
     parser.set_defaults(run=run, overrides=[])

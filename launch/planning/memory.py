@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 
-from launch.strategies.ddp import BUCKET_BYTES
 from launch.strategies.gradients import BUCKET_BYTES as GRADIENT_BUCKET
+from launch.strategies.messages import BUCKET_BYTES
 
 #: Bytes of an fp32 number.
 FP32 = 4

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from launch.planning.memory import FP32, Network, Strategy
-from launch.strategies.ddp import BUCKET_BYTES
 from launch.strategies.gradients import BUCKET_BYTES as GRADIENT_BUCKET
+from launch.strategies.messages import BUCKET_BYTES
 
 #: Bytes a second between a device and its host's memory: PCIe 4.0 with 16 lanes, of which 80 % are reached.
 HOST_BANDWIDTH = 25e9
-#: Share of the backward pass while which gradients travel: ours do, DeepSpeed's at stage 3 alone.
+#: Share of the backward pass during which gradients travel: all of it under ddp; under DeepSpeed, at stage 3 alone.
 OVERLAP = {0: 1.0, 1: 0.0, 2: 0.0, 3: 1.0}
 #: Bytes of a collective that only asks something of all ranks.
 _NUMBER = 8
@@ -129,7 +129,7 @@ def predicted(
         updates: of a step.
         cluster: the ranks.
         compute: seconds of a step on one rank, without any communication.
-        overlap: share of an update's backward pass (at stage 3, also of its forward pass) while which gradients and
+        overlap: share of an update's backward pass (at stage 3, also of its forward pass) during which gradients and
             weights travel, 0 to 1; 0: they wait for its end; None: that of the strategy.
         micro_batches: parts of a rank's batch.
     """

@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Module
 
 from launch.runs.folder import RunFolder
 from launch.strategies.gradients import OverlappedReduction
+from launch.strategies.messages import Message, buckets
 from launch.strategies.shared_buffers import SharedBuffers
 from launch.strategies.supervision import SupervisedLauncher, Supervision
 from lightning_modules.networks.batch_norm import synchronise_
-
-#: Weights travel in messages of about this many bytes: large enough for bandwidth, small enough for memory.
-BUCKET_BYTES = 64 * 2**20
 
 
 class MultiNetworkDDP(DDPStrategy):
@@ -83,7 +79,7 @@ class MultiNetworkDDP(DDPStrategy):
     def configure_ddp(self) -> None:
         assert self.model is not None
         for tensors in buckets([*self.model.parameters(), *self.model.buffers()]):
-            broadcast_together([tensor.detach() for tensor in tensors])
+            Message(tensors).broadcast()
 
     def _setup_model(self, model: Module) -> Module:  # type: ignore[override]
         return model
@@ -144,30 +140,6 @@ class BatchNormSync(LayerSync):
 
     def revert(self, model: Module) -> Module:
         return model
-
-
-def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Consecutive tensors of one dtype, up to ``BUCKET_BYTES`` at a time."""
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        by_dtype.setdefault(tensor.dtype, []).append(tensor)
-    for group in by_dtype.values():
-        bucket: list[Tensor] = []
-        for tensor in group:
-            bucket.append(tensor)
-            if sum(t.nbytes for t in bucket) >= BUCKET_BYTES:
-                yield bucket
-                bucket = []
-        if bucket:
-            yield bucket
-
-
-def broadcast_together(tensors: list[Tensor]) -> None:
-    """Overwrites tensors of one dtype with rank 0's, in one message."""
-    flat = _flatten_dense_tensors(tensors)
-    dist.broadcast(flat, src=0)
-    for tensor, value in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):
-        tensor.copy_(value)
 
 
 def register() -> None:

@@ -9,8 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils.hooks import RemovableHandle
 
-from lightning_modules.core.stability import same
+from launch.strategies.messages import in_parts
+from lightning_modules.core.tensor_lists import grouped, same
 
 #: A bucket's bytes: large enough for bandwidth, and several of them, so that all but the last one travel hidden.
 BUCKET_BYTES = 16 * 2**20
@@ -43,8 +45,9 @@ class GradientMemory:
         #: Changes when memory had to be made anew: earlier views are of the old one.
         self.version = 0
 
-    def take(self, numbers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Memory for so many numbers; the same for everybody who asks."""
+    def take(self, parameters: Sequence[Parameter]) -> Tensor:
+        """Memory for the gradients of parameters of one dtype and device; the same for everybody who asks."""
+        numbers, dtype, device = sum(p.numel() for p in parameters), parameters[0].dtype, parameters[0].device
         flat = self._flats.get((dtype, device))
         if flat is None or len(flat) < numbers:
             flat = self._flats[dtype, device] = torch.empty(numbers, dtype=dtype, device=device)
@@ -145,12 +148,8 @@ class GradientBuckets:
 
     def _build(self) -> None:
         self._buckets, self._bucket_of = [], {}
-        by_kind: dict[tuple[torch.dtype, torch.device], list[Parameter]] = {}
-        for number in self._order:
-            parameter = self.parameters[number]
-            by_kind.setdefault((parameter.dtype, parameter.device), []).append(parameter)
-        for (dtype, device), parameters in by_kind.items():
-            flat = self._memory.take(sum(parameter.numel() for parameter in parameters), dtype, device)
+        for parameters in grouped(self.parameters[number] for number in self._order):
+            flat = self._memory.take(parameters)
             parts = [parameters[part.start : part.stop] for part in cut_into_buckets([p.nbytes for p in parameters])]
             flats = flat.split([sum(parameter.numel() for parameter in part) for part in parts])
             for part, own in zip(parts, flats, strict=True):
@@ -172,13 +171,7 @@ def cut_into_buckets(sizes: Sequence[int]) -> list[range]:
     while last > 0 and held + sizes[last - 1] <= LAST_BUCKET_BYTES:
         last -= 1
         held += sizes[last]
-    ranges, start, held = [], 0, 0
-    for number in range(last):
-        if number > start and held + sizes[number] > BUCKET_BYTES:
-            ranges.append(range(start, number))
-            start, held = number, 0
-        held += sizes[number]
-    return [part for part in (*ranges, range(start, last), range(last, len(sizes))) if part]
+    return [*in_parts(sizes[:last], BUCKET_BYTES), *([range(last, len(sizes))] if last < len(sizes) else [])]
 
 
 def as_laid_out(flat: Tensor, parameter: Tensor) -> Tensor:
@@ -209,16 +202,11 @@ class OverlappedReduction:
         self._buckets: dict[object, GradientBuckets] = {}
         self._active: GradientBuckets | None = None
         self._sending = False
-        self._hooks = [
-            parameter.register_post_accumulate_grad_hook(self._ready)
-            for parameter in self._parameters
-            if parameter.requires_grad
-        ]
-        self._listened = {id(parameter) for parameter in self._parameters if parameter.requires_grad}
+        self._hooks: dict[Parameter, RemovableHandle] = {}
 
     def close(self) -> None:
         """Stops listening to the parameters."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
 
     def begin(self, key: object, *, last: bool = True) -> None:
@@ -233,9 +221,8 @@ class OverlappedReduction:
         if buckets is None or not same(wanted, buckets.parameters):
             # The first pass, or a family has begun or ceased to train some of its layers.
             for parameter in wanted:
-                if id(parameter) not in self._listened:
-                    self._listened.add(id(parameter))
-                    self._hooks.append(parameter.register_post_accumulate_grad_hook(self._ready))
+                if parameter not in self._hooks:
+                    self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._ready)
             buckets = self._buckets[key] = GradientBuckets(wanted, self._memory, compress=self._compress)
         self._active, self._sending = buckets, last
         buckets.begin()

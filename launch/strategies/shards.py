@@ -6,7 +6,7 @@ Checkpoints, averages and evaluation go through here, so that none of them knows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,9 +24,7 @@ from launch.strategies.deepspeed_internals import (
     whole_shape,
 )
 from launch.strategies.fragments import Fragment
-
-#: Bytes of whole tensors that travel together.
-MESSAGE_BYTES = 64 * 2**20
+from launch.strategies.messages import BUCKET_BYTES, in_parts
 
 
 class Shards:
@@ -75,19 +73,21 @@ class Shards:
 
         A few tensors travel at a time, so that no rank holds them all on its device.
         """
-        shapes = {name: whole_shape(self.parameters[name]) for name in slices}
+        names, shapes = list(slices), [whole_shape(self.parameters[name]) for name in slices]
+        numbers = [math.prod(shape) for shape in shapes]
         wholes: dict[str, Tensor] = {}
-        for names in in_parts(slices, [4 * math.prod(shapes[name]) for name in slices]):
-            sizes = [math.prod(shapes[name]) for name in names]
+        for places in in_parts([4 * number for number in numbers], BUCKET_BYTES):
+            sizes = [numbers[place] for place in places]
             flat = torch.zeros(sum(sizes), dtype=torch.float32, device=self.engine.device)
-            parts = dict(zip(names, flat.split(sizes), strict=True))
-            for name, part in parts.items():
+            parts = list(zip(places, flat.split(sizes), strict=True))
+            for place, part in parts:
+                name = names[place]
                 if piece := self.pieces.get(name):
                     piece.cut(part).copy_(slices[name])
             # Each element stands on one rank, and is zero on all others.
             dist.reduce(flat, dst=0)
             if dist.get_rank() == 0:
-                wholes |= {name: part.view(shapes[name]).to("cpu", copy=True) for name, part in parts.items()}
+                wholes |= {names[place]: part.view(shapes[place]).to("cpu", copy=True) for place, part in parts}
         return wholes
 
     def _whole(self, name: str, value: Tensor) -> Tensor:
@@ -173,17 +173,3 @@ class Shards:
                     state[key] = value.clone() if isinstance(value, Tensor) else value
         for group, theirs in zip(inner.param_groups, saved["param_groups"], strict=True):
             group.update({key: value for key, value in theirs.items() if key != "params"})
-
-
-def in_parts(names: Iterable[str], sizes: Sequence[int]) -> Iterator[list[str]]:
-    """Names in their order, so many at a time that their tensors have ``MESSAGE_BYTES``, or one larger tensor."""
-    part: list[str] = []
-    held = 0
-    for name, size in zip(names, sizes, strict=True):
-        if part and held + size > MESSAGE_BYTES:
-            yield part
-            part, held = [], 0
-        part.append(name)
-        held += size
-    if part:
-        yield part

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 
+from launch.strategies.messages import Message
 from lightning_modules.core.averages import averaged_buffers
-from lightning_modules.core.stability import same
+from lightning_modules.core.tensor_lists import same
 
 
 class SharedBuffers:
@@ -49,24 +46,3 @@ class SharedBuffers:
 def is_statistic(owner: Module, name: str) -> bool:
     """Whether a buffer is a running statistic, which ``torch.nn.functional.batch_norm`` and its like change."""
     return name.startswith("running_") or name in averaged_buffers(owner)
-
-
-class Message:
-    """Tensors of any dtypes that are broadcast together."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = list(tensors)
-        # The longest numbers first: then each one lies where its dtype allows it.
-        order = sorted(self.tensors, key=lambda tensor: -tensor.element_size())
-        self._bytes = torch.empty(sum(tensor.nbytes for tensor in order), dtype=torch.uint8, device=order[0].device)
-        pieces = zip(order, self._bytes.split([tensor.nbytes for tensor in order]), strict=True)
-        self._order = order
-        self._views = [piece.view(tensor.dtype).view(tensor.shape) for tensor, piece in pieces]
-
-    @torch.no_grad()
-    def broadcast(self) -> None:
-        """Overwrites the tensors with the first rank's."""
-        torch._foreach_copy_(self._views, self._order)
-        dist.broadcast(self._bytes, src=0)
-        if dist.get_rank() != 0:
-            torch._foreach_copy_(self._order, self._views)

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from gesso.common.extras import needing
 from launch.callbacks.lookup import family_of
-from launch.strategies.ddp import BUCKET_BYTES, MultiNetworkDDP
+from launch.strategies.ddp import MultiNetworkDDP
 from launch.strategies.deepspeed_internals import (
     Engine,
     are_finite,
@@ -38,6 +38,7 @@ from launch.strategies.deepspeed_internals import (
     prepare_backward,
     stepping_by,
 )
+from launch.strategies.messages import BUCKET_BYTES
 from launch.strategies.shards import Shards
 from lightning_modules.core.stability import LossScalePerNetwork, advance
 

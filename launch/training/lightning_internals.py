@@ -1,4 +1,4 @@
-"""All that gesso uses of Lightning beside its documented interface, seen with Lightning 2.6.
+"""All that gesso uses of Lightning beside its documented interface (but ``idle_hooks``), seen with Lightning 2.6.
 
 The tests of this room say in a sentence what a new version has moved.
 """

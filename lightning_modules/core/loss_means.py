@@ -32,11 +32,10 @@ class LossMeans:
         """Adds one value of each of some losses."""
         for name, value in values.items():
             total, count = self._sums.get(name, (None, 0))
-            if total is None or total.device != value.device:
-                self._device = value.device
-                zero = torch.zeros((), dtype=torch.float32, device=value.device)
-                total = zero if total is None else total.to(value.device)
-            self._sums[name] = (total, count + 1)
+            if total is None:
+                total = torch.zeros((), dtype=torch.float32, device=value.device)
+            self._device = value.device
+            self._sums[name] = (total.to(value.device), count + 1)
         # One call for all of them.
         torch._foreach_add_([self._sums[name][0] for name in values], list(values.values()))
 

@@ -6,8 +6,7 @@ Nothing here synchronises with a GPU: flags and counters stay on the device unti
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -15,6 +14,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import StateDict
+
+from lightning_modules.core.tensor_lists import grouped, same
 
 
 class NonFiniteError(RuntimeError):
@@ -184,19 +185,6 @@ class _Copy:
         torch._foreach_copy_(self.after_parts, self.buffers)
         torch.where(bad.to(self.after.device), self.before, self.after, out=self.after)
         torch._foreach_copy_(self.buffers, self.after_parts)
-
-
-def same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether two lists hold the same tensors, not only equal ones."""
-    return len(some) == len(others) and all(map(operator.is_, some, others))
-
-
-def grouped(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Tensors of one dtype and device together."""
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-    return groups.values()
 
 
 def skip_if(bad: Tensor, optimizer: Optimizer) -> None:

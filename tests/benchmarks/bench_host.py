@@ -25,14 +25,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import lightning as L
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
@@ -51,6 +49,7 @@ from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOpti
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from tests.operators import CountCalls
 
 RESULTS = Path(__file__).parent / "results" / "host.json"
 BATCH, SIZE, WIDTH = 4, 64, 8
@@ -110,18 +109,6 @@ class PlainLoop:
                 parameter.requires_grad_(True)
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.live, 0.01)
-
-
-class CountCalls(TorchDispatchMode):
-    """Counts operator calls by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls[str(func)] += 1
-        return func(*args, **(kwargs or {}))
 
 
 @dataclass

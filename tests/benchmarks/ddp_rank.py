@@ -17,10 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
@@ -30,12 +28,15 @@ from launch.callbacks import interruption
 from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
-from launch.strategies.ddp import MultiNetworkDDP, broadcast_together, buckets
+from launch.strategies.ddp import MultiNetworkDDP
+from launch.strategies.messages import buckets
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
+from tests.launch.planning.memory_program import Steps
+from tests.trainers import bare_trainer
 
 NEVER = 1e6
 
@@ -70,7 +71,10 @@ class AfterTheBackward(MultiNetworkDDP):
     def share_buffers(self) -> None:
         assert self.model is not None
         for tensors in buckets(list(self.model.buffers())):
-            broadcast_together(tensors)
+            flat = _flatten_dense_tensors(tensors)
+            dist.broadcast(flat, src=0)
+            for tensor, value in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):
+                tensor.copy_(value)
 
 
 class Late:
@@ -105,67 +109,16 @@ def delayed(milliseconds: float) -> Iterator[None]:
             setattr(dist, name, function)
 
 
-class Batches:
-    """The loader; between two batches lies a step."""
-
-    def __init__(self, steps: int, batch: int) -> None:
-        self.images = torch.rand(batch, 3, 32, 32) * 2 - 1
-        self.steps, self.batch = steps, batch
-        self.seconds: list[float] = []
-
-    def __len__(self) -> int:
-        return self.steps + 1
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for step in range(len(self)):
-            start = time.perf_counter()
-            yield {"image": self.images, "label": torch.full((self.batch,), -1), "position": (step + 1) * self.batch}
-            self.seconds.append(time.perf_counter() - start)
-
-
-class Environment(LightningEnvironment):
-    """Ranks that were started already, on a port of their own."""
-
-    def __init__(self, rank: int, ranks: int, port: int) -> None:
-        super().__init__()
-        self._rank, self._ranks, self._port = rank, ranks, port
-
-    creates_processes_externally = True
-    main_address = "127.0.0.1"
-
-    @property
-    def main_port(self) -> int:
-        return self._port
-
-    def world_size(self) -> int:
-        return self._ranks
-
-    def global_rank(self) -> int:
-        return self._rank
-
-    def local_rank(self) -> int:
-        return self._rank
-
-
 def under_the_trainer(family: ImageFamily, strategy: DDPStrategy, job: dict[str, Any], out: Path) -> list[float]:
     """Seconds of each step of the family's training."""
-    batches = Batches(job["steps"], job["batch"])
-    rank, ranks = int(os.environ["LOCAL_RANK"]), job["ranks"]
-    strategy.cluster_environment = Environment(rank, ranks, job["port"])
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=ranks,
-        strategy=strategy,
-        max_epochs=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=out,
-        use_distributed_sampler=False,
-        callbacks=[Clock(NEVER, NEVER), EMA(), Interruption()],
-    )
-    trainer.fit(family, batches)
-    return batches.seconds[: job["steps"]]
+    images = torch.rand(job["batch"], 3, 32, 32) * 2 - 1
+    turn = Steps({"image": images, "label": torch.full((job["batch"],), -1)}, job["steps"])
+    os.environ["MASTER_PORT"] = str(job["port"])
+    callbacks = [Clock(NEVER, NEVER), EMA(), Interruption()]
+    options = {"devices": job["ranks"], "use_distributed_sampler": False, "enable_checkpointing": True}
+    trainer = bare_trainer(out, strategy=strategy, callbacks=callbacks, **options)
+    trainer.fit(family, turn)
+    return turn.seconds[: job["steps"]]
 
 
 def by_hand(family: DCGAN, job: dict[str, Any]) -> list[float]:

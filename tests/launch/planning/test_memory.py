@@ -21,7 +21,7 @@ from launch.planning.memory import (
     rows,
     together,
 )
-from launch.strategies import ddp
+from launch.strategies import messages
 from launch.strategies.zero import MultiNetworkZeRO
 
 BY_NAME = {strategy.name: strategy for strategy in STRATEGIES}
@@ -106,7 +106,7 @@ def test_defaults_are_those_of_the_strategies() -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     options = MultiNetworkZeRO()._engine_config(3, clip=None, bf16=False)["zero_optimization"]
-    assert options["reduce_bucket_size"] * FP32 == BUCKET_BYTES == ddp.BUCKET_BYTES
+    assert options["reduce_bucket_size"] * FP32 == BUCKET_BYTES == messages.BUCKET_BYTES
     assert DeepSpeedZeroConfig(**options).max_live_parameters == MAX_LIVE
 
 

@@ -11,7 +11,8 @@ import lightning as L
 import pytest
 import torch
 
-from launch.strategies.ddp import MultiNetworkDDP, buckets
+from launch.strategies.ddp import MultiNetworkDDP
+from launch.strategies.messages import buckets
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN

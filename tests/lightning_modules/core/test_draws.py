@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.draws import NoiseAhead, NoiseRows, Steps
+from tests.operators import CountCalls
 
 CPU = torch.device("cpu")
 SHAPES: list[tuple[int, ...]] = [(), (7,), (3, 9, 5), (1, 64, 64)]
-
-
-class Calls(TorchDispatchMode):
-    """Counts operator calls."""
-
-    number = 0
-
-    def __torch_dispatch__(
-        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: object = None
-    ) -> object:
-        self.number += 1
-        return func(*args, **(kwargs or {}))  # type: ignore[arg-type]
 
 
 def drawn(rows: NoiseRows) -> Iterator[Tensor]:
@@ -68,8 +56,8 @@ def test_a_changing_batch_is_drawn_one_by_one() -> None:
 def test_most_steps_call_no_operator() -> None:
     ahead, calls = NoiseAhead(), []
     for step in range(2 + 2 * NoiseAhead.STEPS):
-        with Calls() as mode:
+        with CountCalls() as mode:
             NoiseRows(Steps(seed_at, 4 * step, 4), 0, 0, 1, ahead=ahead).normal(4, (128,), CPU)
-        calls.append(mode.number)
+        calls.append(mode.calls.total())
     assert sum(number > 0 for number in calls) == 4
     assert sum(calls[1 : 1 + NoiseAhead.STEPS]) / NoiseAhead.STEPS < 2.5
