@@ -6,7 +6,7 @@ SHARDS := shards/mnist
 # DeepSpeed would try to compile its operators at installation; it does so at first use instead.
 export DS_BUILD_OPS := 0
 
-.PHONY: demo test test-quick test-slurm test-gpu lint bench clean
+.PHONY: demo test test-quick test-proofs test-slurm test-gpu lint bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml
@@ -22,16 +22,20 @@ demo: $(VENV)/.ready
 	@test -f $(SHARDS)/manifest.json || $(BIN)/gesso shards build mnist $(SHARDS) --size 32
 	@$(BIN)/python -m gesso.cli.demo
 
-# Everything but what needs a GPU: three files at a time, on a thread each, as much of it is waiting for processes; then
+# Everything but the long proofs and what needs a GPU: three files at a time, on a thread each, as much of it is waiting for processes; then
 # what brings up a SLURM, two at a time. A test that takes its process down is named; pytest-xdist would lose its way, and
 # the name, where it begins another process in time.
 test: $(VENV)/.ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slurm" -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m "slurm and not gpu" -n 2 --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not (proof or gpu or slurm)" -n 3 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "slurm and not (proof or gpu)" -n 2 --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
 # The inner loop, under a minute on two cores: what fetches nothing, starts no process and takes no second.
 test-quick: $(VENV)/.ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not (network or process or slow or slurm or gpu)" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not (network or process or slow or proof or slurm or gpu)" -n 2 --dist loadfile
+
+# What takes minutes a test, to be run once for a change that it is about: whole sweeps, whole sets of reference numbers.
+test-proofs: $(VENV)/.ready
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "proof and not (gpu or slurm)" -n 2 --dist loadfile
 
 # What is to be seen on GPUs, in one table within 8 minutes: docs/gpu.md. CARRIED=FOLDER: a machine without a network,
 # with what tests/gpu/pack.sh has collected; PARTS="train_ddp step": some of it.

@@ -46,7 +46,7 @@ FETCHING = frozenset({"digits", "shards"})
 #: What a test function's own text holds when it starts processes.
 STARTING = re.compile(r"\bsubprocess\.|\bmultiprocessing\.|\bFork\(|\brun_ranks\(|\bsys\.executable\b")
 #: A test without any of these marks is of the inner loop, `make test-quick`.
-OUTSIDE = ("network", "process", "slow", "slurm", "gpu")
+OUTSIDE = ("network", "process", "slow", "proof", "slurm", "gpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.pictures import style_folder
 from tests.tune.lab import WHOLE_SWEEPS, gesso
 from tune.effects import Effect, effects
@@ -30,6 +32,7 @@ def run(command: list[str], root: Path) -> tuple[Sweep, list[Row], dict[tuple[st
     return sweep, rows, {(effect.dimension.name, effect.metric): effect for effect in found}
 
 
+@pytest.mark.proof
 def test_beta_trades_reconstruction_against_kl(shards: Path, tmp_path: Path) -> None:
     command = [
         *sweep_of("mnist-vae", tmp_path, beta="loguniform(0.05, 20)"),
@@ -52,6 +55,7 @@ def test_beta_trades_reconstruction_against_kl(shards: Path, tmp_path: Path) -> 
     assert "What each option moved" in (sweep.path / "report.html").read_text()
 
 
+@pytest.mark.proof
 def test_style_weight_trades_content_against_style(tmp_path: Path) -> None:
     folder = style_folder(tmp_path)
     command = [

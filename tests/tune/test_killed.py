@@ -13,7 +13,7 @@ from tune.sweep import Sweep
 pytestmark = WHOLE_SWEEPS
 
 
-@pytest.mark.parametrize("scheduler", ["none", "asha"])
+@pytest.mark.parametrize("scheduler", [pytest.param("none", marks=pytest.mark.proof), "asha"])
 def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
     asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=6", "--concurrent=1", "--run.kimg=0.096")
     whole, undisturbed = lab.run(lab.space(**RANGES), *asked)

@@ -28,6 +28,7 @@ def assert_found(row: Row, within: float) -> None:
     }
 
 
+@pytest.mark.proof
 def test_tpe_finds_the_planted_optimum(lab: Lab) -> None:
     sweep, rows = lab.run(
         lab.space(**RANGES), "--search=tpe", "--seed=5", "--num-samples=40", "--concurrent=1", "--run.kimg=0.016"
@@ -45,6 +46,7 @@ def test_tpe_finds_the_planted_optimum(lab: Lab) -> None:
     assert f"first: {best_of(sweep, rows).config['model.first']}" in (run / "config.yaml").read_text()
 
 
+@pytest.mark.proof
 def test_pbt_finds_the_planted_optimum(lab: Lab) -> None:
     # One trial at a time: the order, and with it all that is drawn, is always the same.
     sweep, rows = lab.run(
@@ -62,6 +64,7 @@ def test_pbt_finds_the_planted_optimum(lab: Lab) -> None:
     assert copies >= 6
 
 
+@pytest.mark.proof
 def test_asha_spends_a_third_and_finds_one_of_the_best(lab: Lab) -> None:
     sweep, rows = lab.run(
         lab.space(first="loguniform(0.1, 90)", second="loguniform(0.01, 4)"),
@@ -97,6 +100,7 @@ def test_a_trial_that_diverges_ends_alone(lab: Lab) -> None:
     assert len({identity for identity, _ in wandb_runs(sweep.trials)}) == 3
 
 
+@pytest.mark.proof
 def test_pb2_moves_within_its_bounds(lab: Lab) -> None:
     _, rows = lab.run(lab.space(**RANGES), "--scheduler=pb2", "--num-samples=4", "--perturb-kimg=0.016")
     assert [row.state for row in rows] == ["finished"] * 4

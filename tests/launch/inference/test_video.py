@@ -205,7 +205,7 @@ print(resident("VmHWM") / 2**20)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     peaks = []
     for seconds in (1, 5):

@@ -28,7 +28,7 @@ def evaluate(extractor: FeatureExtractor, real: Tensor, fake: Tensor) -> dict[st
     return metrics.compute()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_fid_and_kid_equal_torch_fidelity_with_scipy() -> None:
     weights = fetch("inception", progress=False)
     real, fake = cifar10("train", COUNT), cifar10("test", COUNT)

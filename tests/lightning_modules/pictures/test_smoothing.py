@@ -108,7 +108,7 @@ def stylised(clip: Clip) -> list[list[Tensor]]:
         return [[decoder(adain(features(x), *style)).clamp(-1, 1) for x in clip.frames] for style in styles]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_real_style_transfer_flickers_less_and_stays_sharp(clip: Clip, stylised: list[list[Tensor]]) -> None:
     for raw in stylised:
         smoother = TemporalSmoother(0.8)

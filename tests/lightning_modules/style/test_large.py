@@ -24,7 +24,7 @@ def stylized(tile: int, out: Path) -> tuple[np.ndarray, float]:
     return np.load(out), peak - before
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(3000)
 def test_tiles_make_the_same_picture_in_a_fraction_of_the_memory(tmp_path: Path) -> None:
     whole, whole_memory = stylized(0, tmp_path / "whole.npy")
