@@ -16,16 +16,14 @@ from lightning_modules.networks.unet.blocks import Attention, BlockStyle, Residu
 from lightning_modules.networks.unet.layers import (
     BOX,
     WIDE,
-    Conv2d,
-    GroupNorm,
     Linear,
     filter_kernel,
     position_embedding,
     scaled,
     waves,
 )
-from lightning_modules.networks.unet.network import UNet
-from lightning_modules.networks.unet.plan import check_groups, check_levels, plan_unet
+from lightning_modules.networks.unet.plan import check_levels, plan_unet
+from lightning_modules.networks.unet.residual import ResidualUNet
 
 Architecture = Literal["ddpmpp", "ncsnpp"]
 
@@ -57,7 +55,7 @@ class SongOptions:
     gradient_checkpointing: bool = False
 
 
-class SongUNet(UNet):
+class SongUNet(ResidualUNet):
     """DDPM++ or NCSN++; see ``UNet`` for what it takes and gives.
 
     Args:
@@ -100,7 +98,6 @@ class SongUNet(UNet):
             attention_resolutions=options.attention_resolutions,
             attention_after_each=False,
         )
-        check_groups([*encoder, *decoder])
         style = BlockStyle(
             embedding=4 * width,
             scale_and_shift=False,
@@ -113,18 +110,17 @@ class SongUNet(UNet):
         super().__init__(
             encoder,
             decoder,
-            lambda plan: ResidualBlock(plan, style),
+            style,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            noise_channels=width * (2 if residual else 1),
             num_classes=num_classes,
             augment_dim=augment_dim,
             gradient_checkpointing=options.gradient_checkpointing,
         )
         self.architecture = options.architecture
-        self.noise_channels = width * (2 if residual else 1)
         self.embed_classes = Linear(num_classes, self.noise_channels) if num_classes else None
         self.embed_augment = Linear(augment_dim, self.noise_channels, bias=False) if augment_dim else None
-        self.embed_in = Linear(self.noise_channels, style.embedding)
-        self.embed_out = Linear(style.embedding, style.embedding)
-        self.conv_in = Conv2d(in_channels, width, 3)
         # The image's own way down, by the number of the block whose maps it joins.
         self.image_branches = nn.ModuleDict()
         if residual:
@@ -134,8 +130,6 @@ class SongUNet(UNet):
                 if plan.resampling == "down":
                     self.image_branches[str(number)] = ImageBranch(channels, plan.after, taps)
                     channels = plan.after
-        self.norm_out = GroupNorm(decoder[-1].after, style.epsilon)
-        self.conv_out = Conv2d(decoder[-1].after, out_channels, 3)
         _init_(self)
 
     def embed(self, noise: Tensor, classes: Tensor | None, augment: Tensor | None) -> Tensor:
@@ -151,9 +145,6 @@ class SongUNet(UNet):
             embedding = embedding + self.embed_augment(augment)
         return F.silu(self.embed_out(F.silu(self.embed_in(embedding))))
 
-    def stem(self, x: Tensor) -> Tensor:
-        return self.conv_in(x)
-
     def encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = self.stem(x)
         image, skips = x, [maps]
@@ -163,9 +154,6 @@ class SongUNet(UNet):
                 image = maps = self.image_branches[str(number)](image, maps)
             skips.append(maps)
         return maps, skips
-
-    def head(self, maps: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.conv_out(F.silu(self.norm_out(maps)).to(dtype))
 
 
 class ImageBranch(nn.Conv2d):

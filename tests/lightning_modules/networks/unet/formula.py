@@ -15,6 +15,18 @@ Array = npt.NDArray[np.float64]
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LABELS = (1, 3)
+#: Modules of a residual block of Song's U-Net and ADM, ours to the authors'.
+RESIDUAL_BLOCK = {
+    "norm_in": "norm0",
+    "conv_in": "conv0",
+    "condition": "affine",
+    "norm_out": "norm1",
+    "conv_out": "conv1",
+    "skip": "skip",
+    "attention.norm": "norm2",
+    "attention.to_qkv": "qkv",
+    "attention.project": "proj",
+}
 
 
 def wave(name: str, shape: tuple[int, ...]) -> Array:

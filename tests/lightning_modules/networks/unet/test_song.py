@@ -13,30 +13,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_modules.networks.unet.blocks import ResidualBlock
 from lightning_modules.networks.unet.song import Architecture, SongOptions, SongUNet
-from tests.lightning_modules.networks.unet.formula import Mapped, inputs, keys
+from tests.lightning_modules.networks.unet.formula import RESIDUAL_BLOCK, Mapped, inputs, keys
 from tests.lightning_modules.networks.unet.parity import assert_equals_the_authors
 
 ARCHITECTURES: tuple[Architecture, ...] = ("ddpmpp", "ncsnpp")
-BLOCK = {
-    "norm_in": "norm0",
-    "conv_in": "conv0",
-    "condition": "affine",
-    "norm_out": "norm1",
-    "conv_out": "conv1",
-    "skip": "skip",
-    "attention.norm": "norm2",
-    "attention.to_qkv": "qkv",
-    "attention.project": "proj",
-}
-MAPPING = {
+OUTSIDE = {
     "embed_classes": "map_label",
     "embed_augment": "map_augment",
     "embed_in": "map_layer0",
     "embed_out": "map_layer1",
     "conv_in": "enc.16x16_conv",
-}
-OUTSIDE = {
-    **MAPPING,
     "frequencies": "map_noise.freqs",
     "image_branches.1": "enc.8x8_aux_residual",
     "image_branches.3": "enc.4x4_aux_residual",
@@ -55,7 +41,7 @@ def small(architecture: Architecture = "ddpmpp", multipliers: tuple[int, ...] = 
 
 def fill(network: SongUNet, levels: int = 2) -> SongUNet:
     """Weights that are nowhere near zero."""
-    Mapped(network, blocks=keys(16, levels, 1), within=BLOCK, outside=OUTSIDE, heads=1).fill_()
+    Mapped(network, blocks=keys(16, levels, 1), within=RESIDUAL_BLOCK, outside=OUTSIDE, heads=1).fill_()
     return network
 
 
@@ -64,7 +50,7 @@ def fill(network: SongUNet, levels: int = 2) -> SongUNet:
 def test_outputs_and_gradients_are_those_of_the_authors_code(architecture: Architecture, dtype: torch.dtype) -> None:
     multipliers = (1, 2) if architecture == "ddpmpp" else (1, 2, 2)
     network = small(architecture, multipliers)
-    mapped = Mapped(network, blocks=keys(16, len(multipliers), 1), within=BLOCK, outside=OUTSIDE, heads=1)
+    mapped = Mapped(network, blocks=keys(16, len(multipliers), 1), within=RESIDUAL_BLOCK, outside=OUTSIDE, heads=1)
     assert_equals_the_authors(architecture, mapped, dtype)
 
 
