@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.precision import in_full_precision
+
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -45,7 +47,7 @@ def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
         float32 scalar, not yet weighted with the paper's γ/2 (times the interval when applied lazily, as in
         StyleGAN2); differentiable in the critic's parameters.
     """
-    return _image_gradients(critic, real.detach().float()).square().sum((1, 2, 3)).mean()
+    return _image_gradients(critic, in_full_precision(real.detach())).square().sum((1, 2, 3)).mean()
 
 
 def first_order_penalty(critic: Critic, images: Tensor, directions: Tensor, *, scale: float = 0.01) -> Tensor:
@@ -76,12 +78,12 @@ def path_lengths(images: Tensor, latents: Tensor, directions: Tensor) -> Tensor:
         directions: y ~ N(0, I), like ``images``; divided by sqrt(H W) here, so that lengths do not grow with the side.
 
     Returns:
-        float32 ``[N]``, differentiable in the generator's parameters.
+        At least float32 ``[N]``, differentiable in the generator's parameters.
     """
     with torch.autocast(images.device.type, enabled=False):
-        projected = (images.float() * directions.float()).sum() / (images.shape[2] * images.shape[3]) ** 0.5
+        projected = (in_full_precision(images) * directions).sum() / (images.shape[2] * images.shape[3]) ** 0.5
         (gradients,) = torch.autograd.grad(projected, latents, create_graph=True)
-    squares = gradients.float().square().sum(-1)
+    squares = in_full_precision(gradients).square().sum(-1)
     return (squares.mean(1) if squares.dim() > 1 else squares).sqrt()
 
 

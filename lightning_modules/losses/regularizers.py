@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from gesso.common.ranks import mean_over_ranks
 from lightning_modules.losses.penalties import Critic, first_order_penalty, gradient_penalty, path_lengths, r1_penalty
 
 
@@ -119,7 +120,9 @@ class GradientPenalty(Regularizer):
 class PathLength(nn.Module):
     """E(‖Jᵀy‖ - a)² of a generator, y ~ N(0, I) in image space, a the mean of these lengths so far (StyleGAN2, eq. 4).
 
-    ``mean``, a, is a buffer: register the module in the family, and it is saved with it.
+    ``mean``, a, is a buffer: register the module in the family, and it is saved with it. It moves with the lengths of
+    all ranks, before they are compared with it, and the gradient runs through it, as in the authors' code. Of several
+    micro-batches each moves it in turn.
 
     Args:
         factor: the paper's weight, 2.
@@ -156,8 +159,13 @@ class PathLength(nn.Module):
             noise: draws y.
         """
         lengths = path_lengths(images, latents, noise.randn(len(images), *images.shape[1:]))
+        own = lengths.mean()
+        overall = mean_over_ranks(own).to(self.mean.dtype)
         with torch.no_grad():
-            moved = self.mean.lerp(lengths.mean(), self.decay)
+            moved = self.mean.lerp(overall, self.decay)
             # A step that is skipped must leave no trace.
             self.mean.copy_(torch.where(moved.isfinite(), moved, self.mean))
-        return (lengths - self.mean).square().mean()
+            slope = 2 * self.decay * (overall - self.mean).squeeze()
+        # 0, with the gradient that the moved mean has: so the mean of the ranks' gradients is that of one rank.
+        through_mean = slope * (own - own.detach())
+        return (lengths - self.mean).square().mean() - through_mean

@@ -30,3 +30,8 @@ def inner_dtype(network: nn.Module, device: torch.device) -> torch.dtype:
     if dtype != torch.float64 and torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return dtype
+
+
+def in_full_precision(x: Tensor) -> Tensor:
+    """``x`` in float32 where it has 16 bits; float32 and float64 stay."""
+    return x.to(at_least_float32(x.dtype))
