@@ -1,0 +1,129 @@
+"""The discriminator of patches: many logits a picture, each of a part of it (pix2pix, Isola et al. 2016).
+
+arXiv:1611.07004. CycleGAN, VQGAN and latent diffusion's autoencoder use it as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gesso.common.ranges import Count
+from lightning_modules.networks.batch_norm import batch_norm
+from lightning_modules.networks.checkpointing import checkpointed
+from lightning_modules.networks.initialization import init_dcgan_
+from lightning_modules.networks.precision import like_weights
+from lightning_modules.networks.spectral_norm import add_spectral_norm_
+
+PatchNorm = Literal["batch", "instance", "none"]
+
+
+@dataclass(frozen=True)
+class PatchDiscriminatorOptions:
+    """A discriminator of patches.
+
+    Args:
+        width: channels after the first convolution; they double with each further one, up to 8 times ``width``.
+        layers: convolutions that halve the side; a logit sees a patch of 34, 70 or 142 pixels with 2, 3 or 4.
+        normalization: ``batch`` (pix2pix, VQGAN), ``instance`` (CycleGAN) or ``none``. The first convolution is never
+            normalised.
+        spectral_norm: divide the weights by their largest singular values (Miyato et al. 2018).
+        gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    width: Count = 64
+    layers: Count = 3
+    normalization: PatchNorm = "batch"
+    spectral_norm: bool = False
+    gradient_checkpointing: bool = False
+
+
+class PatchDiscriminator(nn.Module):
+    """Images to a map of logits: convolutions 4x4, normalisation and LeakyReLU(0.2), then one more convolution.
+
+    Args:
+        options: see ``PatchDiscriminatorOptions``.
+        channels: of the images; a discriminator of pairs gets both pictures' channels.
+
+    Raises:
+        ValueError: an unknown normalization.
+    """
+
+    def __init__(self, options: PatchDiscriminatorOptions = PatchDiscriminatorOptions(), *, channels: int = 3) -> None:
+        super().__init__()
+        self.gradient_checkpointing = options.gradient_checkpointing
+        widths = [options.width * min(2**number, 8) for number in range(options.layers + 1)]
+        blocks = [PatchBlock(channels, widths[0], stride=2, normalization="none")]
+        for number in range(1, options.layers + 1):
+            stride = 2 if number < options.layers else 1
+            norm = options.normalization
+            blocks.append(PatchBlock(widths[number - 1], widths[number], stride=stride, normalization=norm))
+        self.blocks = nn.ModuleList(blocks)
+        self.to_logits = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        #: Side below which no logit is left: each convolution but the first ``layers`` takes one pixel off.
+        self.smallest = 3 * 2**options.layers
+        init_dcgan_(self)
+        if options.spectral_norm:
+            add_spectral_norm_(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of the images' patches; positive means real.
+
+        Args:
+            images: ``[N, channels, H, W]`` in [-1, 1]; with 3 layers, sides of 24 pixels or more.
+
+        Returns:
+            float32 (or better) ``[N, 1, h, w]``: with 3 layers 30 x 30 of a picture of 256 pixels.
+
+        Raises:
+            ValueError: images that are too small.
+        """
+        if min(images.shape[2:]) < self.smallest:
+            raise ValueError(
+                f"the discriminator of patches wants pictures of {self.smallest} pixels or more, not "
+                f"{images.shape[3]} x {images.shape[2]}: set its layers lower"
+            )
+        x = like_weights(images, self)
+        for block in self.blocks:
+            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
+        # In the parameters' own precision, as DCGAN's.
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.to_logits(x.to(self.to_logits.weight.dtype))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class PatchBlock(nn.Module):
+    """Convolution 4x4, normalisation, LeakyReLU(0.2); the bias is left out where a norm has its own."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, normalization: PatchNorm) -> None:
+        super().__init__()
+        bias = normalization != "batch"
+        self.convolution = nn.Conv2d(in_channels, out_channels, 4, stride=stride, padding=1, bias=bias)
+        self.norm = _normalization(normalization, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, in, H, W]`` to ``[N, out, H / 2, W / 2]``, or with stride 1 ``[N, out, H - 1, W - 1]``."""
+        return F.leaky_relu(self.norm(self.convolution(x)), 0.2, inplace=True)
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm without scale and shift (Ulyanov et al. 2016), computed in float32 or better."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same shape and dtype."""
+        return F.instance_norm(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+
+
+def _normalization(kind: PatchNorm, features: int) -> nn.Module:
+    match kind:
+        case "batch":
+            return batch_norm(features)
+        case "instance":
+            return InstanceNorm()
+        case "none":
+            return nn.Identity()
+    raise ValueError(f"normalization {kind!r} is unknown; choose batch, instance or none")
