@@ -20,6 +20,7 @@ FAMILIES = Catalogue(
     group="gesso.families",
     own={
         "AdaIN": "lightning_modules.style.adain",
+        "AutoencoderKL": "lightning_modules.autoencoder.kl",
         "DCGAN": "lightning_modules.gan.dcgan",
         "FastStyle": "lightning_modules.style.fast_style",
         "VAE": "lightning_modules.autoencoder.vae",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
 Batch = Mapping[str, Any]  # type: ignore[explicit-any] # tensors, but for captions and the position
 #: What a family may be able to do; each is a method.
-Ability = Literal["generate", "interpolate", "stylize", "translate", "sheet"]
+Ability = Literal["generate", "interpolate", "stylize", "translate", "encode", "sheet"]
 
 #: Texts of the error for each ability that a family lacks.
 _LACKS: dict[Ability, str] = {
@@ -25,6 +25,7 @@ _LACKS: dict[Ability, str] = {
     "interpolate": "has no latents to interpolate between",
     "stylize": "puts no picture into another's style",
     "translate": "translates no pictures from one domain into another",
+    "encode": "encodes no pictures into latents: it is no autoencoder",
     "sheet": "has no sheet of held-out pictures to show",
 }
 
@@ -134,6 +135,33 @@ class Abilities(L.LightningModule):
         if name is not None and name not in known:
             raise ValueError(f"direction {name}: {self.described()} translates {' and '.join(known)}")
         return known[0] if name is None else name
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes images [N, C, H, W] in [-1, 1] into maps of latents.
+
+        Returns:
+            Mean and log variance (natural logarithm) of each latent, float32 [N, latent channels, h, w] each.
+
+        Raises:
+            CannotDo: this family is no autoencoder.
+        """
+        self._cannot("encode")
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Decodes maps of latents [N, latent channels, h, w], as ``encode`` makes them, to float32 images in [-1, 1].
+
+        Raises:
+            CannotDo: this family is no autoencoder.
+        """
+        self._cannot("encode")
+
+    def encoder_checksum(self) -> str:
+        """SHA-256 of the encoder's weights: says whether latents are of this very encoder.
+
+        Raises:
+            CannotDo: this family is no autoencoder.
+        """
+        self._cannot("encode")
 
     def sheet(self, held_out: Batch) -> Preview:
         """A grid of held-out images beside the family's results for them.

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gesso.common.pixels import to_uint8
 from lightning_modules.core.abilities import Batch, BatchSpec, Preview
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.metrics import similarity
-from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures, TableEvaluator
-from lightning_modules.metrics.generation import GenerationMetrics
-from lightning_modules.metrics.similarity import SourceSimilarity
-from lightning_modules.metrics.statistics import FeatureStatistics
-from lightning_modules.networks.lpips import LPIPS
+from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures
+from lightning_modules.metrics.sources import SourceEvaluator
 
 #: The batch's key of each domain.
 DOMAINS = {"a": "image", "b": "image_b"}
@@ -62,83 +56,22 @@ class TranslatingFamily(ImageFamily):
         return Preview(torch.cat(rows), columns=columns)
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
-        """Compares translations with images of the target domain, and with their sources."""
-        return None if options.metrics == () else TranslationEvaluator(self, options)
+        """Compares translations of held-out images with images of the target domain, and with their sources.
 
-
-class TranslationEvaluator(TableEvaluator):
-    """Held-out images of the source domain, each translated once: FID and the others to the target domain's images, by
-    ``LPIPS`` and ``SSIM`` how much of the originals is left.
-
-    Args:
-        family: what translates.
-        options: how to measure; there are never more samples than held-out images.
-
-    Raises:
-        ValueError: a metric or a direction that the family does not have.
-    """
-
-    def __init__(self, family: TranslatingFamily, options: EvaluationOptions) -> None:
-        super().__init__("translation", options, family.described())
-        self.family = family
-        self.direction = family.known_direction(options.direction)
-        source, target = domains(self.direction)
-        self.source = Pictures(source)
-        self._kept = [name for name in self.own if name in similarity.COMPUTED]
-        self._features = [name for name in self.own if name not in similarity.COMPUTED]
-        if self._features:
-            self.references = (Pictures(target, options.reference_split, options.reference_samples),)
-        self._reference: FeatureStatistics | None = None
-        self._likeness: GenerationMetrics | None = None
-        self._similarity: SourceSimilarity | None = None
-
-    @property
-    def settings(self) -> Mapping[str, Mapping[str, int]]:
-        """See ``Evaluator``."""
-        return {} if self._likeness is None else self._likeness.settings
-
-    def load(self, files: Mapping[str, Path], device: torch.device) -> None:
-        """See ``Evaluator``."""
-        super().load(files, device)
-        if self._kept:
-            lpips = LPIPS(files["vgg16_lpips"]).to(device) if "lpips" in self._kept else None
-            self._similarity = SourceSimilarity(lpips, self._kept).to(device)
-
-    def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
-        """See ``Evaluator``."""
-        self._reference = statistics
-
-    def begin(self, examples: Batch, available: int) -> None:
-        """See ``Evaluator``."""
-        # A second translation of one image would be no other sample.
-        self.num_samples = min(self.options.num_samples, available)
-        if self._reference is not None and self.extractor is not None:
-            likeness = GenerationMetrics(self.extractor, self._reference, self._features, num_samples=self.num_samples)
-            self._likeness = likeness.to(self.device)
-
-    def update(self, index: Tensor, batch: Batch | None) -> None:
-        """See ``Evaluator``."""
-        assert batch is not None
-        sources, translated = to_uint8(batch["image"]), to_uint8(self.family.translate(batch["image"], self.direction))
-        if self._likeness is not None:
-            self._likeness.update(translated, index.to(translated.device))
-        if self._similarity is not None:
-            self._similarity.update(sources, translated)
-        self.update_foreign(sources, translated)
-
-    def compute(self) -> dict[str, float]:
-        """See ``Evaluator``."""
-        found = self._likeness.compute() if self._likeness is not None else {}
-        if self._similarity is not None:
-            found |= self._similarity.compute()
-        return {**found, **super().compute()}
-
-    def reset(self) -> None:
-        """See ``Evaluator``."""
-        super().reset()
-        for metric in (self._likeness, self._similarity):
-            if metric is not None:
-                metric.reset()
+        By ``LPIPS`` and ``SSIM`` one sees how much of the originals is left.
+        """
+        if options.metrics == ():
+            return None
+        direction = self.known_direction(options.direction)
+        source, target = domains(direction)
+        return SourceEvaluator(
+            "translation",
+            lambda images: self.translate(images, direction),
+            options,
+            self.described(),
+            source=Pictures(source),
+            reference=Pictures(target, options.reference_split, options.reference_samples),
+        )
 
 
 def domains(direction: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Similarity of results with their source pictures: LPIPS and SSIM."""
+"""Similarity of results with their source pictures: LPIPS, SSIM and PSNR."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning_modules.metrics.statistics import SumMetric
 from lightning_modules.networks.lpips import LPIPS
 
 #: The metrics of the table that ``SourceSimilarity`` computes.
-COMPUTED = ("lpips", "ssim")
+COMPUTED = ("lpips", "ssim", "psnr")
 
 
 class SourceSimilarity(SumMetric):
-    """Compares results with their source pictures: means of ``lpips`` and ``ssim``.
+    """Compares results with their source pictures: means of ``lpips``, ``ssim`` and ``psnr``.
 
     LPIPS repeats a grey picture over three channels.
 
@@ -70,6 +70,8 @@ class SourceSimilarity(SumMetric):
                 means["lpips"] = lpips.to(self.device)(*colored).mean()
             if "ssim" in self.names:
                 means["ssim"] = structural_similarity(made, sources)
+            if "psnr" in self.names:
+                means["psnr"] = signal_to_noise(made, sources).mean()
             self.sums += len(sources) * torch.stack([means[name] for name in self.names]).double()
             self.count += len(sources)
 
@@ -98,6 +100,16 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
     assert isinstance(ssim, Tensor)
     return ssim
+
+
+def signal_to_noise(images: Tensor, others: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each pair in dB, float32 [N]: 10 log10 of the squared range over the mean square.
+
+    Args:
+        images, others: float32 [N, C, H, W] in [-1, 1]; equal ones have 100 dB.
+    """
+    squares = (images - others).div(2).square().mean((1, 2, 3))
+    return -10 * squares.clamp_min(1e-10).log10()
 
 
 def luminance(images: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Direction = Literal["min", "max"]
-#: What is measured: generated samples, stylised photographs, or images translated into another domain.
-Kind = Literal["generation", "stylization", "translation"]
+#: What is measured: generated samples, stylised photographs, images translated into another domain, or images encoded
+#: and decoded again.
+Kind = Literal["generation", "stylization", "translation", "reconstruction"]
 #: When a metric is measured by default: in validation, or by ``gesso evaluate``.
 Occasion = Literal["training", "evaluate"]
 #: Feature extractors: each is a network and a resize.
@@ -77,8 +78,8 @@ class MetricSpec:
         least: how many made pictures, and how many real ones, it needs to compare them; 0: it compares with no set.
         make: builds the ``torchmetrics.Metric`` that computes it, for metrics of other packages; import torch inside.
             Its ``update`` takes, as uint8 [N, C, H, W]: for generation ``(images, index)``; for stylization
-            ``(contents, stylized, styles)``; for translation ``(sources, translated)``. Its ``compute`` returns a
-            number, or a mapping from the quantities' names to numbers.
+            ``(contents, stylized, styles)``; for translation and reconstruction ``(sources, made)``.
+            Its ``compute`` returns a number, or a mapping from the quantities' names to numbers.
     """
 
     name: str
@@ -116,7 +117,7 @@ OWN = (
     MetricSpec(
         "fid",
         "Fréchet distance between features of made and real images (Heusel et al. 2017)",
-        ("generation", "translation"),
+        ("generation", "translation", "reconstruction"),
         _single("fid", "FID", "min"),
         CHOSEN,
         default=_BOTH,
@@ -161,7 +162,7 @@ OWN = (
     MetricSpec(
         "lpips",
         "perceptual distance of content and result (Zhang et al. 2018): lower keeps more",
-        ("stylization", "translation"),
+        ("stylization", "translation", "reconstruction"),
         _single("lpips", "LPIPS", "min"),
         "vgg16",
         weights=("vgg16_lpips",),
@@ -170,9 +171,16 @@ OWN = (
     MetricSpec(
         "ssim",
         "structural similarity of content and result on the luminance (Wang et al. 2004): higher keeps more",
-        ("stylization", "translation"),
+        ("stylization", "translation", "reconstruction"),
         _single("ssim", "SSIM", "max", -1.0, 1.0),
         default=("evaluate",),
+    ),
+    MetricSpec(
+        "psnr",
+        "peak signal-to-noise ratio of a picture and its reconstruction, in dB: a mean over pictures",
+        ("reconstruction",),
+        _single("psnr", "PSNR (dB)", "max", 0.0, 100.0),
+        default=_BOTH,
     ),
     MetricSpec(
         "content_cosine",

@@ -16,11 +16,14 @@ from torch.utils.data import DataLoader
 from datamodules.assets.fetching import fetch
 from launch.callbacks.ema import EMA
 from launch.strategies.ddp import MultiNetworkDDP
+from lightning_modules.autoencoder.kl import AutoencoderKL
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -101,6 +104,12 @@ def fast_style() -> ImageFamily:
     return FastStyle(styles=["one.png", "two.png"], temporal_weight=1.0, **options)
 
 
+def autoencoder_kl() -> ImageFamily:
+    options: dict[str, Any] = {"perceptual_weight": 0.0, "discriminator_start_kimg": 0.004}
+    small = KLAutoencoderOptions(32, (1, 1), 1)
+    return AutoencoderKL(resolution=32, autoencoder=small, discriminator=PatchDiscriminatorOptions(8, 2), **options)
+
+
 FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "non_saturating": gan(gradient_clip_norm=1.0),
     "conditional": gan(num_classes=3, loss="hinge", spectral_norm=True, normalization="none"),
@@ -109,6 +118,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
+    "autoencoder_kl": autoencoder_kl,
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),
 }

@@ -24,6 +24,7 @@ DIRECTIONS = {
     "coverage": "max",
     "lpips": "min",
     "ssim": "max",
+    "psnr": "max",
     "content_cosine": "max",
     "gram_distance": "min",
     "statistics_distance": "min",
@@ -70,6 +71,7 @@ def test_what_is_measured_where_nothing_was_named() -> None:
         "gram_distance",
         "statistics_distance",
     }
+    assert names("reconstruction", "training") == ["fid", "lpips", "psnr"]
     with pytest.raises(ValueError, match="--metrics: ssim cannot be measured of a DCGAN; choose from fid, kid"):
         specs.choose("generation", ["fid", "ssim"], "training", what="a DCGAN", option="--metrics")
     with pytest.raises(ValueError, match="no metric 'fidd'"):
