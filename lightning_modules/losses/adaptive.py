@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 #: Added to the adversarial gradient's norm, and the largest weight, as in the authors' code.
 EPSILON, LARGEST = 1e-4, 1e4
@@ -38,4 +39,4 @@ def _weight_gradient(gradient: Tensor, features: Tensor, layer: nn.Conv2d) -> Te
     with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
         inputs = features.detach().to(gradient.dtype)
         assert isinstance(layer.padding, tuple)
-        return torch.nn.grad.conv2d_weight(inputs, shape, gradient, padding=layer.padding)
+        return conv2d_weight(inputs, shape, gradient, padding=layer.padding)
