@@ -20,6 +20,7 @@ class BlockPlan:
         skip: channels of the encoder's map that is concatenated to the entering one; 0: none is.
         resampling: ``down`` halves the side, ``up`` doubles it.
         attention: self-attention ends the block.
+        decoder: the block is one of the decoder's.
     """
 
     side: int
@@ -28,6 +29,7 @@ class BlockPlan:
     skip: int = 0
     resampling: Resampling = "keep"
     attention: bool = False
+    decoder: bool = False
 
 
 def plan_unet(
@@ -65,14 +67,17 @@ def plan_unet(
             channels = width
     skips = [stem, *(block.after for block in encoder)]
     deepest = resolution >> (len(widths) - 1)
-    decoder = [BlockPlan(deepest, channels, channels, attention=True), BlockPlan(deepest, channels, channels)]
+    decoder = [
+        BlockPlan(deepest, channels, channels, attention=True, decoder=True),
+        BlockPlan(deepest, channels, channels, decoder=True),
+    ]
     for level, width in reversed(list(enumerate(widths))):
         side = resolution >> level
         if side != deepest:
-            decoder.append(BlockPlan(side, channels, channels, resampling="up"))
+            decoder.append(BlockPlan(side, channels, channels, resampling="up", decoder=True))
         for number in range(blocks + 1):
             attention = side in attention_resolutions and (attention_after_each or number == blocks)
-            decoder.append(BlockPlan(side, channels, width, skip=skips.pop(), attention=attention))
+            decoder.append(BlockPlan(side, channels, width, skip=skips.pop(), attention=attention, decoder=True))
             channels = width
     return encoder, decoder
 

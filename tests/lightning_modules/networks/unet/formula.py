@@ -41,7 +41,7 @@ def parameter(name: str, shape: tuple[int, ...]) -> Array:
     if len(shape) > 1:
         return values * (2 / np.prod(shape[1:])) ** 0.5
     if not shape:
-        return 0.7 + 0.2 * values
+        return np.asarray(0.7 + 0.2 * values)
     return (1.0 if "norm" in name and name.endswith("weight") else 0.0) + 0.2 * values
 
 

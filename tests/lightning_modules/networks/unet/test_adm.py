@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_modules.networks.unet.adm import ADM, ADMOptions
 from lightning_modules.networks.unet.blocks import ResidualBlock
 from tests.lightning_modules.networks.unet.formula import RESIDUAL_BLOCK, Mapped, inputs, keys
-from tests.lightning_modules.networks.unet.parity import assert_equals_the_authors
+from tests.lightning_modules.networks.unet.parity import assert_differentiates_forward, assert_equals_the_authors
 
 OUTSIDE = {
     "embed_classes": "map_label",
@@ -82,6 +82,12 @@ def test_gradient_checkpointing_trains_the_same() -> None:
 
     for ours, expected in zip(step(True), step(False), strict=True):
         assert torch.equal(ours, expected)
+
+
+def test_forward_differentiation_is_the_difference_quotient() -> None:
+    network = small().double()
+    mapped(network).fill_()
+    assert_differentiates_forward(network)
 
 
 def test_the_label_after_the_last_is_no_class() -> None:

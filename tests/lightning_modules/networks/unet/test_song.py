@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_modules.networks.unet.blocks import ResidualBlock
 from lightning_modules.networks.unet.song import Architecture, SongOptions, SongUNet
 from tests.lightning_modules.networks.unet.formula import RESIDUAL_BLOCK, Mapped, inputs, keys
-from tests.lightning_modules.networks.unet.parity import assert_equals_the_authors
+from tests.lightning_modules.networks.unet.parity import assert_differentiates_forward, assert_equals_the_authors
 
 ARCHITECTURES: tuple[Architecture, ...] = ("ddpmpp", "ncsnpp")
 OUTSIDE = {
@@ -189,16 +188,7 @@ def test_channels_last_keeps_its_format_and_the_values(architecture: Architectur
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_forward_differentiation_is_the_difference_quotient(architecture: Architecture) -> None:
-    """Consistency models and MeanFlow ask for a product with the Jacobian, which fused attention does not have."""
-    network = fill(small(architecture).double())
-    images, noise, labels, _ = inputs(3, 16, torch.float64)
-    along = (torch.ones_like(images) / 3, torch.ones_like(noise))
-    with sdpa_kernel(SDPBackend.MATH):
-        _, product = torch.func.jvp(lambda x, level: network(x, level, labels), (images, noise), along)
-    step = 1e-5
-    ahead = network(images + step * along[0], noise + step * along[1], labels)
-    behind = network(images - step * along[0], noise - step * along[1], labels)
-    torch.testing.assert_close(product, (ahead - behind) / (2 * step), atol=1e-7, rtol=1e-6)
+    assert_differentiates_forward(fill(small(architecture).double()))
 
 
 def test_wrong_options_are_told_in_one_line() -> None:
