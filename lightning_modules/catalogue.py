@@ -23,6 +23,7 @@ FAMILIES = Catalogue(
         "AutoencoderKL": "lightning_modules.autoencoder.kl",
         "DCGAN": "lightning_modules.gan.dcgan",
         "FastStyle": "lightning_modules.style.fast_style",
+        "StyleGAN2": "lightning_modules.gan.stylegan2",
         "VAE": "lightning_modules.autoencoder.vae",
     },
 )

@@ -143,7 +143,9 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
     peaks: dict[str, int] = {}
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
-    def update(names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch) -> None:
+    def update(
+        names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch, *, log_loss: bool = True
+    ) -> None:
         together = (names,) if isinstance(names, str) else tuple(names)
         values = [value for value in batch.values() if isinstance(value, Tensor)]
         memory = Memory([*map(fake.from_tensor, [*module.parameters(), *module.buffers()]), *values])

@@ -7,7 +7,7 @@ number of ranks or the batch size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -68,6 +68,21 @@ class OptimizerOptions:
             )
         if self.schedule == "inverse_sqrt" and not self._decay_begins:
             raise ValueError("schedule inverse_sqrt needs hold_kimg or warmup_kimg: where decay begins")
+
+    def with_extra_updates(self, interval: int) -> OptimizerOptions:
+        """The options for a network that gets one more update every ``interval`` steps, by a lazy regulariser.
+
+        Learning rates times c and betas to the power c, c = interval / (interval + 1): over a period the training is as
+        long as without the additional update (StyleGAN2, Karras et al. 2020, arXiv:1912.04958, appendix B).
+        """
+        share = interval / (interval + 1)
+        return replace(
+            self,
+            lr=self.lr * share,
+            final_lr=self.final_lr * share,
+            beta1=self.beta1**share,
+            beta2=self.beta2**share,
+        )
 
     def optimizer(self, network: nn.Module) -> Optimizer:
         """A fresh optimizer of the network's parameters."""

@@ -130,7 +130,14 @@ class NetworkUpdates(Step):
 
     # ---- an update: of one network, or of several by one loss --------------------------------------------------------
 
-    def update(self, names: str | Sequence[str], losses: Callable[[Batch], Losses], batch: Batch) -> None:
+    def update(
+        self,
+        names: str | Sequence[str],
+        losses: Callable[[Batch], Losses],
+        batch: Batch,
+        *,
+        log_loss: bool = True,
+    ) -> None:
         """Updates a network, or several together, once: forward, backward, unscale, clip, step, zero.
 
         If a loss or a gradient is not finite on any rank, all ranks skip the step of all of these networks, and count
@@ -144,6 +151,7 @@ class NetworkUpdates(Step):
                 under ``generator_ab+generator_ba/``.
             losses: maps a batch to its losses; called once for each micro-batch.
             batch: this rank's batch.
+            log_loss: whether ``loss`` itself is logged; not where an update of another kind logs the networks' loss.
 
         Raises:
             ValueError: no network, the same twice, or one that has no optimizer.
@@ -159,7 +167,8 @@ class NetworkUpdates(Step):
                 values = losses(part)
                 with contextlib.nullcontext() if number == len(parts) - 1 else self._no_reduction():
                     self.manual_backward(values["loss"], gradient=finite_or_nan(values["loss"], 1 / len(parts)))
-                self.loss_means.add({f"{logged}/{key}": value for key, value in values.items()})
+                shown = {key: value for key, value in values.items() if log_loss or key != "loss"}
+                self.loss_means.add({f"{logged}/{key}": value for key, value in shown.items()})
             with self._all_or_none_step():
                 for name in self.updating:
                     self._step_and_zero(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from gesso.common.ranges import Count, NonNegative, Positive
@@ -36,6 +37,9 @@ class AdversarialFamily(LatentFamily):
             torch.compile as well: gamma/2 E((D(x + s e) - D(x)) / s)^2, e ~ N(0, I); 0: none.
         options: those of ``ImageFamily``.
     """
+
+    #: Whether the penalties are updates of their own, as StyleGAN2's are, or part of the discriminator's loss.
+    penalties_apart: ClassVar[bool] = False
 
     generator: nn.Module
     discriminator: nn.Module
@@ -84,32 +88,62 @@ class AdversarialFamily(LatentFamily):
         return self.generator(latents, labels).float()
 
     def step(self, batch: Batch) -> None:
+        self.update_discriminator(batch)
+        if self.is_generators_turn():
+            self.update("generator", self.generator_losses, batch)
+
+    def is_generators_turn(self) -> bool:
+        """Whether the generator is updated in this step: once in ``n_critic``."""
+        return (self.steps_done + 1) % self.n_critic == 0
+
+    def update_discriminator(self, batch: Batch) -> None:
+        """The discriminator's updates: by its loss, by penalties that have their own, and the bounds of its weights."""
         self.update("discriminator", self.discriminator_losses, batch)
+        if self.penalties_apart and self.penalties_due():
+            self.update("discriminator", self.penalty_losses, batch, log_loss=False)
         if self.loss == "wgan":
             with self.edited("discriminator"):
                 clip_weights_(self.discriminator, self.weight_clip)
-        if (self.steps_done + 1) % self.n_critic == 0:
-            self.update("generator", self.generator_losses, batch)
+
+    def penalties_due(self) -> list[Regularizer]:
+        """The penalties whose turn is in this step."""
+        return [regularizer for regularizer in self.regularizers if regularizer.due(self.steps_done)]
 
     def discriminator_losses(self, batch: Batch) -> Losses:
-        """Adversarial loss on real and generated images, and the penalties due at this step."""
-        real, labels = batch["image"], self.labels_of(batch)
+        """Adversarial loss on real and generated images; and the penalties due, where they are part of it."""
+        real, critic = batch["image"], self._critic(self.labels_of(batch))
         fake = self.fakes(batch)
-        real_logits, fake_logits = self.discriminator(real, labels), self.discriminator(fake, labels)
+        real_logits, fake_logits = critic(real), critic(fake)
         adversarial = discriminator_loss(self.loss, real_logits, fake_logits)
         losses = {"loss": adversarial, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
-        for regularizer in self.regularizers:
-            if regularizer.due(self.steps_done):
-                value = regularizer(self._critic(labels), real, fake, self)
+        if not self.penalties_apart:
+            for regularizer in self.penalties_due():
+                value = regularizer(critic, real, fake, self)
                 losses[regularizer.name] = value
                 losses["loss"] = losses["loss"] + regularizer.weight * value
         return losses
 
+    def penalty_losses(self, batch: Batch) -> Losses:
+        """The penalties due at this step, where they are updates of their own."""
+        due, real, critic = self.penalties_due(), batch["image"], self._critic(self.labels_of(batch))
+        fake = self.fakes(batch) if any(regularizer.needs_fakes for regularizer in due) else real
+        logits: list[Tensor] = []
+
+        def noting(images: Tensor) -> Tensor:
+            logits.append(critic(images))
+            return logits[-1]
+
+        losses = {regularizer.name: regularizer(noting, real, fake, self) for regularizer in due}
+        weighted = [regularizer.weight * losses[regularizer.name] for regularizer in due]
+        # Weights that no penalty depends on have a gradient of 0 rather than none: their optimizer goes on.
+        touched = [0 * of_some.mean() for of_some in logits]
+        return {"loss": torch.stack([*weighted, *touched]).sum(), **losses}
+
     def generator_losses(self, batch: Batch) -> Losses:
         """Adversarial loss of newly generated images."""
-        labels = self.labels_of(batch)
-        logits = self.discriminator(self.fakes(batch), labels)
-        real_logits = self.discriminator(batch["image"], labels) if pairs_images(self.loss) else None
+        critic = self._critic(self.labels_of(batch))
+        logits = critic(self.fakes(batch))
+        real_logits = critic(batch["image"]) if pairs_images(self.loss) else None
         return {"loss": generator_loss(self.loss, logits, real_logits)}
 
     def held_out_losses(self, batch: Batch) -> Losses:

@@ -42,6 +42,8 @@ class Regularizer:
     name: ClassVar[str]
     #: Whether it differentiates gradients, which ZeRO 3 and torch.compile cannot.
     requires_double_backward: ClassVar[bool] = True
+    #: Whether it looks at generated images.
+    needs_fakes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.interval < 1:
@@ -90,6 +92,7 @@ class R2(_HalfGamma):
     """gamma/2 E‖∇D(G(z))‖² on generated images (Mescheder et al. 2018; R3GAN, Huang et al. 2024). ``factor``: gamma."""
 
     name = "r2"
+    needs_fakes = True
 
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         return r1_penalty(critic, fake)
@@ -112,6 +115,7 @@ class GradientPenalty(Regularizer):
     """lambda E(‖∇D(x̂)‖ - 1)² between real and generated images (WGAN-GP, Gulrajani et al. 2017). ``factor``: lambda."""
 
     name = "gradient_penalty"
+    needs_fakes = True
 
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         return gradient_penalty(critic, real, fake, noise.rand(len(real), 1, 1, 1))

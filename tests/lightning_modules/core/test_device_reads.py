@@ -24,6 +24,12 @@ from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
+from lightning_modules.gan.stylegan2 import StyleGAN2
+from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.stylegan2 import discriminator as critics
+from lightning_modules.networks.stylegan2.mapping import MappingOptions
+from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -88,6 +94,20 @@ def gan(**options: Any) -> Callable[[], ImageFamily]:
     return lambda: DCGAN(resolution=32, latent_dim=8, generator=GeneratorOptions(8), discriminator=critic, **options)
 
 
+def stylegan2() -> ImageFamily:
+    mapping, widths = MappingOptions(layers=2, w_dim=8), {"channel_base": 128, "channel_max": 8}
+    return StyleGAN2(
+        resolution=32,
+        latent_dim=8,
+        num_classes=3,
+        mapping=mapping,
+        synthesis=SynthesisOptions(**widths),
+        discriminator=critics.DiscriminatorOptions(**widths, mapping_layers=2),
+        r1_interval=2,
+        path_length_interval=2,
+    )
+
+
 def style(family: Callable[[], ImageFamily]) -> Callable[[], ImageFamily]:
     def make() -> ImageFamily:
         module = family()
@@ -116,6 +136,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "lazy_r1": gan(loss="rpgan", r1_gamma=1.0, r2_gamma=1.0, r1_interval=2, normalization="none"),
     "wgan": gan(loss="wgan", normalization="layer", n_critic=2),
     "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
+    "stylegan2": stylegan2,
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,

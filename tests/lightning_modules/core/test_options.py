@@ -37,6 +37,12 @@ OLD: dict[str, dict[str, Any]] = {
 }
 #: Small ones of the families whose options never had other names.
 NEW: dict[str, dict[str, object]] = {
+    "StyleGAN2": {
+        "resolution": 16,
+        "mapping": {"layers": 1, "w_dim": 8},
+        "synthesis": {"channel_max": 8},
+        "discriminator": {"channel_max": 8},
+    },
     "AutoencoderKL": {
         "resolution": 16,
         "autoencoder": {"width": 32, "multipliers": [1, 1], "blocks": 1},

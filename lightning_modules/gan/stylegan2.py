@@ -1,0 +1,161 @@
+"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958), in the form of StyleGAN2-ADA (arXiv:2006.06676)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gesso.common.ranges import Count, NonNegative, Share, Whole
+from gesso.common.ranks import mean_over_ranks
+from lightning_modules.core.abilities import Batch
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.updates import Losses
+from lightning_modules.kinds.adversarial import AdversarialFamily
+from lightning_modules.losses.regularizers import PathLength
+from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions
+from lightning_modules.networks.stylegan2.mapping import MappingOptions
+from lightning_modules.networks.stylegan2.synthesis import Generator, NoiseInput, SynthesisOptions
+
+
+class StyleGAN2(AdversarialFamily):
+    """StyleGAN2, with the augmentation of its successor as an option (``augmentation``).
+
+    R1 and the path length are updates of their own, every ``r1_interval`` and ``path_length_interval`` steps; learning
+    rates and betas of Adam are corrected for them.
+
+    Args:
+        resolution: height and width of the images in pixels, a power of two from 8 on.
+        channels: 1 (grey) or 3 (RGB).
+        latent_dim: dimensions of z.
+        num_classes: 0: unconditional; else the label is an input of both networks' mapping.
+        mapping: options of the mapping network.
+        synthesis: options of the synthesis network.
+        discriminator: options of the discriminator.
+        style_mixing: share of updates whose images have the w of two latents, one before and one behind a random layer.
+        r1_gamma: weight of R1; the authors' rule for a start is 0.0002 resolution^2 / batch.
+        r1_interval: steps from one R1 to the next.
+        path_length_weight: weight of the path length regulariser; 0: none.
+        path_length_interval: steps from one to the next; it sees half of the batch.
+        truncation_psi: of generated pictures: 1: none, 0: all are the mean; training does not depend on it.
+        truncation_cutoff: number of layers that are truncated; None: all.
+        generator_optimizer, discriminator_optimizer: options of each optimizer, before the correction.
+        options: those of ``AdversarialFamily`` and ``ImageFamily``.
+    """
+
+    penalties_apart = True
+    generator: Generator
+    discriminator: Discriminator
+
+    def __init__(
+        self,
+        *,
+        resolution: Count = 256,
+        channels: int = 3,
+        latent_dim: Count = 512,
+        num_classes: Whole = 0,
+        mapping: MappingOptions = MappingOptions(),
+        synthesis: SynthesisOptions = SynthesisOptions(),
+        discriminator: DiscriminatorOptions = DiscriminatorOptions(),
+        style_mixing: Share = 0.9,
+        r1_gamma: NonNegative = 10.0,
+        r1_interval: Count = 16,
+        path_length_weight: NonNegative = 2.0,
+        path_length_interval: Count = 4,
+        truncation_psi: Share = 1.0,
+        truncation_cutoff: Count | None = None,
+        generator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-3, beta1=0.0, beta2=0.99),
+        discriminator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-3, beta1=0.0, beta2=0.99),
+        **options: Any,
+    ) -> None:
+        super().__init__(r1_gamma=r1_gamma, r1_interval=r1_interval, **options)
+        check_weights(path_length_weight=path_length_weight)
+        self.save_hyperparameters()
+        self.resolution, self.channels = resolution, channels
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.style_mixing, self.group = style_mixing, discriminator.minibatch_group
+        self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
+        self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
+        sizes = {"resolution": resolution, "channels": channels, "num_classes": num_classes}
+        self.generator = Generator(mapping, synthesis, latent_dim=latent_dim, **sizes)
+        self.discriminator = Discriminator(discriminator, **sizes)
+        self.path_length = PathLength(path_length_weight, path_length_interval) if path_length_weight else None
+        #: Means of w of this step, by update: one for each micro-batch.
+        self._means_of_w: dict[int, list[Tensor]] = {}
+
+    def optimization(self) -> dict[str, OptimizerOptions]:
+        generator, discriminator = self.generator_optimizer, self.discriminator_optimizer
+        if self.path_length is not None:
+            generator = generator.with_extra_updates(self.path_length.interval)
+        # Penalties of one interval are one update.
+        for interval in {regularizer.interval for regularizer in self.regularizers}:
+            discriminator = discriminator.with_extra_updates(interval)
+        return {"generator": generator, "discriminator": discriminator}
+
+    def requires_double_backward(self) -> tuple[str, ...]:
+        return (*(("generator",) if self.path_length is not None else ()), *super().requires_double_backward())
+
+    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        images = self.generator(
+            latents, labels, truncation_psi=self.truncation_psi, truncation_cutoff=self.truncation_cutoff
+        )
+        return images.float().clamp(-1, 1)
+
+    # ---- a step -----------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> None:
+        self._check_groups(len(batch["image"]) // self.micro_batches)
+        if self.is_generators_turn():
+            self.update("generator", self.generator_losses, batch)
+            if self.path_length is not None and self.path_length.due(self.steps_done):
+                self.update("generator", self.path_length_losses, batch, log_loss=False)
+        self.update_discriminator(batch)
+        self._follow_w()
+
+    def path_length_losses(self, batch: Batch) -> Losses:
+        """The path length regulariser on half of the batch, in full precision."""
+        assert self.path_length is not None
+        count, labels = max(1, len(batch["image"]) // 2), self.labels_of(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            images, ws = self.synthesized(count, None if labels is None else labels[:count])
+            value = self.path_length(images, ws, self)
+        # Biases that it does not depend on have a gradient of 0 rather than none: their optimizer goes on.
+        return {"loss": self.path_length.weight * value + 0 * images.mean(), self.path_length.name: value}
+
+    def fakes(self, batch: Batch) -> Tensor:
+        """Generated images: as many as the batch has, with the batch's labels."""
+        return self.synthesized(len(batch["image"]), self.labels_of(batch))[0]
+
+    def synthesized(self, count: int, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """New images, and the w of each of their layers, ``[count, num_ws, w_dim]``, with mixed styles."""
+        mapping, synthesis = self.generator.mapping, self.generator.synthesis
+        w = mapping(self.randn(count, self.latent_dim), labels)
+        self._means_of_w.setdefault(self._now.updates, []).append(w.detach().mean(0))
+        ws = self.generator.broadcast(w)
+        # Known without asking the device, and the same for all images of an update.
+        chance, place = self.randint(2, 1 << 30)
+        if chance < self.style_mixing * (1 << 30):
+            first = 1 + place % (synthesis.num_ws - 1)
+            others = self.generator.broadcast(mapping(self.randn(count, self.latent_dim), labels))
+            ws = torch.cat([ws[:, :first], others[:, first:]], 1)
+        return synthesis(ws, self.synthesis_noise(count)), ws
+
+    def synthesis_noise(self, count: int) -> NoiseInput:
+        """The noise inputs of ``count`` images in training."""
+        return self.randn(count, self.generator.synthesis.noise_size)
+
+    def _follow_w(self) -> None:
+        """Moves ``w_avg`` once for each update that made images, by the mean over micro-batches and ranks."""
+        means = [torch.stack(of_one).mean(0) for of_one in self._means_of_w.values()]
+        self._means_of_w = {}
+        for mean in mean_over_ranks(torch.stack(means)):
+            self.generator.mapping.follow(mean)
+
+    def _check_groups(self, count: int) -> None:
+        if self.discriminator.deviation is not None and count % self.group:
+            raise ValueError(
+                f"a micro-batch of {count} images is no multiple of model.discriminator.minibatch_group "
+                f"({self.group}): a batch of more images on each rank, fewer micro_batches, or smaller groups"
+            )
