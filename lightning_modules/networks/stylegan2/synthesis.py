@@ -63,7 +63,8 @@ class SynthesisLayer(nn.Module):
         self.affine = EqualizedLinear(w_dim, inputs, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.noise_strength = nn.Parameter(torch.zeros(()))
+        # Not a scalar, which ZeRO cannot shard.
+        self.noise_strength = nn.Parameter(torch.zeros(1))
         self.register_buffer("noise_constant", torch.randn(resolution, resolution))
         self.register_buffer("taps", setup_filter(), persistent=False)
 

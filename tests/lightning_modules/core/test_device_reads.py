@@ -20,13 +20,11 @@ from lightning_modules.autoencoder.kl import AutoencoderKL
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
-from lightning_modules.gan.stylegan2 import StyleGAN2
-from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
-from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions

@@ -284,7 +284,7 @@ def test_another_familys_or_architectures_checkpoint_is_refused() -> None:
 def test_the_catalogue_names_classes_that_are_there() -> None:
     for name in FAMILIES.own:
         assert family(name).__name__ == name
-    with pytest.raises(ValueError, match="no family 'GAN'; there are AdaIN, DCGAN"):
+    with pytest.raises(ValueError, match="no family 'GAN'; there are AdaIN, "):
         family("GAN")
 
 
