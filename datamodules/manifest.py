@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+from datamodules.latents import LatentSpec
 from gesso.common.files import write_whole
 
 FORMAT = 1
@@ -75,14 +76,15 @@ class Manifest:
     Args:
         root: folder of the manifest; relative names are resolved against it.
         name: a name for people.
-        channels: 1 (grey) or 3 (RGB).
-        size: (height, width) in pixels when all images share one, else None.
+        channels: 1 (grey) or 3 (RGB); of latents, their number.
+        size: (height, width) in pixels when all images share one, else None; of latents, theirs.
         classes: class names; a sample's label indexes them. Empty when unlabelled.
         captions: whether samples carry captions.
         splits: split name -> its shards.
         segments: S, into how many parallel segments an epoch is cut (see ``order.py``). A property of the data set,
             never of the world size, so that every world size sees the same global batches; see ``default_segments``.
         provenance: how the set was made; free-form, for people and reports.
+        latents: what its latents are; None: its samples are pictures.
     """
 
     root: Path
@@ -94,6 +96,7 @@ class Manifest:
     splits: dict[str, Split]
     segments: int
     provenance: dict[str, Any] = field(default_factory=dict)
+    latents: LatentSpec | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
@@ -118,6 +121,7 @@ class Manifest:
             if problem := next(_problems(raw), None):
                 raise ValueError(f"{file}: {problem}; build or index the set again")
             splits = {name: _split(entry) for name, entry in raw["splits"].items()}
+            latents = raw.get("latents")
             manifest = cls(
                 root=file.parent.resolve(),
                 name=raw["name"],
@@ -128,6 +132,7 @@ class Manifest:
                 splits=splits,
                 segments=raw["segments"],
                 provenance=raw.get("provenance", {}),
+                latents=None if latents is None else LatentSpec.parsed(latents, raw["channels"]),
             )
         except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: not a shard-set manifest ({error!r}); build or index the set again") from error
@@ -140,6 +145,10 @@ class Manifest:
         """Writes ``manifest.json`` atomically into ``root``."""
         raw = {"format": FORMAT, **asdict(self)}
         del raw["root"]
+        if self.latents is None:
+            del raw["latents"]
+        else:
+            raw["kind"] = "latent"
         file = self.root / MANIFEST_NAME
         write_whole(file, json.dumps(raw, indent=1))
         return file
@@ -260,7 +269,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _problems(raw: dict[str, Any]) -> Iterator[str]:
     """Yields what is wrong with the numbers and texts of a manifest."""
     size, classes = raw["size"], raw["classes"]
-    if raw["channels"] not in (1, 3):
+    if raw.get("latents") is None and raw["channels"] not in (1, 3):
         yield f"channels is {raw['channels']!r}, and 1 or 3 can be"
     if size is not None and not (isinstance(size, list) and len(size) == 2 and all(_whole(side, 1) for side in size)):
         yield f"size is {size!r}, and is none or two whole numbers"

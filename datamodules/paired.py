@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
-from datamodules.shards import ShardData, to_float_images
+from datamodules.shards import ShardData
+from datamodules.streaming.floats import to_float_images
 from gesso.common.ranges import Count
 
 

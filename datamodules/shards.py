@@ -6,37 +6,36 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-import cv2
 import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.latents import LatentSpec
 from datamodules.manifest import MANIFEST_NAME, Manifest
 from datamodules.order import BalancedOrder, Order, SampleOrder, SequentialOrder
-from datamodules.streaming.buffers import Buffers
+from datamodules.streaming.floats import to_float_images, to_float_latents
+from datamodules.streaming.latents import LatentRows, encoded_pictures, latent_rows
 from datamodules.streaming.staging import nearest
 from datamodules.streaming.stream import ShardStream, StreamBatch
 from datamodules.streaming.transforms import Augment, Crop
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind
-from gesso.common.pixels import to_float
 from gesso.common.ranges import Count, Share, Whole, check_options
 
 #: What must not change between a checkpoint and its continuation, for the rest of the epoch to be what was left.
 _ORDER_OPTIONS = ("seed", "window", "balanced")
 
-# 1 / 127.5, rounded down: rounded to the nearest float32, 255 would come out a hair above 1.
-_SCALE = float(np.nextafter(np.float32(1 / 127.5), np.float32(0)))
-_buffers = Buffers()
-
 
 class ShardData(L.LightningDataModule):
-    """Images of a shard set, for any family.
+    """Images of a shard set, for any family; or latents, if that is what the set holds (``gesso encode``).
 
     On the device a batch holds ``image`` float32 [n, C, size, size] in [-1, 1], ``label`` int64 [n] (-1: none),
     ``index`` int64 [n] (rows of the split's index), ``position`` (samples consumed by all ranks) and, where the set has
     them, ``caption`` (list of str). The global batch at a position is the same for any number of ranks and workers.
+
+    Of latents, ``image`` is float32 [n, 2C, h, w]: the means of the encoder's posterior, then its standard deviations,
+    both in the units in which latents have mean 0 and standard deviation 1.
 
     Args:
         path: folder of the shard set (``gesso shards build`` makes one).
@@ -103,8 +102,35 @@ class ShardData(L.LightningDataModule):
 
     @property
     def channels(self) -> int:
-        """1 (grey) or 3 (RGB)."""
+        """1 (grey) or 3 (RGB); of latents, their number C."""
+        if self.latents is not None and self._channels not in (None, self.manifest.channels):
+            raise ValueError(
+                f"{self.path}: holds latents of {self.manifest.channels} channels; leave --data.channels out"
+            )
         return self._channels or self.manifest.channels
+
+    @property
+    def latents(self) -> LatentSpec | None:
+        """What the set's latents are; None: it holds pictures."""
+        return self.manifest.latents
+
+    @cached_property
+    def pictures(self) -> ShardData:
+        """The pictures: this set, or the one that its latents were encoded of, squared in the same way.
+
+        Raises:
+            FileNotFoundError, ValueError: that is gone, or has other pictures by now.
+        """
+        if self.latents is None:
+            return self
+        return ShardData(
+            encoded_pictures(self.manifest),
+            self.global_batch_size,
+            size=self.latents.picture_size,
+            channels=self.latents.picture_channels,
+            workers=self.workers,
+            worker_kind=self.worker_kind,
+        )
 
     @property
     def num_classes(self) -> int:
@@ -118,7 +144,9 @@ class ShardData(L.LightningDataModule):
 
     @property
     def size(self) -> int:
-        """Side of the square images, in pixels."""
+        """Side of the square images in pixels; of latents, their own."""
+        if self.latents is not None and (self._size, self._size) not in ((None, None), self.manifest.size):
+            raise ValueError(f"{self.path}: holds latents, which have one size; leave --data.size out")
         if self._size is not None:
             return self._size
         size = self.manifest.size
@@ -146,13 +174,12 @@ class ShardData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[StreamBatch]:
         """Endless batches from ``position`` on."""
-        augment = Augment(self.size, self.crop, self.flip, self.color_jitter)
-        return self._loader("train", self.training_order(), augment, start=self.position)
+        return self._loader("train", self.training_order(), self.training_rows(), start=self.position)
 
     def held_out_dataloader(self) -> DataLoader[StreamBatch]:
         """Endless batches of the held-out split, centred, the same each time."""
         split = self.held_out_split
-        return self._loader(split, self._shuffled(split), Augment(self.size), start=0)
+        return self._loader(split, self._shuffled(split), self.held_out_rows(), start=0)
 
     def val_dataloader(self) -> DataLoader[StreamBatch]:
         """The ``val`` split once, or ``test`` where there is no ``val``; of neither, no batch."""
@@ -164,8 +191,8 @@ class ShardData(L.LightningDataModule):
         return self._held_out("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """uint8 NHWC becomes float32 NCHW in [-1, 1], on the device."""
-        return {**batch, "image": to_float_images(batch["image"])}
+        """uint8 NHWC becomes float32 NCHW in [-1, 1], on the device; latents become float32 of standard deviation 1."""
+        return {**batch, "image": self.to_floats(batch["image"])}
 
     def consumed(self, position: int) -> None:
         """Says that all samples before ``position`` have been trained on; a checkpoint resumes there."""
@@ -210,8 +237,10 @@ class ShardData(L.LightningDataModule):
     def reference_batches(
         self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
     ) -> Iterator[Tensor]:
-        """The images of ``split_batches``: uint8 [at most batch_size, C, size, size] in [0, 255]."""
-        batches = self.split_batches(split, rank=rank, world_size=world_size, batch_size=batch_size, limit=limit)
+        """The pictures of ``split_batches``: uint8 [at most batch_size, C, size, size] in [0, 255]."""
+        batches = self.pictures.split_batches(
+            split, rank=rank, world_size=world_size, batch_size=batch_size, limit=limit
+        )
         return (batch["image"] for batch in batches)
 
     def split_batches(
@@ -221,7 +250,7 @@ class ShardData(L.LightningDataModule):
 
         Yields:
             this rank's batches: ``image`` uint8 [at most batch_size, C, size, size] in [0, 255], ``label``, ``index``,
-            ``position`` and, where the set has them, ``caption``.
+            ``position`` and, where the set has them, ``caption``. Of latents, ``image`` is as in training.
         """
         samples = self.manifest.split(split).samples
         limit = min(limit or samples, samples)
@@ -230,7 +259,7 @@ class ShardData(L.LightningDataModule):
             split,
             order=SequentialOrder(samples, limit),
             batch_size=batch_size * world_size,
-            augment=Augment(self.size),
+            augment=self.held_out_rows(),
             channels=self.channels,
             rank=rank,
             world_size=world_size,
@@ -240,7 +269,8 @@ class ShardData(L.LightningDataModule):
             allow_pipe=self.allow_pipe,
         )
         for batch in stream:
-            yield {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
+            images = batch["image"]
+            yield {**batch, "image": images.permute(0, 3, 1, 2) if self.latents is None else self.to_floats(images)}
 
     @property
     def held_out_split(self) -> str:
@@ -259,6 +289,25 @@ class ShardData(L.LightningDataModule):
 
     # ---- streams ----------------------------------------------------------------------------------------------------
 
+    def to_floats(self, images: Tensor) -> Tensor:
+        """What the stream gives as what a batch holds: see the class."""
+        return to_float_images(images) if self.latents is None else to_float_latents(images, self.latents)
+
+    def training_rows(self) -> Augment | LatentRows:
+        """How samples become rows of a training batch."""
+        if self.latents is None:
+            return Augment(self.size, self.crop, self.flip, self.color_jitter)
+        if self.crop != "center" or self.color_jitter:
+            raise ValueError(
+                f"{self.path}: holds latents, which can be neither cut nor coloured: set --data.crop center and "
+                "--data.color_jitter 0"
+            )
+        return latent_rows(self.manifest, flip=self.flip)
+
+    def held_out_rows(self) -> Augment | LatentRows:
+        """How samples become rows of a held-out batch: the same each time."""
+        return Augment(self.size) if self.latents is None else latent_rows(self.manifest, flip=False)
+
     def training_order(self) -> SampleOrder:
         """The order of the training samples."""
         if self.balanced:
@@ -273,10 +322,10 @@ class ShardData(L.LightningDataModule):
         samples = self.manifest.split(split).samples if samples is None else samples
         if self.trainer is not None and samples < self.trainer.world_size:
             samples = 0  # a rank with no batch would wait for ever for the others' averages
-        return self._loader(split, SequentialOrder(samples), Augment(self.size), start=0, stop=samples)
+        return self._loader(split, SequentialOrder(samples), self.held_out_rows(), start=0, stop=samples)
 
     def _loader(
-        self, split: str, order: SampleOrder, augment: Augment, *, start: int, stop: int | None = None
+        self, split: str, order: SampleOrder, augment: Augment | LatentRows, *, start: int, stop: int | None = None
     ) -> DataLoader[StreamBatch]:
         stream = ShardStream(
             self.manifest,
@@ -296,14 +345,3 @@ class ShardData(L.LightningDataModule):
         )
         # Never the bare stream: Lightning would save its position too, and that is a batch ahead of training.
         return DataLoader(stream, batch_size=None, pin_memory=torch.cuda.is_available())
-
-
-def to_float_images(images: Tensor) -> Tensor:
-    """uint8 [n, H, W, C] in [0, 255] to float32 [n, C, H, W] in [-1, 1] on the same device, channels-last in memory."""
-    if images.device.type != "cpu":
-        return to_float(images).permute(0, 3, 1, 2)
-    # One pass where torch makes three: 34 against 58 µs for a 224 px image.
-    floats = _buffers.empty(images.shape, torch.float32)
-    flat = images.flatten(1).numpy()
-    cv2.addWeighted(flat, _SCALE, flat, 0, -1, dst=floats.flatten(1).numpy(), dtype=cv2.CV_32F)
-    return floats.permute(0, 3, 1, 2)

@@ -76,13 +76,13 @@ def build(
     scratch = folder / ".build"
     opened = open_source(source, scratch / "tars", folder)
     options = completed(options, opened)
-    if _entries(folder) and not (folder / MANIFEST_NAME).exists() and not scratch.exists():
+    if entries(folder) and not (folder / MANIFEST_NAME).exists() and not scratch.exists():
         raise ValueError(
-            f"{folder}: is not empty (there is {_entries(folder)[0].name}) and no shard set; name a new folder"
+            f"{folder}: is not empty (there is {entries(folder)[0].name}) and no shard set; name a new folder"
         )
     with (
-        _full_disk(folder),
-        _exclusive(folder),
+        keeping_on_full_disk(folder),
+        exclusive(folder),
         Bar(progress) as bar,
         Pool(workers or os.cpu_count() or 1) as pool,
     ):
@@ -271,7 +271,7 @@ class _Build:
         )
 
     def _remove_shards(self) -> None:
-        for path in _entries(self.folder):
+        for path in entries(self.folder):
             if _OURS.fullmatch(path.name):
                 path.unlink()
 
@@ -291,12 +291,12 @@ def _check_target(folder: Path) -> None:
             return
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Context manager: locks the folder for one build; removes it afterwards if it is empty."""
     scratch = folder / ".build"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -305,7 +305,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                if [path.name for path in _entries(scratch)] == ["lock"]:
+                if [path.name for path in entries(scratch)] == ["lock"]:
                     shutil.rmtree(scratch)
     except Timeout:
         raise ValueError(f"{folder}: another build is at work in it; wait for it or name another folder") from None
@@ -315,7 +315,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk(folder: Path) -> Iterator[None]:
+def keeping_on_full_disk(folder: Path) -> Iterator[None]:
     """Context manager: raises a full disk as one line; finished shards stay, and the same command continues."""
     try:
         yield

@@ -15,9 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 from datamodules.building.pool import Pool
 from datamodules.building.progress import Bar
 from datamodules.building.sources import open_url
-from datamodules.building.tars import TarScan
+from datamodules.building.tars import LATENTS, TarScan
 from datamodules.decoding.images import BadImage, read_image, resize_image
 from datamodules.manifest import Manifest, count_classes
+from datamodules.streaming.latents import latent_rows
 from datamodules.streaming.reader import ShardReader, check_pipes
 from gesso.common.files import writing_whole
 
@@ -33,13 +34,13 @@ class Inspection:
     Args:
         splits: split -> samples, shards, bytes and mean bytes an image.
         classes: split -> class name -> samples; empty when unlabelled.
-        sheet: the contact sheet's file.
+        sheet: the contact sheet's file; None: there is none of latents.
     """
 
     manifest: Manifest
     splits: dict[str, dict[str, float]]
     classes: dict[str, dict[str, int]]
-    sheet: Path
+    sheet: Path | None
 
 
 def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspection:
@@ -63,6 +64,8 @@ def inspect(path: str | os.PathLike[str], *, allow_pipe: bool = False) -> Inspec
         }
         if manifest.classes:
             classes[name] = dict(zip(manifest.classes, manifest.class_counts(name), strict=True))
+    if manifest.latents is not None:
+        return Inspection(manifest, splits, classes, None)
     sheet = _contact_sheet(manifest, next(iter(manifest.splits)), allow_pipe)
     return Inspection(manifest, splits, classes, _write(sheet, manifest))
 
@@ -147,7 +150,7 @@ def _check_shard(manifest: Manifest, place: tuple[str, int]) -> list[str]:
     problems = []
     try:
         with open_url(url) as stream:
-            scan = TarScan(stream, url)
+            scan = TarScan(stream, url) if manifest.latents is None else TarScan(stream, url, LATENTS)
             for sample, data in scan:
                 row = rows.pop(sample.offset, None)
                 if row is None:
@@ -157,9 +160,11 @@ def _check_shard(manifest: Manifest, place: tuple[str, int]) -> list[str]:
                 if indexed != (sample.length, sample.caption_offset, sample.caption_length):
                     problems.append(f"{place_of_it}: the index says otherwise where it ends or where its caption is")
                 try:
-                    found = read_image(data).shape
+                    found = _shape(manifest, data)
                 except BadImage as bad:
                     problems.append(f"{place_of_it}: {bad}")
+                    continue
+                if manifest.latents is not None:
                     continue
                 if manifest.size not in (None, found[:2]):
                     problems.append(f"{place_of_it}: {found[1]} x {found[0]} pixels; the manifest says {manifest.size}")
@@ -174,6 +179,18 @@ def _check_shard(manifest: Manifest, place: tuple[str, int]) -> list[str]:
     if rows:
         problems.append(f"{url}: {len(rows)} samples of the index are not in it, the first at byte {min(rows)}")
     return problems
+
+
+def _shape(manifest: Manifest, data: bytes) -> tuple[int, ...]:
+    """The shape of a sample; raises a BadImage where it is none."""
+    if manifest.latents is None:
+        return read_image(data).shape
+    rows = latent_rows(manifest, flip=False)
+    out = np.empty(rows.row_shape(manifest.channels), np.uint8)
+    rows.render(data, out, [1.0])
+    if not np.isfinite(out.view(np.float16)).all():
+        raise BadImage("undecodable", "latents that are infinite or no numbers")
+    return out.shape
 
 
 def _contact_sheet(manifest: Manifest, split: str, allow_pipe: bool) -> Image.Image:

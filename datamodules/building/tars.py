@@ -36,6 +36,8 @@ _PACKED = {
     b"PK\x03\x04": ("zip", "unzip"),
 }
 _EXTENSIONS = tuple(suffix[1:] for suffix in PICTURE_SUFFIXES)
+#: What a sample of latents ends with.
+LATENTS = ("npy",)
 # A word between two dots of a name, as in 0001.input.jpg, but not in 0001.2.jpg.
 _FIELD = re.compile(r"[A-Za-z_]+", re.ASCII)
 
@@ -83,14 +85,16 @@ class TarScan:
     Args:
         stream: the tar's bytes; read sequentially to the end.
         name: of the tar in errors.
+        endings: of the members that are a sample's image; of latents, ``LATENTS``.
 
     During the pass, ``left_out`` collects members that are no part of a sample, and ``hidden`` counts members whose
     names begin with a dot. After it: ``length`` in bytes and ``sha256`` of the tar, and ``remarks`` on the whole of it.
     """
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str, endings: tuple[str, ...] = _EXTENSIONS) -> None:
         self._stream = _Counted(stream)
         self._name = name
+        self._endings = endings
         self.left_out: list[LeftOut] = []
         self.hidden = 0
         self.remarks: list[str] = []
@@ -129,12 +133,12 @@ class TarScan:
     def _samples(self, key: str, members: list[_Member]) -> Iterator[tuple[TarSample, bytes]]:
         """The samples in one run of members; nearly always one."""
         parts = self._by_extension(key, members)
-        if not any(extension in parts for extension in _EXTENSIONS):
+        if not any(extension in parts for extension in self._endings):
             groups: dict[str, dict[str, _Member]] = {}
             for extension, member in parts.items():
                 infix, _, last = extension.rpartition(".")
                 groups.setdefault(infix, {})[last] = member
-            pictured = [infix for infix, group in groups.items() if any(last in group for last in _EXTENSIONS)]
+            pictured = [infix for infix, group in groups.items() if any(last in group for last in self._endings)]
             if not pictured:
                 self._leave_out(key, "no image among its members", ", ".join(sorted(parts)))
                 return
@@ -160,9 +164,9 @@ class TarScan:
 
     def _sample(self, key: str, parts: dict[str, _Member]) -> tuple[TarSample, bytes]:
         """The sample of these members, at least one of which is an image."""
-        image = next(parts[extension] for extension in _EXTENSIONS if extension in parts)
+        image = next(parts[extension] for extension in self._endings if extension in parts)
         for extension, member in parts.items():
-            if member is not image and extension.rpartition(".")[2] in _EXTENSIONS:
+            if member is not image and extension.rpartition(".")[2] in self._endings:
                 self._leave_out(f"{key}.{extension}", "another image of a sample", f"{image.extension} is taken")
         reading: Reading = (None, None)
         if "cls" in parts:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from datamodules.order import SequentialOrder
-from datamodules.shards import ShardData, to_float_images
+from datamodules.shards import ShardData
 from datamodules.streaming.stream import ShardStream
-from datamodules.streaming.transforms import Augment, Crop
+from datamodules.streaming.transforms import Crop
 from gesso.common.arguments import switch, whole
 from gesso.common.ranges import Range
 
@@ -43,9 +43,11 @@ class Stream:
         batch_size, seed, flip = whole(batch_size, "batch_size"), whole(seed, "seed"), switch(flip, "flip")
         size = None if size is None else whole(size, "size", Range(1))
         channels = None if channels is None else whole(channels, "channels")
-        data = ShardData(os.fspath(shards), batch_size, size=size, channels=channels, seed=seed)
+        path = os.fspath(shards)
+        data = ShardData(path, batch_size, size=size, channels=channels, crop=crop, flip=flip, seed=seed)
         #: What the shard set is: its name, classes and splits.
         self.manifest = data.manifest
+        self._to_floats = data.to_floats
         endless = split == "train"
         samples = self.manifest.split(split).samples
         self._stream = ShardStream(
@@ -53,7 +55,7 @@ class Stream:
             split,
             order=data.training_order() if endless else SequentialOrder(samples),
             batch_size=batch_size,
-            augment=Augment(data.size, crop, flip) if endless else Augment(data.size),
+            augment=data.training_rows() if endless else data.held_out_rows(),
             channels=data.channels,
             rank=rank,
             world_size=world_size,
@@ -65,7 +67,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self._stream:
-            yield {**batch, "image": to_float_images(batch["image"])}
+            yield {**batch, "image": self._to_floats(batch["image"])}
 
     def state_dict(self) -> dict[str, int]:
         """The place in the stream: samples that all ranks together have received."""

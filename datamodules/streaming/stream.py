@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from datamodules.decoding.images import BadImage
 from datamodules.manifest import Manifest
 from datamodules.order import SampleOrder, uniforms
+from datamodules.streaming.latents import LatentRows
 from datamodules.streaming.reader import ShardReader, check_pipes
 from datamodules.streaming.transforms import DRAWS, Augment
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind, prepared
@@ -34,8 +35,9 @@ _MAX_BROKEN_IN_A_ROW = 100
 class StreamBatch(TypedDict):
     """One rank's part of a global batch.
 
-    ``image``: uint8 [n, size, size, C] in [0, 255]; ``label``: int64 [n], -1 without label; ``index``: int64 [n],
-    rows of the split's index; ``position``: samples that all ranks together have received with this batch.
+    ``image``: uint8 [n, size, size, C] in [0, 255], or of latents float16 [n, 2C, h, w]; ``label``: int64 [n], -1
+    without label; ``index``: int64 [n], rows of the split's index; ``position``: samples that all ranks together have
+    received with this batch.
     """
 
     image: Tensor
@@ -57,8 +59,8 @@ class ShardStream(IterableDataset[StreamBatch]):
         split: ``train``, ``val`` ...
         order: which sample stands at which position.
         batch_size: samples of a global batch; a multiple of ``world_size``.
-        augment: how images become squares.
-        channels: 1 or 3.
+        augment: how images become squares, or latents rows.
+        channels: 1 or 3; not used of latents.
         rank: this rank.
         world_size: number of ranks.
         start: position to begin at.
@@ -79,7 +81,7 @@ class ShardStream(IterableDataset[StreamBatch]):
         *,
         order: SampleOrder,
         batch_size: int,
-        augment: Augment,
+        augment: Augment | LatentRows,
         channels: int,
         rank: int = 0,
         world_size: int = 1,
@@ -140,13 +142,14 @@ class ShardStream(IterableDataset[StreamBatch]):
             self.position = self.start
             starts = iter(range(self.start, self.stop, self.batch_size))
         reader = ShardReader(self.manifest, self.split, allow_pipe=self.allow_pipe)
-        side, rows = self.augment.size, self.batch_size // self.world_size
-        shape = (rows, side, side, self.channels)
+        shape = (self.batch_size // self.world_size, *self.augment.row_shape(self.channels))
         for images, (batch, broken) in prepared(
             partial(self._make, reader), starts, shape, self.workers, self.worker_kind
         ):
             self._skip(broken)
             self.position = batch["position"]
+            if isinstance(self.augment, LatentRows):
+                images = images.view(torch.float16)
             if rows := len(batch["index"]):
                 arrays = {key: torch.from_numpy(batch.pop(key)) for key in ("label", "index")}
                 yield cast(StreamBatch, {"image": images[:rows], **arrays, **batch})

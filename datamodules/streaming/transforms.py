@@ -85,6 +85,10 @@ class Augment:
         if not 0 <= self.color_jitter <= 1:
             raise ValueError(f"color_jitter {self.color_jitter}: must be between 0 and 1")
 
+    def row_shape(self, channels: int) -> tuple[int, ...]:
+        """The shape of an image in a batch of uint8."""
+        return self.size, self.size, channels
+
     def render(self, data: bytes, out: np.ndarray, draws: Sequence[float]) -> None:
         """Decodes ``data`` and puts it, augmented, into ``out``.
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from gesso.cli import (
     average,
     checkpoint,
+    encode,
     evaluate,
     fetch,
     generate,
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         average,
         checkpoint,
         shards,
+        encode,
         fetch,
         recipes,
         report,

@@ -138,7 +138,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     manifest = found.manifest
     size = f"{manifest.size[1]} x {manifest.size[0]}" if manifest.size else "of several sizes"
     captions = ", captions" if manifest.captions else ""
-    print(f"{manifest.name}: images {size}, {'grey' if manifest.channels == 1 else 'colour'}{captions}")
+    if (latents := manifest.latents) is not None:
+        print(f"{manifest.name}: latents {size} x {manifest.channels}{', and mirrored' * latents.flips}{captions}")
+        print(f"encoder {latents.encoder}")
+    else:
+        print(f"{manifest.name}: images {size}, {'grey' if manifest.channels == 1 else 'colour'}{captions}")
     console = Console()
     table = Table("split", "images", "shards", "MB", "kB an image", box=None, pad_edge=False)
     for name, split in found.splits.items():
@@ -154,7 +158,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
             console.print(f"  {label:{widest}} {count:>9,} {bar}", markup=False, highlight=False)
         if len(classes) > 50:
             print(f"  and {len(classes) - 50} more")
-    print(f"\ncontact sheet: {found.sheet}")
+    if found.sheet is not None:
+        print(f"\ncontact sheet: {found.sheet}")
     return 0
 
 

@@ -69,7 +69,7 @@ class Previews(L.Callback):
         """As many real pictures, never trained on, as there are samples; once."""
         stem = f"real-{at_images(0)}"
         if not (run_folder(trainer).samples / f"{stem}.png").exists():
-            real = held_out(data_of(trainer), len(samples), torch.device("cpu"))["image"]
+            real = held_out(data_of(trainer).pictures, len(samples), torch.device("cpu"))["image"]
             self.save(trainer, {stem: Preview(real, columns)})
 
     def write_nearest(self, trainer: L.Trainer, module: ImageFamily) -> None:
@@ -79,7 +79,7 @@ class Previews(L.Callback):
         with module.evaluating():
             samples = module.generate(torch.arange(self.nearest), seed=self.seed)
         if trainer.is_global_zero:
-            pictures = nearest_pictures(samples, data_of(trainer))
+            pictures = nearest_pictures(samples, data_of(trainer).pictures)
             self.save(trainer, {f"nearest-{at_images(module.images_seen)}": Preview(pictures, self.nearest)})
 
     def save(self, trainer: L.Trainer, previews: Mapping[str, Preview]) -> None:

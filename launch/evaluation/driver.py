@@ -143,13 +143,13 @@ def score(
 
 
 def stream_of(data: ShardData | None, pictures: Pictures) -> ShardData:
-    """The data module's stream of these pictures; raises a ValueError if there is none."""
+    """The data module's stream of these pictures, never of their latents; raises a ValueError if there is none."""
     streams = data.streams() if data is not None else {}
     if pictures.key not in streams:
         raise ValueError(
             f"the evaluation wants pictures {pictures.key!r}, and {type(data).__name__} has {', '.join(streams)}"
         )
-    return streams[pictures.key]
+    return streams[pictures.key].pictures
 
 
 def compared_with(evaluator: Evaluator, data: ShardData | None) -> list[dict[str, Any]]:

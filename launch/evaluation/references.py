@@ -44,6 +44,7 @@ def reference(
         limit: number of images, evenly spaced over the shards; None: all.
         progress: show a bar.
     """
+    data = data.pictures
     manifest = data.manifest
     number = min(limit or manifest.split(split).samples, manifest.split(split).samples)
     key = f"{manifest.fingerprints[split][:20]}-{split}-{number}-{data.size}px-{data.channels}ch-{network.name}"
@@ -102,11 +103,14 @@ def held_out(data: ShardData, count: int, device: torch.device) -> dict[str, Any
 
 
 def on_device(batch: Mapping[str, Any], images: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """Converts a batch for the family: ``images`` (keys) to float32 in [-1, 1], and all tensors to the device."""
+    """Converts a batch for the family: ``images`` (keys) to float32 in [-1, 1], and all tensors to the device.
+
+    Latents are floats already.
+    """
 
     def moved(name: str, value: object) -> object:
         if not isinstance(value, Tensor):
             return value
-        return (to_float(value) if name in images else value).to(device)
+        return (to_float(value) if name in images and value.dtype == torch.uint8 else value).to(device)
 
     return {name: moved(name, value) for name, value in batch.items()}

@@ -40,5 +40,5 @@ def data_of(checkpoint: Path, module: ImageFamily, given: Mapping[str, str | Non
         flags = " and ".join("--data" if option == first else "--style-data" for option in missing)
         raise ValueError(f"{checkpoint}: its run's config.yaml is not beside it; name the shard set with {flags}")
     # Another set may have pictures of another size, or grey ones.
-    wanted: dict[str, Any] = {"size": spec.resolution, "channels": spec.channels}
+    wanted: dict[str, Any] = {} if spec.latents else {"size": spec.resolution, "channels": spec.channels}
     return kind(**{**options, **{name: value for name, value in wanted.items() if value is not None}})

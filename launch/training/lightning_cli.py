@@ -295,8 +295,12 @@ def list_options(argv: Sequence[str]) -> int:
 def check_data(cli: GessoCLI) -> None:
     """Checks that the data fits the family; raises a ValueError if not."""
     data = cli.datamodule
+    spec = cli.model.batch_spec()
+    if (data.latents is not None) != spec.latents:
+        has, wants = ("latents", "pictures") if data.latents is not None else ("pictures", "latents")
+        raise ValueError(f"{data.path}: holds {has}, and {cli.model.described()} is trained on {wants} here")
     # Only asked where it matters: an older set's index is read for it.
-    unlabelled = data.unlabelled if cli.model.batch_spec().num_classes else 0
+    unlabelled = data.unlabelled if spec.num_classes else 0
     cli.model.check_data(
         channels=data.channels, resolution=data.size, num_classes=data.num_classes, unlabelled=unlabelled
     )

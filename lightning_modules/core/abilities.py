@@ -51,6 +51,8 @@ class BatchSpec:
         resolution: height and width of the images in pixels; None: any.
         num_classes: number of classes of ``label``, for a conditional family; 0: labels are not used.
         captions: whether the family is conditioned on ``caption``.
+        latents: whether ``image`` holds latents in place of pictures, [N, 2 channels, h, w]: the means of an encoder's
+            posterior, then its standard deviations. ``channels`` and ``resolution`` are then those of a latent.
     """
 
     images: tuple[str, ...] = ("image",)
@@ -58,6 +60,7 @@ class BatchSpec:
     resolution: int | None = None
     num_classes: int = 0
     captions: bool = False
+    latents: bool = False
 
 
 class Abilities(L.LightningModule):
@@ -191,7 +194,7 @@ class Abilities(L.LightningModule):
         spec = self.batch_spec()
         if spec.resolution is None:
             raise ValueError(f"{self.described()} names no resolution in batch_spec: no batch can be made up for it")
-        shape = (count, spec.channels or 3, spec.resolution, spec.resolution)
+        shape = (count, (spec.channels or 3) * (2 if spec.latents else 1), spec.resolution, spec.resolution)
         return {
             **{key: torch.rand(shape) * 2 - 1 for key in spec.images},
             "label": torch.arange(count) % max(spec.num_classes, 1),

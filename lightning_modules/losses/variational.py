@@ -29,6 +29,20 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).sum(1)
 
 
+def drawn_latents(moments: Tensor, noise: Tensor) -> Tensor:
+    """Latents out of their posterior: mean + standard deviation * noise.
+
+    Args:
+        moments: ``[N, 2C, h, w]``: the C means, then the C standard deviations, as a shard set of latents has them.
+        noise: ``[N, C, h, w]`` from N(0, 1); zeros give the means.
+
+    Returns:
+        ``[N, C, h, w]``.
+    """
+    mean, deviation = moments.chunk(2, dim=1)
+    return torch.addcmul(mean, deviation, noise)
+
+
 def reconstruction_loss(name: Reconstruction, reconstruction: Tensor, target: Tensor) -> Tensor:
     """Negative log likelihood of images, without its constant, summed over pixels and averaged over the batch.
 

@@ -27,7 +27,8 @@ Loader = Iterator[Any]
 
 def gesso(folder: Path, size: int, workers: int, kind: Any = "process", shards: str = "built") -> Loader:
     """This project's, with shards that it built."""
-    from datamodules.shards import ShardData, to_float_images
+    from datamodules.shards import ShardData
+    from datamodules.streaming.floats import to_float_images
 
     data = ShardData(
         str(folder / shards), BATCH, size=size, crop="random_resized", flip=True, workers=workers, worker_kind=kind
@@ -108,7 +109,7 @@ def litdata_fast(folder: Path, size: int, workers: int) -> Loader:
     import numpy as np
     import torch
 
-    from datamodules.shards import to_float_images
+    from datamodules.streaming.floats import to_float_images
     from datamodules.streaming.transforms import DRAWS, Augment
 
     augment = Augment(size, "random_resized", flip=True)
@@ -231,7 +232,8 @@ def memory(shards: Path, samples: int) -> list[float]:
     """Resident megabytes over an epoch of a shard set: 21 figures, the first after 40 batches."""
     import psutil
 
-    from datamodules.shards import ShardData, to_float_images
+    from datamodules.shards import ShardData
+    from datamodules.streaming.floats import to_float_images
 
     data = ShardData(str(shards), BATCH, crop="random_resized", flip=True, workers=2)
     batches = samples // BATCH

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.manifest import Manifest
-from datamodules.shards import ShardData, to_float_images
+from datamodules.shards import ShardData
+from datamodules.streaming.floats import to_float_images
 from tests.datamodules.shardset import Sample, in_shards, numbered, write_shards
 
 pytestmark = pytest.mark.process

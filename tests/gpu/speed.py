@@ -84,7 +84,7 @@ def data_of(shards: Path, batch: int, size: int, workers: int) -> Any:
 
 def delivered(place: Place, data: Any, seconds: float) -> float:
     """Images a second that arrive on the device as float, after the first batches."""
-    from datamodules.shards import to_float_images
+    from datamodules.streaming.floats import to_float_images
 
     batches = iter(data.train_dataloader())
 

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal, kl_divergence
 
-from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
+from lightning_modules.losses.variational import Reconstruction, drawn_latents, gaussian_kl, reconstruction_loss
+
+
+def test_latents_are_drawn_out_of_their_posterior() -> None:
+    moments = torch.tensor([3.0, -1.0, 0.5, 2.0]).view(1, 4, 1, 1).expand(20_000, 4, 1, 1)
+    drawn = drawn_latents(moments, torch.randn(20_000, 2, 1, 1, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(drawn.mean(0).flatten(), torch.tensor([3.0, -1.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(drawn.std(0).flatten(), torch.tensor([0.5, 2.0]), atol=0.05, rtol=0)
+    assert torch.equal(drawn_latents(moments, torch.zeros(20_000, 2, 1, 1)), moments[:, :2])
 
 
 def test_kl_is_the_divergence_from_the_standard_normal() -> None:
