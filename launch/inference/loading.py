@@ -39,9 +39,26 @@ def load_family(
     with keeping_generators():
         module, averaged, file = _load(Path(path), average=average)
     load_weights(module)
+    load_autoencoder(module)
     module.requires_grad_(False)
     module.eval().to(device)
     return module, {"path": str(file), "images_seen": module.images_seen, "average": averaged}
+
+
+def load_autoencoder(module: ImageFamily) -> None:
+    """Gives a family of latents the autoencoder that decodes them, with its averaged weights.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none, or it is another one; names the run.
+    """
+    if not (path := module.autoencoder_run()):
+        return
+    try:
+        autoencoder, _ = load_family(path)
+        module.take_autoencoder(autoencoder)
+    except (ValueError, FileNotFoundError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise type(error)(f"--model.latents.autoencoder {path}: {reason}") from error
 
 
 def _load(file: Path, *, average: bool) -> tuple[ImageFamily, bool, Path]:

@@ -20,6 +20,7 @@ from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.opening import Opening
+from launch.inference.loading import load_autoencoder
 from launch.report import write_report
 from launch.runs.folder import (
     RunFolder,
@@ -57,7 +58,10 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
         FileNotFoundError, ValueError: one line.
     """
     check_data(cli)
+    if (latents := cli.datamodule.latents) is not None:
+        cli.model.take_latents(latents.encoder, latents.mean, latents.std)
     load_all(cli.model)
+    load_autoencoder(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
 

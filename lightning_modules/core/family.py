@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -130,6 +130,22 @@ class ImageFamily(NetworkUpdates):
     def take_weights(self, name: str, file: Path) -> None:
         """Loads one of the ``published_weights``; called before training or generation."""
         raise NotImplementedError(name)
+
+    def autoencoder_run(self) -> str:
+        """The run whose decoder makes pictures of what the family makes; empty: it makes pictures."""
+        return ""
+
+    def take_autoencoder(self, module: ImageFamily) -> None:
+        """Receives the ``autoencoder_run``, before training or generation.
+
+        Raises:
+            ValueError: it is no autoencoder, or not the one that the latents were encoded with.
+        """
+        raise NotImplementedError
+
+    def take_latents(self, encoder: str, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Receives what the shard set says of its latents, before training: see ``kinds.latents.LatentOptions``."""
+        raise NotImplementedError
 
     def held_out_losses(self, batch: Batch) -> Losses:
         """Losses on images never trained on; their means are logged under ``val/``."""
