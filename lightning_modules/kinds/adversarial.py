@@ -16,6 +16,7 @@ from lightning_modules.losses.adversarial import AdversarialLoss, discriminator_
 from lightning_modules.losses.penalties import clip_weights_
 from lightning_modules.losses.regularizers import R1, R2, FirstOrderPenalty, GradientPenalty, Regularizer
 from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.augment.adaptive import AdaptiveAugmentation, AugmentOptions
 
 
 class AdversarialFamily(LatentFamily):
@@ -35,6 +36,7 @@ class AdversarialFamily(LatentFamily):
         r1_interval: R1 and R2 are applied every so many steps, scaled by it (lazy regularisation, Karras et al. 2020).
         first_order_gamma: weight gamma of an estimate of R1 without double backward, which runs under ZeRO 3 and
             torch.compile as well: gamma/2 E((D(x + s e) - D(x)) / s)^2, e ~ N(0, I); 0: none.
+        augmentation: of all images that the discriminator sees, with a probability that follows its overfitting (ADA).
         options: those of ``ImageFamily``.
     """
 
@@ -57,6 +59,7 @@ class AdversarialFamily(LatentFamily):
         r2_gamma: NonNegative = 0.0,
         r1_interval: Count = 1,
         first_order_gamma: NonNegative = 0.0,
+        augmentation: AugmentOptions = AugmentOptions(),
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -73,6 +76,7 @@ class AdversarialFamily(LatentFamily):
         self.regularizers: list[Regularizer] = [regularizer for regularizer in asked if regularizer.factor > 0]
         if loss == "wgan_gp":
             self.regularizers.insert(0, GradientPenalty(lambda_gp))
+        self.augmentation = AdaptiveAugmentation(augmentation) if augmentation.transforms != "none" else None
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
@@ -104,6 +108,8 @@ class AdversarialFamily(LatentFamily):
         if self.loss == "wgan":
             with self.edited("discriminator"):
                 clip_weights_(self.discriminator, self.weight_clip)
+        if self.augmentation is not None:
+            self.augmentation.end_step(self.steps_done)
 
     def penalties_due(self) -> list[Regularizer]:
         """The penalties whose turn is in this step."""
@@ -114,8 +120,12 @@ class AdversarialFamily(LatentFamily):
         real, critic = batch["image"], self._critic(self.labels_of(batch))
         fake = self.fakes(batch)
         real_logits, fake_logits = critic(real), critic(fake)
+        if self.augmentation is not None:
+            self.augmentation.watch(real_logits)
         adversarial = discriminator_loss(self.loss, real_logits, fake_logits)
         losses = {"loss": adversarial, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+        if self.augmentation is not None:
+            losses["augmentation_p"] = self.augmentation.p
         if not self.penalties_apart:
             for regularizer in self.penalties_due():
                 value = regularizer(critic, real, fake, self)
@@ -159,4 +169,9 @@ class AdversarialFamily(LatentFamily):
         return batch["label"] if self.num_classes else None
 
     def _critic(self, labels: Tensor | None) -> Callable[[Tensor], Tensor]:
-        return lambda images: self.discriminator(images, labels)
+        """The discriminator as it is trained: of augmented images."""
+        return lambda images: self.discriminator(self.shown(images), labels)
+
+    def shown(self, images: Tensor) -> Tensor:
+        """What the discriminator sees of images in training: them, or augmented ones."""
+        return images if self.augmentation is None else self.augmentation(images, self)

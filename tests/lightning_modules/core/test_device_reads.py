@@ -21,6 +21,7 @@ from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
+from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
@@ -103,6 +104,7 @@ def stylegan2() -> ImageFamily:
         discriminator=critics.DiscriminatorOptions(**widths, mapping_layers=2),
         r1_interval=2,
         path_length_interval=2,
+        augmentation=AugmentOptions("bgcfnc", interval=2),
     )
 
 
