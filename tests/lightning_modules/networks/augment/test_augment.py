@@ -1,4 +1,4 @@
-"""ADA's transformations against the authors' code at fixed percentiles; derivatives, probabilities, and how p follows."""
+"""ADA's transformations against the authors' at fixed percentiles; derivatives, probabilities, and how p follows."""
 
 from __future__ import annotations
 
