@@ -13,7 +13,7 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.reconstructing import ReconstructingFamily
-from lightning_modules.losses.adaptive import adaptive_weight
+from lightning_modules.losses.adaptive import balanced_loss
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.variational import gaussian_kl
 from lightning_modules.losses.weights import check_weights
@@ -117,13 +117,19 @@ class AutoencoderKL(ReconstructingFamily):
         if not self.adversarial:
             return losses
         adversarial = generator_loss("hinge", self.discriminator(decoded))
-        weight = decoded.new_full((), self.adversarial_weight)
         if self.adaptive_weight:
-            fidelity = losses["loss"] - losses["kl_weighted"]
-            weight = weight * adaptive_weight(
-                fidelity, adversarial, decoded, features, self.autoencoder.decoder.to_image
+            loss, weight = balanced_loss(
+                losses["fidelity"],
+                adversarial,
+                self.adversarial_weight,
+                decoded,
+                features,
+                self.autoencoder.decoder.to_image,
             )
-        loss = losses["loss"] + weight * adversarial
+            loss = loss + losses["kl_weighted"]
+        else:
+            weight = decoded.new_full((), self.adversarial_weight)
+            loss = losses["loss"] + weight * adversarial
         return {**losses, "loss": loss, "adversarial": adversarial, "adversarial_weight": weight}
 
     def discriminator_losses(self, batch: Batch) -> Losses:
@@ -145,15 +151,16 @@ class AutoencoderKL(ReconstructingFamily):
         l1 = (decoded - images).abs().mean()
         kl = gaussian_kl(mean.flatten(1), log_variance.flatten(1)).mean()
         kl_weighted = self.kl_weight * kl / images[0].numel()
-        found = {"loss": l1 + kl_weighted, "l1": l1, "kl": kl, "kl_weighted": kl_weighted}
+        found = {"l1": l1, "kl": kl, "kl_weighted": kl_weighted}
+        fidelity = l1
         if self.perceptual_weight:
             if self._lpips is None:
                 raise RuntimeError("AutoencoderKL has no LPIPS network: pass the file of vgg16_lpips to take_weights")
             # Grey pictures as RGB.
             both = (pictures.expand(-1, 3, -1, -1) for pictures in (decoded, images))
-            distance = self._lpips.network(*both).mean()
-            found |= {"loss": found["loss"] + self.perceptual_weight * distance, "lpips": distance}
-        return found
+            found["lpips"] = self._lpips.network(*both).mean()
+            fidelity = fidelity + self.perceptual_weight * found["lpips"]
+        return {"loss": fidelity + kl_weighted, **found, "fidelity": fidelity}
 
     def _noise(self, images: Tensor) -> Tensor:
         return self.randn(len(images), *self._places(images).shape[1:])

@@ -1,4 +1,4 @@
-"""The weight that brings an adversarial loss to the size of a reconstruction loss (VQGAN, Esser et al. 2020)."""
+"""An adversarial loss that is brought to the size of a reconstruction loss (VQGAN, Esser et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ from torch.nn.grad import conv2d_weight
 EPSILON, LARGEST = 1e-4, 1e4
 
 
-def adaptive_weight(
-    reconstruction: Tensor, adversarial: Tensor, picture: Tensor, features: Tensor, layer: nn.Conv2d
-) -> Tensor:
-    """The ratio of both losses' gradients in the last layer, arXiv:2012.09841, eq. 7.
+def balanced_loss(
+    reconstruction: Tensor, adversarial: Tensor, weight: float, picture: Tensor, features: Tensor, layer: nn.Conv2d
+) -> tuple[Tensor, Tensor]:
+    """``reconstruction + weight * ratio * adversarial``, arXiv:2012.09841, eqs. 6 and 7.
 
-    These gradients are computed from those of the picture, so that nothing runs back through the network, and the
-    layer's weights need not be there (ZeRO 3).
+    The ratio is that of both losses' gradients in the last layer. These are computed from the picture's gradients,
+    which also are the loss's own: what lies behind the picture (a discriminator, LPIPS) is differentiated once, so that
+    its weights may be gone afterwards, and so may the layer's (ZeRO 3).
 
     Args:
-        reconstruction, adversarial: scalars, functions of ``picture``.
+        reconstruction, adversarial: scalars, functions of ``picture`` alone.
+        weight: of the adversarial loss.
         picture: [N, C, H, W], what ``layer`` made.
         features: [N, F, H, W], of which it made that.
         layer: the last layer, a convolution with stride 1.
 
     Returns:
-        A scalar in [0, 10,000], without gradient.
+        The loss, whose gradient is what the formula says (the ratio has none), and ``weight * ratio``.
     """
-    norms = []
-    for loss in (reconstruction, adversarial):
-        (gradient,) = torch.autograd.grad(loss, picture, retain_graph=True)
-        norms.append(_weight_gradient(gradient, features, layer).norm())
-    return (norms[0] / (norms[1] + EPSILON)).clamp(0, LARGEST)
+    gradients = [_gradient(loss, picture) for loss in (reconstruction, adversarial)]
+    norms = [_weight_gradient(gradient, features, layer).norm() for gradient in gradients]
+    chosen = weight * (norms[0] / (norms[1] + EPSILON)).clamp(0, LARGEST)
+    path = (picture * (gradients[0] + chosen * gradients[1])).sum()
+    value = reconstruction.detach() + chosen * adversarial.detach()
+    return value + (path - path.detach()), chosen
+
+
+def _gradient(loss: Tensor, picture: Tensor) -> Tensor:
+    # Means over many pixels have gradients that 16 bits would round to 0.
+    scale = float(2 ** picture.numel().bit_length())
+    (gradient,) = torch.autograd.grad(loss * scale, picture)
+    return gradient / scale
 
 
 def _weight_gradient(gradient: Tensor, features: Tensor, layer: nn.Conv2d) -> Tensor:
