@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from gesso.cli import sampling
 from lightning_modules.metrics import specs
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")
     parser.add_argument("--device", default="auto")
+    sampling.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -112,6 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         named = sorted(name for name in arguments.metrics or _measured(result))
         what = [arguments.extractor, *named, result["samples"], f"seed{arguments.seed}"]
         what += ["raw"] if arguments.raw else []
+        # Figures of another sampler stand beside the first, too.
+        what += [f"{name}{value}" for name, value in sampling.changes(arguments).items()]
         if arguments.against or arguments.data or arguments.reference or arguments.reference_samples:
             # Figures against other images stand beside the first, they do not replace them.
             compared = result.get("reference", {})
@@ -166,6 +170,8 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     device = _device(arguments)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=device)
+    if changes := sampling.changes(arguments):
+        module.sample_with(changes)
     if arguments.sheet:
         check_free(check_ending(arguments.sheet))
         module.require("sheet")
@@ -187,7 +193,8 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.sheet and data is not None:
         preview = module.sheet(held_out(data, 8, device))
         print(save_picture(image_grid(*preview), arguments.sheet), file=sys.stderr)
-    return _noted(evaluator, {**scores, **origin, **_beside(arguments, evaluator, data)})
+    made = {"sampling": sampled} if (sampled := module.sampled()) else {}
+    return _noted(evaluator, {**scores, **origin, **_beside(arguments, evaluator, data), **made})
 
 
 def _given(arguments: argparse.Namespace, evaluator: Evaluator) -> dict[str, str | None]:

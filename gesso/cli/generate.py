@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gesso.cli import sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightning_modules.core.family import ImageFamily
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("generate", help="make images with a trained run")
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT")
-    parser.add_argument("--num", type=int, default=64, metavar="N", help="how many images (default 64)")
+    parser.add_argument("--num", type=int, metavar="N", help="how many images (default 64; with --from 8)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the samples (default 0)")
     parser.add_argument("--label", type=int, metavar="C", help="only this class (conditional models)")
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
@@ -19,10 +28,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     where.add_argument("--grid", metavar="FILE", help="one picture of all (default: samples-SEED.png)")
     where.add_argument("--folder", metavar="DIR", help="one PNG an image, named by its number")
     where.add_argument("--interpolate", metavar="FILE", help="rows of N images between random latents")
+    sampling.add_options(parser)
+    group = parser.add_argument_group("from a picture")
+    group.add_argument("--from", dest="picture", type=Path, metavar="PICTURE", help="new versions of this picture")
+    group.add_argument("--strength", type=float, metavar="S", help="how much is made anew, 0 to 1 (default 0.5)")
+    group.add_argument("--mask", type=Path, metavar="FILE", help="only what is white here is made anew: fills in")
+    group.add_argument("--resamples", type=int, metavar="R", help="go down so often, for a better fit to what is kept")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    _check_editing(arguments)
+    if arguments.num is None:
+        arguments.num = 8 if arguments.picture else 64
     if arguments.num < 1 or arguments.batch_size < 1:
         raise ValueError("--num and --batch-size must be 1 or more")
     for option in ("grid", "folder", "interpolate"):
@@ -44,20 +62,20 @@ def run(arguments: argparse.Namespace) -> int:
     if folder is not None:
         _check_no_others(folder, arguments.num)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
+    if changes := sampling.changes(arguments):
+        module.sample_with(changes)
     if arguments.interpolate:
         module.require("interpolate")
         with torch.no_grad():
             path = module.interpolate(pairs=8, steps=arguments.num, seed=arguments.seed)
         return _wrote(save_picture(image_grid(path.images, path.columns), grid), origin)
     module.require("generate")
-    labels = _label(module, arguments.label)
+    make = _maker(module, arguments)
     made = []
     batches = torch.arange(arguments.num).split(arguments.batch_size)
     for index in track(batches, "generate", transient=True):
         with torch.no_grad():
-            images = module.generate(
-                index, seed=arguments.seed, labels=None if labels is None else labels.expand(len(index))
-            )
+            images = make(index)
         if folder is None:
             made.append(images.cpu())
             continue
@@ -66,6 +84,46 @@ def run(arguments: argparse.Namespace) -> int:
     if folder is not None:
         return _wrote(folder, origin)
     return _wrote(save_picture(image_grid(torch.cat(made)), grid), origin)
+
+
+def _check_editing(arguments: argparse.Namespace) -> None:
+    given = [name for name in ("strength", "mask", "resamples") if getattr(arguments, name) is not None]
+    if given and arguments.picture is None:
+        raise ValueError(f"--{given[0]} is of a picture: name it with --from")
+    if arguments.mask is not None and arguments.strength is not None:
+        raise ValueError("--mask keeps what is black in it, and makes all else anew: leave --strength out")
+    if arguments.resamples is not None and arguments.mask is None:
+        raise ValueError("--resamples is for filling in: name the --mask")
+    if arguments.picture is not None and arguments.interpolate:
+        raise ValueError("--from and --interpolate: choose one")
+
+
+def _maker(module: ImageFamily, arguments: argparse.Namespace) -> Callable[[Tensor], Tensor]:
+    """Maps numbers of images [N] to the images."""
+    label = _label(module, arguments.label)
+
+    def labels(index: Tensor) -> Tensor | None:
+        return None if label is None else label.expand(len(index))
+
+    if arguments.picture is None:
+        return lambda index: module.generate(index, seed=arguments.seed, labels=labels(index))
+    from launch.inference.editing import edit, read_mask, read_to_edit
+
+    module.require("edit")
+    picture = read_to_edit(module, arguments.picture)
+    known = read_mask(arguments.mask, picture) if arguments.mask else None
+    strength = 0.5 if arguments.strength is None else arguments.strength
+    resamples = 1 if arguments.resamples is None else arguments.resamples
+    return lambda index: edit(
+        module,
+        picture,
+        index,
+        seed=arguments.seed,
+        strength=strength,
+        known=known,
+        labels=labels(index),
+        resamples=resamples,
+    )
 
 
 def _numbered(folder: Path, number: int) -> Path:

@@ -135,7 +135,9 @@ class Evaluation(L.Callback):
             record(trainer, {**scores, "evaluation/samples": evaluator.num_samples})
             if trainer.is_global_zero and trainer.state.fn == "fit":
                 run_folder(trainer).update(
-                    evaluation_seconds=round(time.monotonic() - begin, 1), evaluation_settings=evaluator.settings
+                    evaluation_seconds=round(time.monotonic() - begin, 1),
+                    evaluation_settings=evaluator.settings,
+                    **({"sampling": sampled} if (sampled := module.sampled()) else {}),
                 )
 
     on_test_epoch_end = on_validation_epoch_end

@@ -61,6 +61,7 @@ class Model:
         seed: int = 0,
         labels: SupportsIndex | Sequence[int] | Tensor | None = None,
         batch_size: int = 64,
+        **sampling: object,
     ) -> Tensor:
         """Samples 0 to ``num`` - 1 of the infinite sequence ``seed``.
 
@@ -69,6 +70,7 @@ class Model:
             seed: which sequence; a sample depends on the seed and its own number alone.
             labels: one class for all, or one for each; None: as the family chooses.
             batch_size: samples made at a time.
+            sampling: of a diffusion model: ``sampler``, ``steps``, ``guidance`` ... in place of its own.
 
         Returns:
             float32 [num, C, H, W] in [-1, 1], on the CPU.
@@ -80,10 +82,15 @@ class Model:
         seed = whole(seed, "seed")
         self.module.require("generate")
         chosen = None if labels is None else self._labels(labels, num)
-        made = [
-            self.module.generate(index, seed=seed, labels=None if chosen is None else chosen[index]).float().cpu()
-            for index in torch.arange(num).split(batch_size)
-        ]
+        before = self.module.sample_with(sampling) if sampling else {}
+        try:
+            made = [
+                self.module.generate(index, seed=seed, labels=None if chosen is None else chosen[index]).float().cpu()
+                for index in torch.arange(num).split(batch_size)
+            ]
+        finally:
+            if before:
+                self.module.sample_with(before)
         return torch.cat(made)
 
     @torch.no_grad()
@@ -137,7 +144,7 @@ class Model:
         if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
             raise ValueError(f"labels are of {str(chosen.dtype).removeprefix('torch.')}; classes are whole numbers")
         chosen = chosen.long().expand(num) if chosen.dim() == 0 else chosen.long()
-        classes = int(self.module.hparams.get("num_classes") or 0)
+        classes = self.module.batch_spec().num_classes
         if chosen.shape != (num,):
             raise ValueError(f"labels has the shape {list(chosen.shape)}: give one class, or {num} of them")
         if not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:

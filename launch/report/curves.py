@@ -6,7 +6,15 @@ from html import escape
 
 from launch.report.charts import Chart, Line, label, render, span
 from launch.report.pieces import Html, grid_of, is_number, mapping, pictures_of, table
-from launch.report.record import Metric, Record, measured, settings_in_words, spreads_of
+from launch.report.record import (
+    Metric,
+    Record,
+    join_words,
+    measured,
+    sampling_in_words,
+    settings_in_words,
+    spreads_of,
+)
 from lightning_modules.metrics import specs
 
 ARROWS = {"min": "↓", "max": "↑", None: ""}
@@ -56,7 +64,8 @@ def evaluation_table(record: Record) -> Html:
                 spread = f" <small>± {label(std)}</small>" if std is not None else ""
                 settings = settings_in_words(result.get("settings"), known[0])
                 compared = f"against {against}" if against else ""
-                made_by = ", ".join(filter(None, [name.partition("/")[2], made, compared, settings]))
+                sampling = sampling_in_words(result.get("sampling"))
+                made_by = join_words(name.partition("/")[2], made, sampling, compared, settings)
                 rows.append([escape(known[1].title), escape(made_by), escape(seen), label(value) + spread])
     remarks = dict.fromkeys(
         str(remark)

@@ -116,7 +116,10 @@ class Record:
             spread = next((self.series[other] for other in spreads_of(name) if other in self.series), [])
             number = int(samples[-1][1]) if samples else None
             against = self.compared_with if spec.least else ""
-            settings = settings_in_words(self.info.get("evaluation_settings"), spec)
+            settings = join_words(
+                settings_in_words(self.info.get("evaluation_settings"), spec),
+                sampling_in_words(self.info.get("sampling")),
+            )
             found.append(Metric(spec, quantity, network, number, against, settings, points, spread))
         order = [quantity.name for spec in specs.table().values() for quantity in spec.quantities]
 
@@ -143,6 +146,28 @@ def settings_in_words(settings: object, spec: MetricSpec) -> str:
     """
     own = mapping(mapping(settings).get(spec.name))
     return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in own.items() if is_number(value))
+
+
+def sampling_in_words(sampling: object) -> str:
+    """How samples were made, such as ``heun, 18 steps, 35 evaluations``; empty where there is nothing.
+
+    Args:
+        sampling: ``Abilities.sampled``, as files have it.
+    """
+    facts = mapping(sampling)
+    first = [str(facts["sampler"])] if isinstance(facts.get("sampler"), str) else []
+    counts = [f"{facts[name]:,} {name}" for name in ("steps", "evaluations") if is_number(facts.get(name))]
+    others = [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name, value in facts.items()
+        if name not in ("sampler", "steps", "evaluations") and is_number(value)
+    ]
+    return ", ".join(first + counts + others)
+
+
+def join_words(*parts: str) -> str:
+    """The parts that are not empty, with commas between them."""
+    return ", ".join(filter(None, parts))
 
 
 def spreads_of(name: str) -> list[str]:

@@ -35,6 +35,7 @@ from launch.runs.weights_and_biases import finish_wandb
 from launch.strategies.supervision import RankLost
 from launch.training import limits
 from launch.training.family_files import load_all
+from launch.training.family_runs import load_runs
 from launch.training.first_cause import first_cause
 from launch.training.hardware import fit_threads, is_out_of_memory, out_of_memory
 from launch.training.lightning_cli import GessoCLI, check_data, save_config
@@ -64,6 +65,8 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
     load_autoencoder(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
+    else:
+        load_runs(cli.model)
 
 
 def evaluate(cli: GessoCLI, verb: Literal["validate", "test"], checkpoint: Path | None) -> Run:

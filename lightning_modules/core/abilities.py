@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 #: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
 Batch = Mapping[str, Any]  # type: ignore[explicit-any] # tensors, but for captions and the position
 #: What a family may be able to do; each is a method.
-Ability = Literal["generate", "interpolate", "stylize", "translate", "encode", "sheet"]
+Ability = Literal["generate", "interpolate", "sample_with", "edit", "stylize", "translate", "encode", "sheet"]
 
 #: Texts of the error for each ability that a family lacks.
 _LACKS: dict[Ability, str] = {
     "generate": "makes no samples: it can neither generate nor be scored by them",
     "interpolate": "has no latents to interpolate between",
+    "sample_with": "makes a picture in one pass: it takes no sampler, steps or guidance",
+    "edit": "edits no pictures",
     "stylize": "puts no picture into another's style",
     "translate": "translates no pictures from one domain into another",
     "encode": "encodes no pictures into latents: it is no autoencoder",
@@ -106,6 +108,49 @@ class Abilities(L.LightningModule):
             CannotDo: this family has no latents.
         """
         self._cannot("interpolate")
+
+    def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
+        """Changes how samples are made: ``sampler``, ``steps``, ``guidance`` ... (``samplers.sampling``).
+
+        Returns:
+            The changes that undo it.
+
+        Raises:
+            CannotDo: this family takes no steps from noise to picture.
+            ValueError: an unknown option or sampler, or a number out of its range.
+        """
+        self._cannot("sample_with")
+
+    def sampled(self) -> dict[str, object]:
+        """How samples are made, as a figure made of them has to say: sampler, steps, evaluations of the network ..."""
+        return {}
+
+    def edit(
+        self,
+        pictures: Tensor,
+        index: Tensor,
+        *,
+        seed: int,
+        strength: float = 0.5,
+        known: Tensor | None = None,
+        labels: Tensor | None = None,
+        resamples: int = 1,
+    ) -> Tensor:
+        """Makes new pictures out of pictures [N, C, H, W] in [-1, 1].
+
+        Args:
+            pictures: of the family's resolution and channels.
+            index: int64 [N]: which of the infinite sequence of versions.
+            seed: of that sequence.
+            strength: how much is made anew, from 0 (nothing) to 1 (all); without ``known``.
+            known: bool [N or 1, 1, H, W], True where the picture is kept, bit for bit: the rest is filled in.
+            labels: int64 [N]; None: as ``generate``.
+            resamples: how often each stretch of steps is gone down when filling in (RePaint).
+
+        Raises:
+            CannotDo: this family edits no pictures.
+        """
+        self._cannot("edit")
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """Stylises the content picture [1, 3, H, W] with one or several styles: see ``kinds.stylizer.Stylizer``.

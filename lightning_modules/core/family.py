@@ -147,6 +147,18 @@ class ImageFamily(NetworkUpdates):
         """Receives what the shard set says of its latents, before training: see ``kinds.latents.LatentOptions``."""
         raise NotImplementedError
 
+    def runs(self) -> dict[str, str]:
+        """Other runs whose weights a new training begins with, by option: run folders or checkpoints."""
+        return {}
+
+    def take_run(self, option: str, module: ImageFamily) -> None:
+        """Receives one of the ``runs``, with its averaged weights.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        raise NotImplementedError(option)
+
     def held_out_losses(self, batch: Batch) -> Losses:
         """Losses on images never trained on; their means are logged under ``val/``."""
         return {}

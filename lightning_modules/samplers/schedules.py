@@ -214,8 +214,9 @@ def convert(x: Tensor, sigma: Tensor, source: Path, target: Path) -> Tensor:
     Returns:
         Of the shape of ``x``, on the path ``target``.
     """
-    return x * _beside(target.scale(sigma) / source.scale(sigma), x)
+    return x * beside(target.scale(sigma) / source.scale(sigma), x)
 
 
-def _beside(factors: Tensor, x: Tensor) -> Tensor:
+def beside(factors: Tensor, x: Tensor) -> Tensor:
+    """Factors [N] in a shape that broadcasts to ``x`` [N, ...]."""
     return factors.view(-1, *[1] * (x.ndim - 1))

@@ -123,6 +123,23 @@ def ddpm(
     return x
 
 
+@torch.no_grad()
+def consistency(
+    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise, callback: Callback | None = None
+) -> Tensor:
+    """Multistep consistency sampling (Song et al. 2023, arXiv:2303.01469, algorithm 1).
+
+    ``denoiser`` is a consistency function: its answer is the picture at the end of the path through x, and each step
+    but the last adds noise of the next level to it.
+    """
+    x = x.to(torch.float64)
+    for index, sigma, target in falling(sigmas):
+        denoised = evaluate(denoiser, x, sigma)
+        observe(callback, index, sigma, x, denoised)
+        x = denoised + target * draw(noise, index + 1) if target > 0 else denoised
+    return x
+
+
 def ancestral_step(
     x: Tensor, denoised: Tensor, sigma: float, target: float, noise: Noise, number: int, eta: float = 1.0
 ) -> Tensor:

@@ -78,6 +78,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmpp-2s": Sampler(deterministic.dpmpp_2s, each=2),
     "edm-stochastic": Sampler(stochastic.edm_stochastic, each=2, stochastic=True, trapezoid=True),
     "ddpm": Sampler(stochastic.ddpm, stochastic=True),
+    "consistency": Sampler(stochastic.consistency, stochastic=True),
 }
 
 

@@ -13,13 +13,25 @@ import torch
 from torch import Tensor
 
 from gesso.common.arguments import one_of
-from lightning_modules.samplers.schedules import FLOW, VE, VP, convert, sigma_of_alpha_bar, time_of_sigma
+from lightning_modules.samplers.preconditioning import Preconditioning
+from lightning_modules.samplers.schedules import FLOW, VE, VP, beside, convert, sigma_of_alpha_bar, time_of_sigma
 from lightning_modules.samplers.stepping import Denoiser
 
 #: What a network predicts out of its input [N, ...] and times [N].
 Network = Callable[[Tensor, Tensor], Tensor]
 
 Prediction = Literal["epsilon", "v", "data"]
+
+
+def edm_denoiser(network: Network, preconditioning: Preconditioning, *, dtype: torch.dtype = torch.float32) -> Denoiser:
+    """EDM's denoiser D = c_skip x + c_out F(c_in x, c_noise) (Karras et al. 2022, eq. 7)."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        c = preconditioning
+        output = network((beside(c.c_in(sigma), x) * x).to(dtype), c.c_noise(sigma).to(dtype))
+        return beside(c.c_skip(sigma), x) * x + beside(c.c_out(sigma), x) * output.to(torch.float64)
+
+    return denoise
 
 
 def discrete_denoiser(
@@ -51,7 +63,7 @@ def discrete_denoiser(
         output = network(z.to(dtype), times.round().long() if rounded else times.to(dtype)).to(torch.float64)
         if prediction == "data":
             return output
-        level = sigma.view(-1, *[1] * (x.ndim - 1))
+        level = beside(sigma, x)
         if prediction == "epsilon":
             return x - level * output
         scale = VP.scale(level)
@@ -83,7 +95,7 @@ def flow_denoiser(
         z = convert(x, sigma, VE, FLOW)
         shown = 1 - times if data_at_one else times
         output = network(z.to(dtype), (time_scale * shown).to(dtype)).to(torch.float64)
-        step = times.view(-1, *[1] * (x.ndim - 1))
+        step = beside(times, x)
         return z + step * output if data_at_one else z - step * output
 
     return denoise

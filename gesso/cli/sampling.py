@@ -1,0 +1,31 @@
+"""Options of the commands that make samples with a diffusion model: sampler, steps, guidance."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; each is the recipe's own where it is left out."""
+    group = parser.add_argument_group(
+        "diffusion models and flows", "how samples are made, instead of as the recipe has it"
+    )
+    group.add_argument("--sampler", metavar="NAME", help="heun, euler (ddim), dpmpp-2m, dpmpp-2s, edm-stochastic, ddpm")
+    group.add_argument("--steps", type=int, metavar="N", help="from noise to picture")
+    group.add_argument("--guidance", type=float, metavar="G", help="towards the class (classifier-free); 1: none")
+    group.add_argument(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="guided only at noise levels sigma between these",
+    )
+
+
+def changes(arguments: argparse.Namespace) -> dict[str, object]:
+    """What the command asks for, by the names of ``SamplingOptions``."""
+    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "guidance")}
+    found = {name: value for name, value in given.items() if value is not None}
+    if arguments.guidance_interval is not None:
+        found["guidance_from"], found["guidance_to"] = arguments.guidance_interval
+    return found

@@ -1,0 +1,136 @@
+"""Progressive distillation: half as many steps with each stage."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gesso.common.ranges import Count, Positive
+from lightning_modules.core.averages import Average
+from lightning_modules.core.dropout import DropoutMasks
+from lightning_modules.core.family import Batch, ImageFamily, Losses
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.core.profiles import HalfLife
+from lightning_modules.diffusion.edm import EDM
+from lightning_modules.networks.denoisers import DenoiserOptions
+from lightning_modules.samplers.sampling import SamplingOptions
+from lightning_modules.samplers.schedules import beside, edm_sigmas
+
+#: Name of the average out of which a stage's teacher is made.
+STUDENT = "student"
+
+
+class ProgressiveDistillation(EDM):
+    """Progressive distillation (Salimans and Ho 2022, arXiv:2202.00512) of a trained EDM.
+
+    In each stage the student learns to do in one step of DDIM what its teacher does in two, on every other noise level;
+    then it is the teacher of the next stage.
+
+    Args:
+        teacher: the run of an ``EDM`` with the same network, whose averaged weights student and first teacher begin
+            with; null: random ones.
+        teacher_steps: of the first teacher, a power of two.
+        stage_kimg: length of a stage in thousands of images. Stages follow until one step is left, or training ends.
+        half_life_kimg: half-life of the average of the student that becomes the next teacher.
+        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``.
+    """
+
+    taught_by = (EDM,)
+
+    def __init__(
+        self,
+        *,
+        teacher: str | None = None,
+        teacher_steps: Count = 64,
+        stage_kimg: Positive = 1000.0,
+        half_life_kimg: Positive = 10.0,
+        network: DenoiserOptions = DenoiserOptions(),
+        optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4),
+        sampling: SamplingOptions = SamplingOptions("ddim", 4),
+        **options: Any,
+    ) -> None:
+        if teacher_steps < 2 or teacher_steps & (teacher_steps - 1):
+            raise ValueError(f"teacher_steps is {teacher_steps}; it must be a power of two, such as 64")
+        # Before the base checks what the recipe samples with.
+        object.__setattr__(self, "teacher_steps", teacher_steps)
+        super().__init__(network=network, optimizer=optimizer, sampling=sampling, **options)
+        if self.uncertainty:
+            raise ValueError("uncertainty is of an EDM's loss: leave it out")
+        self.save_hyperparameters()
+        self.teacher, self.stage_kimg, self.half_life_kimg = teacher, stage_kimg, half_life_kimg
+        #: In the checkpoint, but never trained.
+        self.teacher_network = copy.deepcopy(self.network).requires_grad_(False)
+
+    teacher_steps: int
+
+    def runs(self) -> dict[str, str]:
+        return {"teacher": self.teacher} if self.teacher else {}
+
+    def take_run(self, option: str, module: ImageFamily) -> None:
+        self.begin_with(module)
+        self.teacher_network.load_state_dict(self.network.state_dict())
+
+    def own_averages(self) -> dict[str, Average]:
+        return {STUDENT: Average(HalfLife(self.half_life_kimg, ramp_up=0.0), ("network",))}
+
+    def stage_at(self, images_seen: int) -> int:
+        """Number of the stage, from 0, after ``images_seen`` images."""
+        last = self.teacher_steps.bit_length() - 2
+        return min(int(images_seen / (1000 * self.stage_kimg)), last)
+
+    def steps_at(self, stage: int) -> int:
+        """Steps from noise to picture that the student of a stage learns."""
+        return self.teacher_steps >> (stage + 1)
+
+    def sigmas(self, steps: int) -> Tensor:
+        """Every so many of the first teacher's noise levels."""
+        return edm_sigmas(self.teacher_steps, *self.levels)[:: self.teacher_steps // steps]
+
+    def _checked_sampling(self, sampling: SamplingOptions) -> SamplingOptions:
+        if self.teacher_steps % sampling.steps:
+            raise ValueError(
+                f"sampling.steps is {sampling.steps}; it must divide the first teacher's steps ({self.teacher_steps})"
+            )
+        return super()._checked_sampling(sampling)
+
+    def step(self, batch: Batch) -> None:
+        before = self.images_seen - len(batch["image"]) * self.trainer.world_size
+        if before >= 0 and self.stage_at(self.images_seen) > self.stage_at(before):
+            self.teacher_network.load_state_dict(self.averages.read(STUDENT, "network"))
+        super().step(batch)
+
+    def losses(self, batch: Batch) -> Losses:
+        """The weighted squared error of what one step has to be aimed at to arrive where two of the teacher do."""
+        images = batch["image"]
+        labels = self.labels_of(batch)
+        places = self.rand(len(images))
+        return self._distilled(images, labels, places, self.randn(*images.shape))
+
+    def held_out_losses(self, batch: Batch) -> Losses:
+        labels = batch["label"] if self.num_classes else None
+        return self._distilled(batch["image"], labels, self.spread(batch), self.held_out_noise(batch))
+
+    def _distilled(self, images: Tensor, labels: Tensor | None, places: Tensor, noise: Tensor) -> Losses:
+        steps = self.steps_at(self.stage_at(self.images_seen))
+        levels = self.sigmas(2 * steps).to(device=images.device, dtype=torch.float32)
+        first = 2 * (places * steps).long()
+        sigma, middle, last = levels[first], levels[first + 1], levels[first + 2]
+        x = images + beside(sigma, images) * noise
+        masks = DropoutMasks(images.device)
+        with torch.no_grad():
+            half = self._moved(x, sigma, middle, labels)
+            end = self._moved(half, middle, last, labels)
+            # One step ends at D + (last / sigma) (x - D).
+            share = beside(last / sigma, x)
+            target = (end - share * x) / (1 - share)
+        masks.again()
+        denoised, _ = self._denoised(x, sigma, labels)
+        error = beside(self.precondition.weight(sigma), images) * (denoised - target) ** 2
+        return {"loss": error.mean()}
+
+    def _moved(self, x: Tensor, sigma: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
+        denoised, _ = self._denoised(x, sigma, labels, self.teacher_network)
+        return denoised + beside(target / sigma, x) * (x - denoised)
