@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer, RAdam
+from torch.optim import Adam, AdamW, Optimizer
 
 from gesso.common.ranges import Decay, NonNegative, Positive, check_options
 from lightning_modules.core.muon import Muon, hidden_matrices
+from lightning_modules.core.radam import RAdam
 
 OptimizerKind = Literal["adam", "adamw", "radam", "muon"]
 Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt"]
@@ -93,9 +94,7 @@ class OptimizerOptions:
             case "adamw":
                 return AdamW(network.parameters(), self.lr, betas, self.eps, self.weight_decay, fused=True)
             case "radam":
-                return RAdam(
-                    network.parameters(), self.lr, betas, self.eps, self.weight_decay, decoupled_weight_decay=True
-                )
+                return RAdam(network.parameters(), self.lr, betas, self.eps, self.weight_decay)
             case "muon":
                 matrices = hidden_matrices(network)
                 chosen = {id(matrix) for matrix in matrices}
