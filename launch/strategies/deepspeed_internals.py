@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from launch.strategies.fragments import Fragment
@@ -45,6 +46,24 @@ def leave_out_compiled_collective(deepspeed: Any) -> None:
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
     deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+
+
+def restore_linear() -> None:
+    """Makes ``F.linear`` torch's own again, which ZeRO 3 replaces for the whole process and never restores."""
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Replacing
+
+    F.linear = getattr(Replacing, "linear_bk", F.linear)
+
+
+@contextmanager
+def torchs_linear() -> Iterator[None]:
+    """Context manager: ``F.linear`` is torch's own; ZeRO 3's lets go of weights, but has no forward derivative."""
+    replaced = F.linear
+    restore_linear()
+    try:
+        yield
+    finally:
+        F.linear = replaced
 
 
 def sharded_optimizer(engine: Engine) -> Optimizer:

@@ -36,7 +36,9 @@ from launch.strategies.deepspeed_internals import (
     leave_out_compiled_collective,
     overflowed,
     prepare_backward,
+    restore_linear,
     stepping_by,
+    torchs_linear,
 )
 from launch.strategies.messages import BUCKET_BYTES
 from launch.strategies.shards import Shards
@@ -229,7 +231,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         hooks = [hook for own in partitioned for hook in hooks_of(own)]
         parameters[0].all_gather(param_list=parameters)
         try:
-            with unhooked(hooks):
+            with unhooked(hooks), torchs_linear():
                 yield
         finally:
             parameters[0].partition(param_list=parameters, has_been_updated=False)
@@ -262,6 +264,7 @@ class MultiNetworkZeRO(MultiNetworkDDP):
         engines, self.engines, self.shards = list(self.engines.values()), {}, {}
         with contextlib.ExitStack() as each:
             each.callback(super().teardown)
+            each.callback(restore_linear)
             for engine in engines:
                 each.callback(engine.destroy)
 

@@ -13,6 +13,7 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.denoising import DenoisingFamily
 from lightning_modules.networks.denoisers import FOURIER, DenoiserOptions
+from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.samplers.sampling import SamplingOptions
 from lightning_modules.samplers.schedules import VP, Path, beside, cosine_alphas_bar, ddpm_sigmas, linear_alphas_bar
 from lightning_modules.samplers.stepping import Denoiser
@@ -98,7 +99,7 @@ class DDPM(DenoisingFamily):
         alpha_bar = self._table[times]
         kept, added = beside(alpha_bar.sqrt(), images), beside((1 - alpha_bar).sqrt(), images)
         z = kept * images + added * noise
-        output = self.network(z, self.time_scale * times.float(), labels).float()
+        output = in_full_precision(self.network(z, self.time_scale * times.float(), labels))
         target = {"epsilon": noise, "data": images, "v": kept * noise - added * images}[self.prediction]
         error = (output - target).square().flatten(1).mean(1)
         return {"loss": (self._weights(alpha_bar / (1 - alpha_bar)) * error).mean(), "error": error.mean()}

@@ -12,6 +12,7 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.denoising import DenoisingFamily
 from lightning_modules.networks.denoisers import DenoiserOptions, magnitude_preserving
+from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.samplers.preconditioning import Preconditioning
 from lightning_modules.samplers.sampling import SamplingOptions
 from lightning_modules.samplers.schedules import beside, edm_sigmas
@@ -99,5 +100,5 @@ class EDM(DenoisingFamily):
     ) -> tuple[Tensor, Tensor]:
         """The denoised images, and what the network was told of their noise levels."""
         c, c_noise = self.precondition, self.precondition.c_noise(sigma)
-        output = (network or self.network)(beside(c.c_in(sigma), x) * x, c_noise, labels).float()
+        output = in_full_precision((network or self.network)(beside(c.c_in(sigma), x) * x, c_noise, labels))
         return beside(c.c_skip(sigma), x) * x + beside(c.c_out(sigma), x) * output, c_noise

@@ -12,6 +12,7 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.denoising import DenoisingFamily
 from lightning_modules.networks.denoisers import DenoiserOptions
+from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.samplers.sampling import SamplingOptions
 from lightning_modules.samplers.schedules import FLOW, Path, beside, flow_sigmas
 from lightning_modules.samplers.stepping import Denoiser
@@ -69,6 +70,8 @@ class Flow(DenoisingFamily):
         return self._losses(batch["image"], labels, times, self.held_out_noise(batch))
 
     def _losses(self, images: Tensor, labels: Tensor | None, times: Tensor, noise: Tensor) -> Losses:
+        # In bf16-true, images come in bf16.
+        images = in_full_precision(images)
         z = images.lerp(noise, beside(times, images))
-        velocity = self.network(z, self.time_scale * times, labels).float()
+        velocity = in_full_precision(self.network(z, self.time_scale * times, labels))
         return {"loss": (velocity - (noise - images)).square().mean()}

@@ -15,6 +15,7 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.denoising import DenoisingFamily
 from lightning_modules.networks.denoisers import DenoiserOptions
+from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.networks.unet.layers import position_embedding
 from lightning_modules.samplers.sampling import SamplingOptions
 from lightning_modules.samplers.schedules import FLOW, Path, beside, flow_sigmas, flow_times
@@ -116,12 +117,14 @@ class MeanFlow(DenoisingFamily):
         return self._losses(batch["image"], labels, t, t, self.held_out_noise(batch))
 
     def _losses(self, images: Tensor, labels: Tensor | None, r: Tensor, t: Tensor, noise: Tensor) -> Losses:
+        # In bf16-true, images come in bf16.
+        images = in_full_precision(images)
         z, velocity = images.lerp(noise, beside(t, images)), noise - images
         masks = DropoutMasks(images.device)
         # Two passes: a derivative without a gradient, then an ordinary forward, as every strategy knows it.
         derivative = self.derivative(z, r, t, velocity, labels)
         masks.again()
-        u = self.average_velocity(z, r, t, labels).float()
+        u = in_full_precision(self.average_velocity(z, r, t, labels))
         error = (u - (velocity - beside(t - r, z) * derivative)).square().flatten(1).mean(1)
         weight = (error.detach() + self.adaptive_constant) ** -self.adaptive_power
         return {"loss": (weight * error).mean(), "error": error.mean()}
@@ -129,8 +132,9 @@ class MeanFlow(DenoisingFamily):
     def derivative(self, z: Tensor, r: Tensor, t: Tensor, velocity: Tensor, labels: Tensor | None) -> Tensor:
         """d/dt u(z, r, t) along the velocity, [N, C, H, W]: a product of the Jacobian, in fp32, without a gradient."""
         kind = z.device.type
-        # Fused attention has no forward derivative.
-        with torch.no_grad(), torch.autocast(kind, enabled=False), sdpa_kernel(SDPBackend.MATH):
+        # Neither fused attention nor the hooks with which ZeRO 3 gathers weights have a forward derivative: so for this
+        # pass all weights are whole.
+        with torch.no_grad(), torch.autocast(kind, enabled=False), sdpa_kernel(SDPBackend.MATH), self.whole_weights():
             z, velocity = z.float(), velocity.float()
             if self.improved:
                 velocity = self.average_velocity(z, t, t, labels).float()

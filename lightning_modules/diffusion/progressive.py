@@ -115,7 +115,8 @@ class ProgressiveDistillation(EDM):
 
     def _distilled(self, images: Tensor, labels: Tensor | None, places: Tensor, noise: Tensor) -> Losses:
         steps = self.steps_at(self.stage_at(self.images_seen))
-        levels = self.sigmas(2 * steps).to(device=images.device, dtype=torch.float32)
+        # Without waiting for the device.
+        levels = self.sigmas(2 * steps).float().to(images.device, non_blocking=True)
         first = 2 * (places * steps).long()
         sigma, middle, last = levels[first], levels[first + 1], levels[first + 2]
         x = images + beside(sigma, images) * noise

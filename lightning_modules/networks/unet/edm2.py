@@ -103,7 +103,7 @@ class EDM2UNet(UNet):
         # One more channel, of ones, does what biases do.
         self.conv_in = MPConv(in_channels + 1, widths[0], 3)
         self.conv_out = MPConv(widths[0], out_channels, 3)
-        self.out_gain = nn.Parameter(torch.zeros([]))
+        self.out_gain = nn.Parameter(torch.zeros(1))
         self.logvar_fourier = MPFourier(options.logvar_channels) if options.logvar_channels else None
         self.logvar_linear = MPConv(options.logvar_channels, 1) if options.logvar_channels else None
         self.normalize_weights_()

@@ -136,7 +136,7 @@ class MPBlock(nn.Module):
         self.main = MPConv(before, plan.after, 1) if before != plan.after else None
         self.conv_in = MPConv(before if plan.decoder else plan.after, plan.after, 3)
         self.condition = MPConv(style.embedding, plan.after)
-        self.condition_gain = nn.Parameter(torch.zeros([]))
+        self.condition_gain = nn.Parameter(torch.zeros(1))
         self.conv_out = MPConv(plan.after, plan.after, 3)
         self.attention = MPAttention(plan.after, style.head_channels) if plan.attention else None
 

@@ -39,6 +39,7 @@ from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 from tests.cycle import Cycle
+from tests.lightning_modules.diffusion.families import TRAINED, trained
 
 GLOBAL_BATCH = 8
 SMALL: dict[str, Any] = {"resolution": 32, "channels": 1, "latent_dim": 8}
@@ -94,6 +95,8 @@ class Taught(VAE):
 def make(
     family: str, *, synchronised: bool = False, gradient_checkpointing: bool = False, **options: Any
 ) -> ImageFamily:
+    if family in TRAINED:
+        return trained(family, gradient_checkpointing=gradient_checkpointing, **options)
     torch.manual_seed(0)
     generator = GeneratorOptions(8, gradient_checkpointing=gradient_checkpointing)
     critic = DiscriminatorOptions(8, normalization="layer", gradient_checkpointing=gradient_checkpointing)

@@ -44,6 +44,7 @@ USED = {
         "backward_hooks",
     ),
     partition_parameters: ("ds_tensor", "ds_numel", "ds_shape", "all_gather", "partition"),
+    partition_parameters.InsertPostInitMethodToModuleSubClasses: ("_enable_mem_efficient_linear",),
     deepspeed.runtime.engine.DeepSpeedEngine: (
         "set_gradient_accumulation_boundary",
         "zero_optimization_stage",

@@ -263,3 +263,45 @@ def test_a_checkpoint_resumes_under_any_strategy_on_any_number_of_ranks(tmp_path
     )
     for resume in resumes:
         assert_same_training(results[str(resume["name"])], results["whole"], last=10)
+
+
+def test_diffusion_models_train_like_ddp(tmp_path: Path) -> None:
+    """With dropped labels, weights that are edited after each step, a target without a gradient, and a derivative."""
+    strategies = {"edm": ("zero3",), "flow": STAGES, "ect": STAGES, "edm2": ("zero1", "zero3"), "meanflow": STAGES}
+    thrifty = {"family": "edm", "micro_batches": 2, "gradient_checkpointing": True}
+    results = run(
+        tmp_path,
+        *(
+            {"name": f"{family}-{strategy}", "family": family, "strategy": strategy, "until": 6}
+            for family, stages in strategies.items()
+            for strategy in ("ddp", *stages)
+        ),
+        *({"name": f"edm-{name}-thrifty", "strategy": name, "until": 6, **thrifty} for name in ("ddp", *STAGES)),
+    )
+    for name, result in results.items():
+        assert_same_training(result, results[f"{name.partition('-')[0]}-ddp"])
+        moments = result["optimizer_states"]["network"]["state"].values()
+        assert all(moment["exp_avg"].norm() > 0 for moment in moments), name
+
+
+@pytest.mark.parametrize("family", ["ect", "progressive"])
+def test_a_student_goes_on_under_another_strategy(family: str, tmp_path: Path) -> None:
+    """Stages of 3 steps: the second half begins within one. No optimizer has the teacher."""
+    job = {"family": family, "until": 8}
+    after = {"ddp": "zero3", "zero2": "zero1", "zero3": "ddp"}
+    results = run(
+        tmp_path,
+        {**job, "name": "whole", "strategy": "ddp"},
+        *({**job, "name": f"half-{name}", "strategy": name, "until": 4} for name in after),
+        *(
+            {**job, "name": f"again-{name}", "strategy": then, "resume": str(tmp_path / f"half-{name}")}
+            for name, then in after.items()
+        ),
+    )
+    for name in after:
+        assert_same_training(results[f"again-{name}"], results["whole"], last=4)
+    if family == "progressive":
+        teachers = [
+            results[name]["state_dict"]["teacher_network.network.conv_in.weight"] for name in ("half-ddp", "whole")
+        ]
+        assert not torch.allclose(*teachers, rtol=1e-3)

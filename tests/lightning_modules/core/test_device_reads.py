@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from tests.lightning_modules.diffusion.families import TRAINED, trained
 from tests.pictures import paintings, photographs
 from tests.trainers import bare_trainer
 
@@ -140,6 +142,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,
+    **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),
 }

@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.core.optimization import OptimizerKind, OptimizerOptions
+from lightning_modules.diffusion.consistency import ECT
+from lightning_modules.diffusion.ddpm import DDPM
+from lightning_modules.diffusion.edm import EDM
+from lightning_modules.diffusion.flow import Flow
+from lightning_modules.diffusion.meanflow import MeanFlow
+from lightning_modules.diffusion.progressive import ProgressiveDistillation
 from lightning_modules.kinds.denoising import DenoisingFamily
 from lightning_modules.networks.denoisers import DenoiserOptions
+from lightning_modules.samplers.sampling import SamplingOptions
 
 #: Of a network that is made in no time.
 TINY = DenoiserOptions(width=8, multipliers=(1, 2), blocks=1, attention_resolutions=(), dropout=0.0)
+#: Of squares of 2 x 2 pixels, for trainings of 32 px.
+TINY_SQUARES = replace(TINY, patch=2)
+#: Of families that are trained: kind, network, and options whose stages change after a few batches of 8.
+TRAINED: dict[str, tuple[type[DenoisingFamily], DenoiserOptions, dict[str, Any]]] = {
+    "edm": (EDM, TINY_SQUARES, {}),
+    "edm2": (EDM, replace(TINY_SQUARES, architecture="edm2", head_channels=8), {"uncertainty": True}),
+    "flow": (Flow, DenoiserOptions("dit", width=16, depth=2, heads=2, patch=4), {}),
+    "ddpm": (DDPM, TINY_SQUARES, {"prediction": "v", "min_snr_gamma": 5.0}),
+    "ect": (ECT, TINY_SQUARES, {"stage_kimg": 0.024, "huber": 0.01}),
+    "progressive": (
+        ProgressiveDistillation,
+        TINY_SQUARES,
+        {"teacher_steps": 8, "stage_kimg": 0.024, "half_life_kimg": 0.01},
+    ),
+    "meanflow": (MeanFlow, TINY_SQUARES, {}),
+}
+
+
+def trained(name: str, *, gradient_checkpointing: bool = False, **options: Any) -> DenoisingFamily:
+    """One of ``TRAINED``: of 32 px and 3 classes, ready to be trained, with random weights in every layer."""
+    kind, network, own = TRAINED[name]
+    optimizer: OptimizerKind = "radam" if kind is ECT else "adam"
+    chosen = {
+        "num_classes": 3,
+        "network": replace(network, gradient_checkpointing=gradient_checkpointing),
+        # The bias of attention's keys has no gradient but rounding, out of which a small eps would make whole steps.
+        "optimizer": OptimizerOptions(optimizer, lr=1e-2, eps=1e-4),
+        "sampling": SamplingOptions("flow-map" if kind is MeanFlow else "ddim", 2),
+    }
+    module = tiny(kind, resolution=32, **{**own, **chosen, **options}).train()
+    if isinstance(module, ProgressiveDistillation):
+        module.teacher_network.load_state_dict(module.network.state_dict())
+    return module
 
 
 class Function(nn.Module):

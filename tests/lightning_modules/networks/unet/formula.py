@@ -114,6 +114,9 @@ class Mapped:
 
     def theirs(self, name: str, values: Array) -> Array:
         """Our tensor as the authors shape it."""
+        if name.endswith("gain"):
+            # Theirs are scalars, which ZeRO cannot shard.
+            return values.reshape(())
         if "qkv" in name:
             values = values.reshape(3, self.heads, -1, *values.shape[1:]).transpose(1, 2, 0, *range(3, values.ndim + 2))
             values = values.reshape(-1, *values.shape[3:])
