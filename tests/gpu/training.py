@@ -18,8 +18,9 @@ Job = dict[str, Any]
 #: How a job has ended: ``error`` ("" or its last line) and ``losses`` of each step.
 Answer = dict[str, Any]
 
-#: Of `rank_program`; the first has a penalty of gradients' gradients, the second attention and spectral norm.
-FAMILIES = ("r1", "spectral", "vae", "adain", "fast_style")
+#: Of `rank_program`; the first has a penalty of gradients' gradients, the second attention and spectral norm; of the
+#: diffusion models, the first is a U-Net, the second a transformer.
+FAMILIES = ("r1", "spectral", "vae", "edm", "flow", "adain", "fast_style")
 ZERO = ("zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
 #: The most valuable first, since a device may be taken away.
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
@@ -28,7 +29,7 @@ STEPS = 4
 TOLERANCES = {"32-true": 0.01, "bf16-mixed": 0.1, "16-mixed": 0.1, "bf16-true": 0.2}
 #: Compared with the CPU's own 16-mixed, for the first loss scale is too large and updates are skipped; the encoders of
 #: the others take a CPU too long in 16 bits.
-OWN_FP16 = ("r1", "spectral", "vae")
+OWN_FP16 = ("r1", "spectral", "vae", "edm", "flow")
 #: A training that goes on under another strategy: saved by one, resumed by the other.
 RESUMES = (
     ("ddp", "zero3"),
@@ -162,7 +163,7 @@ def references(place: Place) -> dict[str, list[dict[str, float]]]:
         jobs.append(reference(place, "conditional", sync_batchnorm=True))
         jobs += [reference(place, family, "16-mixed") for family in OWN_FP16]
         # With a GPU there are cores for several at once.
-        groups = [jobs[:3], jobs[3:6], jobs[6:]] if place.cuda else [jobs]
+        groups = [jobs[first::3] for first in range(3)] if place.cuda else [jobs]
         losses = {compared_with(made): answer["losses"] for made, answer in trained(place, groups)}
         # One that failed fails the comparisons with itself alone.
         file.write_text(json.dumps(losses))
