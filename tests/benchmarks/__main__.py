@@ -15,6 +15,7 @@ BENCHMARKS = (
     "bench_ddp",
     "bench_noise",
     "bench_style",
+    "bench_diffusion",
     "bench_zero",
     "bench_fid",
     "bench_loader",
