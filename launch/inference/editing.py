@@ -18,9 +18,9 @@ def read_to_edit(module: ImageFamily, file: Path) -> Tensor:
     Raises:
         FileNotFoundError, ValueError: no such picture, or a broken one.
     """
-    spec = module.batch_spec()
-    picture = read_picture(file, channels=spec.channels or 3)
-    return picture if spec.resolution is None else square(picture, spec.resolution)
+    channels, side = module.picture_shape()
+    picture = read_picture(file, channels=channels or 3)
+    return picture if side is None else square(picture, side)
 
 
 def read_mask(file: Path, picture: Tensor) -> Tensor:

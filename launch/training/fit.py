@@ -60,7 +60,13 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
     """
     check_data(cli)
     if (latents := cli.datamodule.latents) is not None:
-        cli.model.take_latents(latents.encoder, latents.mean, latents.std)
+        cli.model.take_latents(
+            encoder=latents.encoder,
+            mean=latents.mean,
+            std=latents.std,
+            picture_size=latents.picture_size,
+            picture_channels=latents.picture_channels,
+        )
     load_all(cli.model)
     load_autoencoder(cli.model)
     if saved:

@@ -297,8 +297,12 @@ def check_data(cli: GessoCLI) -> None:
     data = cli.datamodule
     spec = cli.model.batch_spec()
     if (data.latents is not None) != spec.latents:
-        has, wants = ("latents", "pictures") if data.latents is not None else ("pictures", "latents")
-        raise ValueError(f"{data.path}: holds {has}, and {cli.model.described()} is trained on {wants} here")
+        has, wants, remedy = (
+            ("latents", "pictures", "set --model.latents.autoencoder to the run that they were encoded with")
+            if data.latents is not None
+            else ("pictures", "latents", f"`gesso encode {data.path} --with RUN OUT` makes them")
+        )
+        raise ValueError(f"{data.path}: holds {has}, and {cli.model.described()} is trained on {wants} here: {remedy}")
     # Only asked where it matters: an older set's index is read for it.
     unlabelled = data.unlabelled if spec.num_classes else 0
     cli.model.check_data(
@@ -316,6 +320,8 @@ def save_config(cli: GessoCLI, run: RunFolder) -> None:
         config.data.init_args[name] = os.path.abspath(path)
     for name, files in cli.model.pictures().items():
         config.model.init_args[name] = [os.path.abspath(file) for file in files]
+    if autoencoder := cli.model.autoencoder_run():
+        config.model.init_args.latents.autoencoder = autoencoder
     with writing_whole(run.config) as partial:
         cli.parser.save(config, partial, skip_unset=False, overwrite=True, multifile=False)
 

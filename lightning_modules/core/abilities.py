@@ -230,6 +230,11 @@ class Abilities(L.LightningModule):
             num_classes=options.get("num_classes") or 0,
         )
 
+    def picture_shape(self) -> tuple[int | None, int | None]:
+        """Channels and side in pixels of the pictures that the family makes or takes; None: any."""
+        spec = self.batch_spec()
+        return spec.channels, spec.resolution
+
     def example_batch(self, count: int) -> Batch:
         """A training batch of ``count`` random images, to measure memory with.
 

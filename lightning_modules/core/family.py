@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -143,7 +143,7 @@ class ImageFamily(NetworkUpdates):
         """
         raise NotImplementedError
 
-    def take_latents(self, encoder: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    def take_latents(self, **facts: object) -> None:
         """Receives what the shard set says of its latents, before training: see ``kinds.latents.LatentOptions``."""
         raise NotImplementedError
 

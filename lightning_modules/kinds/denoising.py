@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from gesso.common.arguments import one_of
 from gesso.common.ranges import Count, Share, Whole
-from lightning_modules.core.abilities import Batch, BatchSpec, Preview
+from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import changes, plain
 from lightning_modules.core.updates import Losses
-from lightning_modules.kinds.generative import GenerativeFamily
+from lightning_modules.kinds.latents import PictureOrLatentFamily
 from lightning_modules.networks.denoisers import DenoiserOptions, build_denoiser
 from lightning_modules.samplers.editing import inpaint, sdedit, slerp
 from lightning_modules.samplers.guidance import classifier_free
@@ -31,19 +31,19 @@ from lightning_modules.samplers.table import SAMPLERS, Sampler, find_sampler
 STRIP = 8
 
 
-class DenoisingFamily(GenerativeFamily):
+class DenoisingFamily(PictureOrLatentFamily):
     """A family with one network, out of which each kind of diffusion model makes a denoiser.
 
     Args:
-        resolution: height and width of the images in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        resolution: height and width of the images in pixels, or of the latents.
+        channels: 1 (grey) or 3 (RGB), or those of the latents.
         num_classes: 0: unconditional.
         label_dropout: share of the labels that training hides, so that the model is unconditional as well: what
             classifier-free guidance needs.
         network: options of the network.
         optimizer: options of its optimizer.
         sampling: how samples are made; may be changed afterwards.
-        options: those of ``ImageFamily``.
+        options: those of ``PictureOrLatentFamily`` (latents in place of pictures) and ``ImageFamily``.
 
     Raises:
         ValueError: guidance without classes, or without a share of hidden labels.
@@ -100,10 +100,6 @@ class DenoisingFamily(GenerativeFamily):
     def sigmas(self, steps: int) -> Tensor:
         """The noise levels of a sampling, float64 [steps + 1], falling to 0."""
 
-    def batch_spec(self) -> BatchSpec:
-        # Not of the hyperparameters, which lack what is left at a base class's default.
-        return BatchSpec(channels=self.channels, resolution=self.resolution, num_classes=self.num_classes)
-
     # ---- training ----------------------------------------------------------------------------------------------------
 
     def optimization(self) -> dict[str, OptimizerOptions]:
@@ -113,7 +109,7 @@ class DenoisingFamily(GenerativeFamily):
         return ("network",)
 
     def step(self, batch: Batch) -> None:
-        self.update("network", self.losses, batch)
+        self.update("network", lambda part: self.losses(self.drawn(part)), batch)
 
     def labels_of(self, batch: Batch) -> Tensor | None:
         """The batch's labels, a share ``label_dropout`` of them hidden; None: the family is unconditional."""
@@ -250,10 +246,6 @@ class DenoisingFamily(GenerativeFamily):
         like = torch.empty(len(index), self.channels, self.resolution, self.resolution, device=self.device)
         return counted_noise(seed, like, index)
 
-    def to_images(self, state: Tensor) -> Tensor:
-        """A sampler's state as float32 images in [-1, 1]."""
-        return state.clamp(-1, 1).float()
-
     def interpolate(self, *, pairs: int, steps: int, seed: int) -> Preview:
         """``pairs`` rows, each of ``steps`` images on the great circle between two noises of one class."""
         ends = self.noise(torch.arange(2 * pairs), seed=seed)(0)
@@ -275,14 +267,16 @@ class DenoisingFamily(GenerativeFamily):
     ) -> Tensor:
         """See ``Abilities.edit``: SDEdit, or with ``known`` in-painting."""
         pictures = pictures.to(self.device)
+        start = self.from_images(pictures)
         noise, classes = self.noise(index, seed=seed), self._classes(index, labels)
         denoiser, sigmas = self.guided(classes), self.sigmas(self.sampling.steps)
         if known is not None:
-            kept = inpaint(denoiser, pictures, known.to(self.device), sigmas, noise=noise, resamples=resamples)
+            known = known.to(self.device)
+            kept = inpaint(denoiser, start, self.places(known), sigmas, noise=noise, resamples=resamples)
             # The known pixels come back bit for bit.
-            return torch.where(known.to(self.device), pictures, self.to_images(kept).to(pictures.dtype))
+            return torch.where(known, pictures, self.to_images(kept).to(pictures.dtype))
         solver = self._solver(noise)
-        return self.to_images(sdedit(denoiser, pictures, strength, sigmas, noise=noise, solver=solver))
+        return self.to_images(sdedit(denoiser, start, strength, sigmas, noise=noise, solver=solver))
 
     def _solver(self, noise: Noise) -> Callable[[Denoiser, Tensor, Tensor], Tensor]:
         def solve(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from lightning_modules.core.abilities import Batch, BatchSpec
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.frozen import Frozen
+from lightning_modules.kinds.generative import GenerativeFamily
 from lightning_modules.losses.variational import drawn_latents
 
 #: Pictures that are encoded or decoded at once: an autoencoder needs far more memory for one than a latent model.
@@ -27,25 +30,16 @@ class LatentOptions:
         encoder: SHA-256 of its encoder's weights, of the shard set; filled in when training begins, like the others.
         mean: of each channel of the latents.
         std: standard deviation of each channel.
+        picture_size: side of the pictures in pixels.
+        picture_channels: 1 (grey) or 3 (RGB).
     """
 
     autoencoder: str = ""
     encoder: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        # Absolute, so that a checkpoint names it from any folder.
-        path = os.path.abspath(self.autoencoder) if self.autoencoder else ""
-        for name, value in {"autoencoder": path, "mean": tuple(self.mean), "std": tuple(self.std)}.items():
-            object.__setattr__(self, name, value)
-
-    def __bool__(self) -> bool:
-        return bool(self.autoencoder)
-
-    def of(self, encoder: str, mean: Sequence[float], std: Sequence[float]) -> LatentOptions:
-        """The same for the latents of a shard set."""
-        return replace(self, encoder=encoder, mean=tuple(mean), std=tuple(std))
+    picture_size: int = 0
+    picture_channels: int = 0
 
 
 class LatentSpace(nn.Module):
@@ -59,7 +53,8 @@ class LatentSpace(nn.Module):
 
     def __init__(self, options: LatentOptions) -> None:
         super().__init__()
-        self.options = options
+        # Absolute, so that a checkpoint names it from any folder.
+        self.options = replace(options, autoencoder=os.path.abspath(options.autoencoder))
         self._autoencoder: Frozen[ImageFamily] | None = None
 
     def take_autoencoder(self, module: ImageFamily) -> None:
@@ -75,10 +70,6 @@ class LatentSpace(nn.Module):
                 f"({self.options.encoder[:12]}): name that one's run or export, or encode the pictures again"
             )
         self._autoencoder = Frozen(module)
-
-    def draw(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """Latents [N, C, h, w] of a batch's means and deviations [N, 2C, h, w]; ``noise`` is like the latents."""
-        return drawn_latents(moments, noise)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -112,3 +103,76 @@ class LatentSpace(nn.Module):
             torch.tensor(values, device=device)[:, None, None] for values in (self.options.mean, self.options.std)
         )
         return mean, std
+
+
+class PictureOrLatentFamily(GenerativeFamily):
+    """A family that is trained on pictures, or on latents in their place.
+
+    Args:
+        latents: how latents become pictures; without an autoencoder it is trained on pictures.
+        options: those of ``ImageFamily``.
+    """
+
+    channels: int
+    resolution: int
+    num_classes: int
+
+    def __init__(  # type: ignore[explicit-any] # options as ImageFamily declares them
+        self, *, latents: LatentOptions = LatentOptions(), **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.latent_space = LatentSpace(latents) if latents.autoencoder else None
+
+    def batch_spec(self) -> BatchSpec:
+        # Not of the hyperparameters, which lack what is left at a base class's default.
+        return BatchSpec(
+            channels=self.channels,
+            resolution=self.resolution,
+            num_classes=self.num_classes,
+            latents=self.latent_space is not None,
+        )
+
+    def picture_shape(self) -> tuple[int | None, int | None]:
+        """See ``Abilities``."""
+        if self.latent_space is None:
+            return super().picture_shape()
+        return self.latent_space.options.picture_channels, self.latent_space.options.picture_size
+
+    def autoencoder_run(self) -> str:
+        return "" if self.latent_space is None else self.latent_space.options.autoencoder
+
+    def take_autoencoder(self, module: ImageFamily) -> None:
+        assert self.latent_space is not None
+        self.latent_space.take_autoencoder(module)
+
+    def take_latents(self, **facts: object) -> None:
+        assert self.latent_space is not None
+        self.latent_space.options = replace(self.latent_space.options, **facts)  # type: ignore[arg-type]
+        # Of the checkpoint: whoever generates has no shard set.
+        self.hparams["latents"] = self.latent_space.options
+
+    def drawn(self, batch: Batch) -> Batch:
+        """The batch with latents drawn out of their posteriors; one of pictures as it is."""
+        if self.latent_space is None:
+            return batch
+        noise = self.randn(len(batch["image"]), self.channels, self.resolution, self.resolution)
+        return {**batch, "image": drawn_latents(batch["image"], noise)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """On the posteriors' means: held-out losses are the same every time."""
+        if self.latent_space is not None:
+            batch = {**batch, "image": batch["image"].chunk(2, dim=1)[0]}
+        super().validation_step(batch, batch_idx)
+
+    def to_images(self, state: Tensor) -> Tensor:
+        """What the family makes [N, channels, resolution, resolution] as float32 images in [-1, 1]."""
+        return state.clamp(-1, 1).float() if self.latent_space is None else self.latent_space.decode(state)
+
+    def from_images(self, images: Tensor) -> Tensor:
+        """The inverse of ``to_images``: images themselves, or the means of their latents."""
+        return images if self.latent_space is None else self.latent_space.encode(images)
+
+    def places(self, known: Tensor) -> Tensor:
+        """Where all pixels of a place are known: bool [N, 1, resolution, resolution] of bool [N, 1, H, W]."""
+        whole = -F.adaptive_max_pool2d(-known.float(), self.resolution)
+        return known if self.latent_space is None else whole > 0.5

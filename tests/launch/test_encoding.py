@@ -28,6 +28,7 @@ from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from tests.datamodules.shardset import Sample, in_shards, write_shards
+from tests.launch.identity import assert_identical, training_state
 
 SIDE = 16
 OPTIONS = EncodingOptions(batch_size=4, workers=0)
@@ -274,3 +275,63 @@ def test_the_command(pictures: Manifest, run: Path, tmp_path: Path, capsys: pyte
     assert not other.exists()
     line = refused(*words[:4], str(other), "--size", "15", "--workers", "0", "--device", "cpu")
     assert "images of 15 x 15 pixels cannot be encoded: sides are multiples of 2" in line
+
+
+@pytest.mark.slow
+def test_a_flow_on_latents_resumes_and_decodes(
+    folder: Path, latents: Manifest, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    own = {"resolution": 8, "channels": 2, "num_classes": 3, "latents.autoencoder": run.name, "compile": "false"}
+    network = {"depth": 1, "width": 16, "heads": 2}
+    small = [f"--model.{name}={value}" for name, value in own.items()]
+    small += [f"--model.network.{name}={value}" for name, value in network.items()]
+    small += ["--model.sampling.steps=2", "--data.global_batch_size=4", "--data.workers=0", "--data.window=8"]
+    small += [
+        "--data.path=latents",
+        "--trainer.accelerator=cpu",
+        "--trainer.precision=32-true",
+        "--evaluation.metrics=[]",
+    ]
+    small += ["--run.wandb=disabled", "--checkpoints.monitor=null", "--checkpoints.every_kimg=0.012"]
+    small += ["--evaluation.every_kimg=0.012", "--previews.every_kimg=0.012", "--ema.half_life_kimg=0.01"]
+
+    def fit(root: str, *more: str) -> Path:
+        monkeypatch.delenv("GESSO_RUN", raising=False)
+        assert main(["fit", *more]) == 0
+        return max((folder / root).iterdir(), key=lambda path: path.stat().st_mtime)
+
+    def train(root: str, kimg: float) -> Path:
+        return fit(root, "--config=images-latent-flow", *small, f"--run.root={root}", f"--run.kimg={kimg}")
+
+    whole, half = train("whole", 0.024), train("half", 0.012)
+    # From another folder.
+    monkeypatch.chdir(folder.parent)
+    fit(str(folder / "half"), "--resume", str(half), "--run.kimg=0.024")
+    assert_identical(training_state(half), training_state(whole))
+    assert main(["generate", str(half), "--num", "3", "--folder", str(folder / "made"), "--device", "cpu"]) == 0
+    made = [cv2.imread(str(file)) for file in sorted((folder / "made").iterdir())]
+    assert [image.shape for image in made] == [(SIDE, SIDE, 3)] * 3
+    capsys.readouterr()
+
+    def refused(*words: str) -> str:
+        monkeypatch.delenv("GESSO_RUN", raising=False)
+        assert main(["fit", "--config=images-latent-flow", *small, *words]) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    monkeypatch.chdir(folder)
+    other = saved(autoencoder(1), folder / "other.safetensors")
+    line = refused(f"--model.latents.autoencoder={other}")
+    assert line.startswith(f"gesso: --model.latents.autoencoder {other}: its encoder (")
+    assert "is not the one that the latents were encoded with" in line
+    line = refused("--model.latents.autoencoder=nowhere")
+    assert line.startswith(f"gesso: --model.latents.autoencoder {folder / 'nowhere'}: ")
+    assert refused("--data.path=pictures") == (
+        "gesso: pictures: holds pictures, and a Flow is trained on latents here: `gesso encode pictures --with RUN "
+        "OUT` makes them"
+    )
+    assert refused("--model.latents.autoencoder=") == (
+        "gesso: latents: holds latents, and a Flow is trained on pictures here: set --model.latents.autoencoder to the "
+        "run that they were encoded with"
+    )

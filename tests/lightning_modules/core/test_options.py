@@ -35,6 +35,11 @@ OLD: dict[str, dict[str, Any]] = {
     "FastStyle": {"network": "light", "lr": 3e-4, "gradient_checkpointing": True},
     "VAE": {"width": 8, "lr": 3e-4, "gradient_checkpointing": True, "beta": 2.0},
 }
+#: A diffusion model whose network is made in no time.
+DENOISER: dict[str, object] = {
+    "resolution": 16,
+    "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention_resolutions": []},
+}
 #: Small ones of the families whose options never had other names.
 NEW: dict[str, dict[str, object]] = {
     "StyleGAN2": {
@@ -43,6 +48,8 @@ NEW: dict[str, dict[str, object]] = {
         "synthesis": {"channel_max": 8},
         "discriminator": {"channel_max": 8},
     },
+    **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
+    "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
     "AutoencoderKL": {
         "resolution": 16,
         "autoencoder": {"width": 32, "multipliers": [1, 1], "blocks": 1},
