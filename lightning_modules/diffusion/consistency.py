@@ -31,7 +31,8 @@ class ECT(EDM):
         stage_kimg: length of a stage, in thousands of images.
         huber: c of the distance sqrt(|d|^2 + c^2) - c; 0: the plain norm.
         middle: the last noise level of samplings of 2 steps or more.
-        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``.
+        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``; ``augment`` must be set if the teacher's
+            is, as it is part of the network, but nothing is augmented.
     """
 
     taught_by = (EDM,)

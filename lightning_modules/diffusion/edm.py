@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gesso.common.ranges import Positive
+from gesso.common.ranges import Positive, Share
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.denoising import DenoisingFamily
+from lightning_modules.networks.augment.non_leaky import LABELS, NonLeakyAugmentation
 from lightning_modules.networks.denoisers import DenoiserOptions, magnitude_preserving
 from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.samplers.preconditioning import Preconditioning
@@ -30,6 +31,8 @@ class EDM(DenoisingFamily):
         P_mean, P_std: of ln sigma in training; EDM2 has -0.4 and 1.0.
         sigma_data: standard deviation of the data.
         sigma_min, sigma_max, rho: of the sampler's noise levels.
+        augment: probability p of each of EDM's augmentations, of which the network is told, so that none is seen in its
+            images; 0: none. For small sets; leave the data's own mirroring off.
         uncertainty: the network learns how uncertain it is at each noise level, which balances the levels' losses
             (EDM2, eq. 21); the architecture ``edm2`` alone has it.
         options: those of ``DenoisingFamily`` and ``ImageFamily``.
@@ -44,19 +47,31 @@ class EDM(DenoisingFamily):
         sigma_min: Positive = 0.002,
         sigma_max: Positive = 80.0,
         rho: Positive = 7.0,
+        augment: Share = 0.0,
         uncertainty: bool = False,
         network: DenoiserOptions = DenoiserOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=1e-3),
         sampling: SamplingOptions = SamplingOptions("heun", 18),
         **options: Any,
     ) -> None:
-        super().__init__(network=network, optimizer=optimizer, sampling=sampling, uncertainty=uncertainty, **options)
+        super().__init__(
+            network=network,
+            optimizer=optimizer,
+            sampling=sampling,
+            augment_dim=LABELS if augment else 0,
+            uncertainty=uncertainty,
+            **options,
+        )
         if not sigma_min < sigma_max:
             raise ValueError(f"sigma_min is {sigma_min}; it must be less than sigma_max ({sigma_max})")
         self.save_hyperparameters()
         self.P_mean, self.P_std, self.uncertainty = P_mean, P_std, uncertainty
         self.levels = (sigma_min, sigma_max, rho)
         self.precondition = Preconditioning(sigma_data)
+        self.augmentation = NonLeakyAugmentation(augment) if augment else None
+
+    def shape(self) -> dict[str, object]:
+        return {**super().shape(), "augment": self.augmentation is not None}
 
     def sigmas(self, steps: int) -> Tensor:
         return edm_sigmas(steps, *self.levels)
@@ -76,7 +91,11 @@ class EDM(DenoisingFamily):
         images = batch["image"]
         labels = self.labels_of(batch)
         sigma = (self.P_mean + self.P_std * self.randn(len(images))).exp()
-        return self._losses(images, labels, sigma, self.randn(*images.shape))
+        noise = self.randn(*images.shape)
+        if self.augmentation is None:
+            return self._losses(images, labels, sigma, noise)
+        images, done = self.augmentation(images, self)
+        return self._losses(images, labels, sigma, noise, done)
 
     def held_out_losses(self, batch: Batch) -> Losses:
         images = batch["image"]
@@ -84,8 +103,11 @@ class EDM(DenoisingFamily):
         sigma = (self.P_mean + self.P_std * torch.special.ndtri(self.spread(batch))).exp()
         return self._losses(images, labels, sigma, self.held_out_noise(batch))
 
-    def _losses(self, images: Tensor, labels: Tensor | None, sigma: Tensor, noise: Tensor) -> Losses:
-        denoised, c_noise = self._denoised(images + beside(sigma, images) * noise, sigma, labels)
+    def _losses(
+        self, images: Tensor, labels: Tensor | None, sigma: Tensor, noise: Tensor, augment: Tensor | None = None
+    ) -> Losses:
+        x = images + beside(sigma, images) * noise
+        denoised, c_noise = self._denoised(x, sigma, labels, augment=augment)
         error = beside(self.precondition.weight(sigma), images) * (denoised - images) ** 2
         loss = error.flatten(1).mean(1)
         if not self.uncertainty:
@@ -96,9 +118,15 @@ class EDM(DenoisingFamily):
         return {"loss": (loss / log_variance.exp() + log_variance).mean(), "error": loss.mean()}
 
     def _denoised(
-        self, x: Tensor, sigma: Tensor, labels: Tensor | None, network: nn.Module | None = None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        labels: Tensor | None,
+        network: nn.Module | None = None,
+        augment: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The denoised images, and what the network was told of their noise levels."""
         c, c_noise = self.precondition, self.precondition.c_noise(sigma)
-        output = in_full_precision((network or self.network)(beside(c.c_in(sigma), x) * x, c_noise, labels))
+        told = beside(c.c_in(sigma), x) * x, c_noise, labels, augment
+        output = in_full_precision((network or self.network)(*told))
         return beside(c.c_skip(sigma), x) * x + beside(c.c_out(sigma), x) * output, c_noise

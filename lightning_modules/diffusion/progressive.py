@@ -35,7 +35,8 @@ class ProgressiveDistillation(EDM):
         teacher_steps: of the first teacher, a power of two.
         stage_kimg: length of a stage in thousands of images. Stages follow until one step is left, or training ends.
         half_life_kimg: half-life of the average of the student that becomes the next teacher.
-        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``.
+        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``; ``augment`` must be set if the teacher's
+            is, as it is part of the network, but nothing is augmented.
     """
 
     taught_by = (EDM,)
