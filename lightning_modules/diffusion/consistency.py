@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gesso.common.ranges import NonNegative, Positive, Range
 from lightning_modules.core.dropout import DropoutMasks
-from lightning_modules.core.family import Batch, ImageFamily, Losses
+from lightning_modules.core.family import ImageFamily, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.diffusion.edm import EDM
 from lightning_modules.networks.denoisers import DenoiserOptions
@@ -31,8 +31,7 @@ class ECT(EDM):
         stage_kimg: length of a stage, in thousands of images.
         huber: c of the distance sqrt(|d|^2 + c^2) - c; 0: the plain norm.
         middle: the last noise level of samplings of 2 steps or more.
-        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``; ``augment`` must be set if the teacher's
-            is, as it is part of the network, but nothing is augmented.
+        options: those of ``EDM``, ``DenoisingFamily`` and ``ImageFamily``.
     """
 
     taught_by = (EDM,)
@@ -84,22 +83,18 @@ class ECT(EDM):
         """The noise level r below each t, [N]; 0 at the earliest."""
         return (t * (1 - self.q ** -(self.stage + 1) * (1 + 8 * torch.sigmoid(-t)))).clamp(min=0)
 
-    def losses(self, batch: Batch) -> Losses:
+    def _losses(
+        self, images: Tensor, labels: Tensor | None, sigma: Tensor, noise: Tensor, augment: Tensor | None = None
+    ) -> Losses:
         """The distance of the pictures at t and at r, which learns nothing, divided by t - r."""
-        images = batch["image"]
-        labels = self.labels_of(batch)
-        t = (self.P_mean + self.P_std * self.randn(len(images))).exp()
-        return self._losses(images, labels, t, self.randn(*images.shape))
-
-    def _losses(self, images: Tensor, labels: Tensor | None, sigma: Tensor, noise: Tensor) -> Losses:
         t, r = sigma, self.lower(sigma)
         masks = DropoutMasks(images.device)
         with torch.no_grad():
             # At 0 the network's answer is the picture itself, but its logarithm is none.
-            below, _ = self._denoised(images + beside(r, images) * noise, r.clamp(min=1e-4), labels)
+            below, _ = self._denoised(images + beside(r, images) * noise, r.clamp(min=1e-4), labels, augment=augment)
             target = torch.where(beside(r, images) > 0, below, images)
         masks.again()
-        denoised, _ = self._denoised(images + beside(t, images) * noise, t, labels)
+        denoised, _ = self._denoised(images + beside(t, images) * noise, t, labels, augment=augment)
         squares = (denoised - target).square().flatten(1).sum(1)
         # The root's slope at 0 is infinite.
         distance = (squares + self.huber**2).clamp(min=1e-12).sqrt() - self.huber
