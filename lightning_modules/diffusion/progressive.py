@@ -14,6 +14,7 @@ from lightning_modules.core.dropout import DropoutMasks
 from lightning_modules.core.family import Batch, ImageFamily, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
+from lightning_modules.core.saved import Checkpoint
 from lightning_modules.diffusion.edm import EDM
 from lightning_modules.networks.denoisers import DenoiserOptions
 from lightning_modules.samplers.sampling import SamplingOptions
@@ -62,6 +63,8 @@ class ProgressiveDistillation(EDM):
             raise ValueError("uncertainty is of an EDM's loss: leave it out")
         self.save_hyperparameters()
         self.teacher, self.stage_kimg, self.half_life_kimg = teacher, stage_kimg, half_life_kimg
+        #: Number of the stage that the teacher is of.
+        self.stage = 0
         #: In the checkpoint, but never trained.
         self.teacher_network = copy.deepcopy(self.network).requires_grad_(False)
 
@@ -98,10 +101,19 @@ class ProgressiveDistillation(EDM):
         return super()._checked_sampling(sampling)
 
     def step(self, batch: Batch) -> None:
-        before = self.images_seen - len(batch["image"]) * self.trainer.world_size
-        if before >= 0 and self.stage_at(self.images_seen) > self.stage_at(before):
+        # Not by the step before: a resumed training may have batches of another size.
+        if (stage := self.stage_at(self.images_seen)) > self.stage:
             self.teacher_network.load_state_dict(self.averages.read(STUDENT, "network"))
+            self.stage = stage
         super().step(batch)
+
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["gesso"]["stage"] = self.stage
+
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.stage = checkpoint["gesso"].get("stage", self.stage_at(self.images_seen - 1))
 
     def losses(self, batch: Batch) -> Losses:
         """The weighted squared error of what one step has to be aimed at to arrive where two of the teacher do."""
@@ -115,7 +127,7 @@ class ProgressiveDistillation(EDM):
         return self._distilled(batch["image"], labels, self.spread(batch), self.held_out_noise(batch))
 
     def _distilled(self, images: Tensor, labels: Tensor | None, places: Tensor, noise: Tensor) -> Losses:
-        steps = self.steps_at(self.stage_at(self.images_seen))
+        steps = self.steps_at(self.stage)
         # Without waiting for the device.
         levels = self.sigmas(2 * steps).float().to(images.device, non_blocking=True)
         first = 2 * (places * steps).long()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from launch.callbacks.ema import EMA
 from tests.launch.strategies.rank_program import Rows
@@ -50,3 +51,17 @@ def test_a_resumed_training_is_the_same_to_the_bit(family: str, tmp_path: Path) 
             same = torch.equal(found[name], value) if isinstance(value, Tensor) else found[name] == value
             assert same, (part, name)
     assert whole["gesso"] == again["gesso"]
+
+
+def test_larger_batches_after_an_interruption_do_not_end_a_stage_again(tmp_path: Path) -> None:
+    """Stages of 24 images: 32 were seen, of which 8 in the second stage, when batches of 16 follow."""
+    before = train("progressive", tmp_path, 0, 4)
+    module = trained("progressive")
+    images = torch.rand(16, 1, 32, 32) * 2 - 1
+    trainer = bare_trainer(tmp_path, callbacks=[EMA(half_life_kimg=[0.02])], max_epochs=2)
+    batches = DataLoader([{"image": images, "label": torch.arange(16) % 3}], batch_size=None)
+    trainer.fit(module, batches, ckpt_path=tmp_path / "step4.ckpt", weights_only=True)
+    assert module.images_seen == 48
+    for name, value in module.state_dict().items():
+        if name.startswith("teacher_network."):
+            assert torch.equal(value, before["state_dict"][name]), name
