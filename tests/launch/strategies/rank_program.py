@@ -33,8 +33,13 @@ from lightning_modules.core.family import Losses as StepLosses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.gan.stylegan2 import StyleGAN2
+from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.stylegan2 import discriminator as critics
+from lightning_modules.networks.stylegan2.mapping import MappingOptions
+from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -114,6 +119,8 @@ def make(
         gan["generator"] = replace(generator, attention_resolution=16)
         gan["discriminator"] = replace(critic, normalization="none", spectral_norm=True, attention_resolution=16)
         module = DCGAN(**gan, loss="hinge")
+    elif family == "stylegan2":
+        module = stylegan2(**options)
     elif family == "together":
         module = Cycle(**options)
     elif family == "teacher":
@@ -136,6 +143,25 @@ def make(
             if isinstance(child, torch.nn.BatchNorm2d):
                 setattr(part, name, torch.nn.GroupNorm(1, child.num_features))
     return module
+
+
+def stylegan2(**options: Any) -> ImageFamily:
+    """A small one with everything on; its optimizers do not blow rounding errors up."""
+    widths, optimizer = {"channel_base": 128, "channel_max": 8}, OptimizerOptions(lr=2e-2, beta1=0.0, eps=1e-2)
+    return StyleGAN2(
+        **SMALL,
+        **options,
+        num_classes=2,
+        mapping=MappingOptions(layers=2, w_dim=8),
+        synthesis=SynthesisOptions(**widths),
+        discriminator=critics.DiscriminatorOptions(**widths, mapping_layers=2),
+        r1_gamma=1.0,
+        r1_interval=2,
+        path_length_interval=2,
+        augmentation=AugmentOptions("bgc", target=0.4, interval=2, kimg=0.05, initial_p=0.5),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+    )
 
 
 def with_pictures(family: AdaIN | FastStyle) -> ImageFamily:

@@ -72,6 +72,19 @@ def test_every_stage_trains_like_ddp(tmp_path: Path) -> None:
         assert any(abs(first[name] - last[name]) > 1e-3 for name in first), "nothing was trained"
 
 
+def test_lazy_updates_and_augmentation_are_the_same_under_every_stage(tmp_path: Path) -> None:
+    # Few steps: sooner or later rounding takes an activation across its ReLU's corner, which a path length notices.
+    job = {"family": "stylegan2", "until": 2}
+    results = run(
+        tmp_path,
+        *({**job, "name": strategy, "strategy": strategy} for strategy in ("ddp", *STAGES)),
+        {**job, "name": "one", "strategy": "ddp", "devices": 1},
+    )
+    for name in (*STAGES, "one"):
+        assert_same_training(results[name], results["ddp"])
+    assert results["ddp"]["state_dict"]["augmentation.strength"].item() != 25
+
+
 def test_averages_are_read_in_training_alike_and_go_on_exactly(tmp_path: Path) -> None:
     job, strategies = {"family": "teacher", "micro_batches": 2}, ("ddp", *STAGES)
     results = run(
