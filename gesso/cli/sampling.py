@@ -1,4 +1,4 @@
-"""Options of the commands that make samples with a diffusion model: sampler, steps, guidance."""
+"""Options of the commands that make samples: a diffusion model's sampler, steps and guidance; StyleGAN's truncation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="guided only at noise levels sigma between these",
     )
+    group = parser.add_argument_group("StyleGAN2")
+    group.add_argument("--truncation", type=float, metavar="PSI", help="1: none; less: fewer kinds, better pictures")
+    group.add_argument("--truncation-cutoff", type=int, metavar="N", help="of the first N layers alone")
 
 
 def changes(arguments: argparse.Namespace) -> dict[str, object]:
-    """What the command asks for, by the names of ``SamplingOptions``."""
-    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "guidance")}
+    """What the command asks for, by the names that ``Abilities.sample_with`` takes."""
+    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "guidance", "truncation_cutoff")}
+    given["truncation_psi"] = arguments.truncation
     found = {name: value for name, value in given.items() if value is not None}
     if arguments.guidance_interval is not None:
         found["guidance_from"], found["guidance_to"] = arguments.guidance_interval

@@ -23,7 +23,7 @@ Ability = Literal["generate", "interpolate", "sample_with", "edit", "stylize", "
 _LACKS: dict[Ability, str] = {
     "generate": "makes no samples: it can neither generate nor be scored by them",
     "interpolate": "has no latents to interpolate between",
-    "sample_with": "makes a picture in one pass: it takes no sampler, steps or guidance",
+    "sample_with": "makes a picture in one pass: it takes no sampler, steps, guidance or truncation",
     "edit": "edits no pictures",
     "stylize": "puts no picture into another's style",
     "translate": "translates no pictures from one domain into another",
@@ -110,7 +110,7 @@ class Abilities(L.LightningModule):
         self._cannot("interpolate")
 
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
-        """Changes how samples are made: ``sampler``, ``steps``, ``guidance`` ... (``samplers.sampling``).
+        """Changes how samples are made: ``sampler``, ``steps`` ... (``samplers.sampling``), or ``truncation_psi``.
 
         Returns:
             The changes that undo it.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gesso.common.ranges import Count, NonNegative, Share, Whole
+from gesso.common.ranges import Count, NonNegative, Share, Whole, check_options
 from gesso.common.ranks import mean_over_ranks
-from lightning_modules.core.abilities import Batch
+from lightning_modules.core.abilities import Batch, CannotDo
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
 from lightning_modules.kinds.adversarial import AdversarialFamily
@@ -102,6 +103,23 @@ class StyleGAN2(AdversarialFamily):
             latents, labels, truncation_psi=self.truncation_psi, truncation_cutoff=self.truncation_cutoff
         )
         return images.float().clamp(-1, 1)
+
+    def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
+        """See ``Abilities.sample_with``: ``truncation_psi`` and ``truncation_cutoff``."""
+        if unknown := sorted(changes.keys() - {"truncation_psi", "truncation_cutoff"}):
+            raise CannotDo(f"{self.described()} makes a picture in one pass: it takes truncation, no {unknown[0]}")
+        check_options(StyleGAN2, changes)
+        before = {name: getattr(self, name) for name in changes}
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return before
+
+    def sampled(self) -> dict[str, object]:
+        """See ``Abilities.sampled``: the truncation, where there is any."""
+        if self.truncation_psi == 1:
+            return {}
+        cutoff = {} if self.truncation_cutoff is None else {"truncation_cutoff": self.truncation_cutoff}
+        return {"truncation_psi": self.truncation_psi, **cutoff}
 
     # ---- a step -----------------------------------------------------------------------------------------------------
 

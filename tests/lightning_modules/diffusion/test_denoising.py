@@ -143,7 +143,7 @@ def test_what_cannot_be_is_one_line() -> None:
     with pytest.raises(ValueError, match="steps is 1001; the model has 1000 steps of its own"):
         tiny(DDPM).sample_with({"steps": 1001})
     gan = DCGAN(resolution=32, generator=GeneratorOptions(8), discriminator=DiscriminatorOptions(8))
-    with pytest.raises(CannotDo, match="a DCGAN makes a picture in one pass: it takes no sampler, steps or guidance"):
+    with pytest.raises(CannotDo, match="a DCGAN makes a picture in one pass: it takes no sampler, steps, guidance or"):
         gan.sample_with({"steps": 3})
     with pytest.raises(CannotDo, match="a DCGAN edits no pictures"):
         gan.edit(torch.zeros(1, 3, 32, 32), torch.arange(1), seed=0)

@@ -189,6 +189,15 @@ def test_truncated_pictures_come_near_their_mean() -> None:
     images = module.generate(torch.arange(4), seed=0, labels=torch.zeros(4, dtype=torch.int64))
     assert images.abs().max() <= 1
     torch.testing.assert_close(images, images[:1].expand(4, -1, -1, -1))
+    undo = module.sample_with({"truncation_psi": 0.5, "truncation_cutoff": 2})
+    assert module.sampled() == {"truncation_psi": 0.5, "truncation_cutoff": 2}
+    assert not torch.equal(module.generate(torch.arange(4), seed=0, labels=torch.zeros(4, dtype=torch.int64)), images)
+    assert module.sample_with(undo) == {"truncation_psi": 0.5, "truncation_cutoff": 2}
+    assert module.sampled() == {"truncation_psi": 0.0}
+    with pytest.raises(ValueError, match="takes truncation, no sampler"):
+        module.sample_with({"sampler": "ddpm"})
+    with pytest.raises(ValueError, match="truncation_psi is 1.5; it must be from 0 to 1"):
+        module.sample_with({"truncation_psi": 1.5})
 
 
 def test_a_batch_that_no_group_divides_is_refused(tmp_path: Path) -> None:
