@@ -185,12 +185,17 @@ class MinibatchDeviation(nn.Module):
         """``[N, C, H, W]`` to ``[N, C + features, H, W]``.
 
         Raises:
-            ValueError: the batch is no multiple of the group.
+            ValueError: the batch is no multiple of the group, in training mode.
         """
-        count, _, height, width = x.shape
+        count = len(x)
         group = min(self.group, count)
-        if count % group:
+        missing = -count % group
+        if missing and self.training:
             raise ValueError(f"minibatch deviation in groups of {group}: {count} images are no multiple of it")
+        if missing:
+            # The rest of a held-out set: the first images fill the groups up.
+            return self(torch.cat([x, x[:missing]]))[:count]
+        height, width = x.shape[2:]
         apart = x.reshape(group, count // group, self.features, -1, height, width)
         deviation = (apart.var(0, correction=0) + 1e-8).sqrt().mean((2, 3, 4))
         return torch.cat([x, deviation[:, :, None, None].repeat(group, 1, height, width)], 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 
 SMALL: dict[str, Any] = {
@@ -65,3 +66,20 @@ def test_relativistic_losses_pair_generated_and_real_images() -> None:
     real, fake = module.discriminator(images), module.discriminator(module.fakes(batch()))
     torch.testing.assert_close(module.generator_losses(batch())["loss"], softplus(real - fake).mean())
     torch.testing.assert_close(module.discriminator_losses(batch())["loss"], softplus(fake - real).mean())
+
+
+def test_the_discriminator_of_any_gan_sees_augmented_images() -> None:
+    module = Fixed(**SMALL, augmentation=AugmentOptions("cutout", initial_p=1.0, target=0.5, interval=1, kimg=0.01))
+    plain = Fixed(**SMALL)
+    plain.load_state_dict({k: v for k, v in module.state_dict().items() if not k.startswith("augmentation")})
+    losses, without = module.discriminator_losses(batch()), plain.discriminator_losses(batch())
+    assert losses["augmentation_p"] == 1
+    assert losses["real_logits"] != without["real_logits"]
+    assert losses["fake_logits"] != without["fake_logits"]
+    assert module.generator_losses(batch())["loss"] != plain.generator_losses(batch())["loss"]
+    # What is measured on held-out images is of these as they are.
+    held_out = module.held_out_losses(batch())["real_logits"]
+    torch.testing.assert_close(held_out, plain.held_out_losses(batch())["real_logits"])
+    assert module.augmentation is not None
+    module.augmentation.end_step(0)
+    assert module.augmentation.p.item() in (pytest.approx(0.6), pytest.approx(1.4))

@@ -52,3 +52,8 @@ def test_groups_are_the_same_for_any_number_of_ranks() -> None:
 def test_a_batch_that_is_no_multiple_of_the_group_is_refused() -> None:
     with pytest.raises(ValueError, match="groups of 4: 6 images are no multiple"):
         MinibatchDeviation(4)(torch.zeros(6, 2, 1, 1))
+
+
+def test_the_rest_of_a_held_out_set_is_filled_up_with_its_first_images() -> None:
+    x, layer = torch.randn(6, 2, 1, 1), MinibatchDeviation(4).eval()
+    assert torch.equal(layer(x), layer(torch.cat([x, x[:2]]))[:6])
