@@ -60,7 +60,8 @@ def networks(module: ImageFamily, *, ema: int = 1) -> list[Network]:
             )
         )
     found += [_helper(name, child.network) for name, child in module.named_modules() if isinstance(child, Frozen)]
-    return [network for network in found if network.weight_bytes]
+    # Regularisers and augmentation keep a few numbers, and are no networks.
+    return [network for network in found if network.groups or network.frozen]
 
 
 def _helper(name: str, network: torch.nn.Module) -> Network:
