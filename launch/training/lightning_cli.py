@@ -39,6 +39,7 @@ from launch.strategies.supervision import OtherRanks
 from launch.training.first_cause import FirstCause
 from launch.training.hardware import affordable_precision, usable_strategy
 from launch.training.layers import CATALOGUES, Layer
+from launch.training.leftovers import check_rank
 from launch.training.numbers import check_numbers
 from launch.training.parser_errors import parser_error
 from launch.training.trainer_options import check_trainer_options, naming_the_trainer
@@ -197,7 +198,9 @@ class GessoCLI(LightningCLI):
         run = RunFolder(self._folder or new_run_path(options.root, options.name))
         whole: Any = self._trainer_options(run, options, trainer) | kwargs
         with naming_the_trainer():
-            return self.trainer_class(**whole)
+            built = self.trainer_class(**whole)
+        check_rank(built.num_devices * built.num_nodes)
+        return built
 
     def _trainer_options(self, run: RunFolder, options: RunOptions, trainer: Namespace) -> dict[str, object]:
         return {
