@@ -1,4 +1,4 @@
-"""Snapshots of power-function averages, and the average of any width that they give afterwards (EDM2, appendix C).
+"""Snapshots of power-function averages, and the averages of other widths that they give afterwards (EDM2, appendix C).
 
 A file a moment, ``averages/000000200000.safetensors``: whole tensors, by ``WIDTH:NAME IN THE MODULE`` if they are
 averaged and ``copied:NAME IN THE MODULE`` if not (counters, spectral norm's vectors).
@@ -18,6 +18,8 @@ from launch.runs.folder import at_images
 from lightning_modules.core.profiles import Power, reconstruction
 
 COPIED = "copied"
+#: Largest relative error of a profile whose average is still one of that width.
+LARGEST_ERROR = 0.1
 
 
 def write(
@@ -50,17 +52,19 @@ def moments(folder: Path) -> dict[int, Path]:
     return {int(file.stem): file for file in sorted(folder.glob("[0-9]*.safetensors"))}
 
 
-def reconstruct(folder: Path, width: float, images_seen: int) -> dict[str, Tensor]:
+def reconstruct(folder: Path, width: float, images_seen: int) -> tuple[dict[str, Tensor], float]:
     """The power-function average of ``width`` at ``images_seen``, out of the snapshots up to then.
 
     Averaged tensors are sums of the snapshots' in fp64, with factors by least squares; what is copied is the last
     snapshot's.
 
     Returns:
-        fp32 tensors, and those that are copied, by their names in the module.
+        fp32 tensors, and those that are copied, by their names in the module; and the relative error of their profile,
+        from 0 to ``LARGEST_ERROR``: see ``Reconstruction``.
 
     Raises:
-        ValueError: there is no snapshot of that moment (names those that there are), or the width is impossible.
+        ValueError: there is no snapshot of that moment (names those that there are), the width is impossible, or no
+            sum of what is kept comes near it.
     """
     files = {seen: file for seen, file in moments(folder).items() if seen <= images_seen}
     if images_seen not in files:
@@ -70,15 +74,23 @@ def reconstruct(folder: Path, width: float, images_seen: int) -> dict[str, Tenso
                 f"{folder}: snapshots of averages are needed, and there is none: train with --ema.widths '[0.05, 0.1]'"
             )
         raise ValueError(f"{folder}: no snapshot at {images_seen / 1000:g} kimg; choose one at {there}")
-    stored = [(seen, Power(width)) for seen, file in files.items() for width in _widths(file)]
-    factors = reconstruction(stored, images_seen, Power(width))
+    stored = [(seen, Power(kept)) for seen, file in files.items() for kept in _widths(file)]
+    factors, error = reconstruction(stored, images_seen, Power(width))
+    if error > LARGEST_ERROR:
+        widths = sorted({power.width for _, power in stored})
+        raise ValueError(
+            f"{folder}: no average of relative width {width:g} comes out of what is kept ({len(files)} snapshots of "
+            f"width {', '.join(f'{kept:g}' for kept in widths)}): its profile would be off by {error:.0%}. Choose a "
+            f"width nearer to {min(widths, key=lambda kept: abs(kept - width)):g}, or train with --ema.widths on both "
+            "sides of it and a smaller --ema.snapshot_every_kimg"
+        )
     sums: dict[str, Tensor] = {}
     for (seen, power), factor in zip(stored, factors, strict=True):
         for name, tensor in _read(files[seen], repr(power.width)).items():
             term = tensor.double() * factor
             sums[name] = sums[name] + term if name in sums else term
     averaged = {name: total.float() for name, total in sums.items()}
-    return {**averaged, **_read(files[images_seen], COPIED)}
+    return {**averaged, **_read(files[images_seen], COPIED)}, error
 
 
 def _widths(file: Path) -> list[float]:

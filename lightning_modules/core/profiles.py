@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -113,18 +113,28 @@ def inner_product(images_a: float, gamma_a: float, images_b: float, gamma_b: flo
     return top / ((gamma_a + gamma_b + 1) * max(images_a, images_b))
 
 
-def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Power) -> list[float]:
-    """Factors of the stored averages whose weighted sum is the ``wanted`` average at ``images`` images.
+class Reconstruction(NamedTuple):
+    """A weighted sum of stored averages that stands for another one.
 
-    Least squares between profiles, in fp64.
+    Attributes:
+        factors: of each stored average.
+        error: norm of the difference between the sum's profile and the wanted one, as a share of the wanted one's
+            norm: 0 where they are the same, 1 where they have nothing in common.
+    """
+
+    factors: list[float]
+    error: float
+
+
+def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Power) -> Reconstruction:
+    """Factors of the stored averages whose weighted sum comes nearest to the ``wanted`` average at ``images`` images.
+
+    Least squares between profiles, in fp64; how near it comes follows from the same inner products.
 
     Args:
         stored: images seen and profile of each stored average; later ones than ``images`` get the factor 0.
         images: number of images seen at the wanted average.
         wanted: its profile.
-
-    Returns:
-        A factor for each of ``stored``.
 
     Raises:
         ValueError: nothing is stored up to ``images``.
@@ -133,12 +143,15 @@ def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Pow
     if not used:
         raise ValueError(f"no snapshot of power-function averages up to {images:,} images")
     profiles = [(float(stored[number][0]), stored[number][1].gamma) for number in used]
+    goal = (float(images), wanted.gamma)
     products = np.array([[inner_product(*a, *b) for b in profiles] for a in profiles], dtype=np.float64)
-    target = np.array([inner_product(*a, float(images), wanted.gamma) for a in profiles], dtype=np.float64)
+    target = np.array([inner_product(*a, *goal) for a in profiles], dtype=np.float64)
     # Scaled to a unit diagonal: the same solution, with smaller rounding errors.
     scale = 1 / np.sqrt(np.diag(products))
     solution = np.linalg.solve(products * scale[:, None] * scale[None, :], target * scale) * scale
     factors = [0.0] * len(stored)
     for number, factor in zip(used, solution.tolist(), strict=True):
         factors[number] = factor
-    return factors
+    whole = inner_product(*goal, *goal)
+    missed = whole - 2 * solution @ target + solution @ products @ solution
+    return Reconstruction(factors, float(max(missed / whole, 0.0) ** 0.5))

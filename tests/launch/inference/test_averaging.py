@@ -60,11 +60,12 @@ def test_several_averages_stand_side_by_side(run: Path) -> None:
 def test_stored_widths_come_back(run: Path) -> None:
     assert list(moments(run / "averages")) == list(range(16, 321, 16))
     for width in (0.05, 0.10):
-        assert distance(reconstruct(run / "averages", width, 320), averages(run)[f"power_{width:g}"]) < 1e-5
+        assert distance(reconstruct(run / "averages", width, 320)[0], averages(run)[f"power_{width:g}"]) < 1e-5
 
 
 def test_another_width_is_the_one_that_was_tracked(run: Path) -> None:
-    ours, theirs = reconstruct(run / "averages", 0.075, 320), averages(run)["direct"]
+    (ours, error), theirs = reconstruct(run / "averages", 0.075, 320), averages(run)["direct"]
+    assert error < 0.01
     assert distance(ours, theirs) < 1e-3
     assert distance(averages(run)["power_0.05"], theirs) > 1e-3
     unit = next(name for name in theirs if name.endswith("_u"))
@@ -80,9 +81,30 @@ def test_what_is_written_generates_like_an_export(
     assert "relative width 0.075 at 0.32 kimg" in capsys.readouterr().out
     module, origin = load_family(out)
     assert (origin["images_seen"], origin["average"]) == (320, True)
-    wanted = reconstruct(run / "averages", 0.075, 320)
+    wanted, _ = reconstruct(run / "averages", 0.075, 320)
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in wanted.items())
     assert main(["generate", str(out), "--num", "2", "--grid", str(tmp_path / "grid.png")]) == 0
+
+
+@pytest.mark.parametrize("width", [0.0001, 0.01, 0.28])
+def test_a_width_that_the_snapshots_cannot_give_is_refused(
+    run: Path, tmp_path: Path, width: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "far.safetensors"
+    assert main(["average", str(run), "--width", str(width), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"no average of relative width {width:g} comes out of what is kept (20 snapshots of width 0.05, 0.1)" in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_width_that_comes_out_roughly_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for width, rough in ((0.075, False), (0.03, True)):
+        out = tmp_path / f"{width}.safetensors"
+        assert main(["average", str(run), "--width", str(width), "--out", str(out)]) == 0
+        printed, said = capsys.readouterr()
+        assert "(its profile is off by " in printed
+        assert ("only roughly" in said) == rough
 
 
 def test_moments_without_a_snapshot_are_refused(run: Path, tmp_path: Path) -> None:

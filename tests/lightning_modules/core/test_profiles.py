@@ -63,7 +63,7 @@ def test_a_stored_average_is_its_own_reconstruction() -> None:
     stored = [(images, Power(width)) for images in range(1000, 33_000, 1000) for width in (0.05, 0.1)]
     for number in (1, 40, 63):
         images, power = stored[number]
-        factors = np.array(reconstruction(stored, images, power))
+        factors = np.array(reconstruction(stored, images, power).factors)
         wanted = np.zeros(len(stored))
         wanted[number] = 1
         np.testing.assert_allclose(factors, wanted, atol=1e-5)
@@ -80,10 +80,28 @@ def test_any_width_comes_out_of_two() -> None:
         for seen, power in stored
     ]
     for width in (0.06, 0.075, 0.09):
-        ours = sum(f * profile for f, profile in zip(reconstruction(stored, 8000, Power(width)), profiles, strict=True))
+        factors, _ = reconstruction(stored, 8000, Power(width))
+        ours = sum(f * profile for f, profile in zip(factors, profiles, strict=True))
         theirs = weights_of(Power(width), images)
         assert np.sum(ours) == pytest.approx(1, abs=2e-3)
         assert np.abs(ours - theirs).sum() < 0.05
+
+
+@pytest.mark.parametrize("width", [0.02, 0.05, 0.075, 0.2])
+def test_the_error_is_that_of_the_sum_of_profiles(width: float) -> None:
+    """Against the profiles themselves, added up at 20,000 moments."""
+    stored = [(images, Power(kept)) for images in (250, 500, 750, 1000) for kept in (0.05, 0.1)]
+    factors, error = reconstruction(stored, 1000, Power(width))
+    times = (np.arange(20_000) + 0.5) / 20
+
+    def profile(images: int, power: Power) -> np.ndarray:
+        density = (power.gamma + 1) * times**power.gamma / images ** (power.gamma + 1.0)
+        return np.where(times <= images, density, 0.0)
+
+    wanted = profile(1000, Power(width))
+    ours = sum(factor * profile(*one) for factor, one in zip(factors, stored, strict=True))
+    assert error == pytest.approx(float(np.linalg.norm(ours - wanted) / np.linalg.norm(wanted)), rel=1e-2, abs=1e-4)
+    assert (error < 0.05) == (0.05 <= width <= 0.1)
 
 
 def test_impossible_lengths_are_refused() -> None:
