@@ -15,6 +15,7 @@ from launch.checkpoints import snapshots
 from lightning_modules.core.averages import MAIN
 from lightning_modules.core.family import Batch
 from lightning_modules.core.profiles import HalfLife, Power, Profile
+from lightning_modules.core.saved import Checkpoint, saved_averages
 
 
 class EMA(L.Callback):
@@ -29,7 +30,8 @@ class EMA(L.Callback):
         ramp_up: upper bound of the half-life as a share of the images seen, so that early averages forget the
             initialisation; 0: no bound.
         widths: relative widths of additional power-function averages as in EDM2 (Karras et al. 2024); with
-            ``[0.05, 0.10]``, ``gesso average`` makes one of any other width afterwards.
+            ``[0.05, 0.10]``, ``gesso average`` makes one of a width between them afterwards. A resumed
+            run cannot add any.
         snapshot_every_kimg: interval of saving the power-function averages to the run's ``averages/``; null: that of
             the checkpoints.
     """
@@ -58,6 +60,27 @@ class EMA(L.Callback):
         """Profiles by name: the first is ``ema``, all others are named by their lengths."""
         first, *others = self.profiles
         return {MAIN: first, **{profile.key: profile for profile in others}}
+
+    def check_saved(self, checkpoint: Checkpoint) -> None:
+        """Checks that each power-function average goes on from one in the checkpoint from which a training starts.
+
+        One that began later would weigh its first weights as all that came before.
+
+        Raises:
+            ValueError: there is none of that width; one line with those that there are.
+        """
+        gesso = checkpoint["gesso"]
+        # Earlier checkpoints tell no profiles: all but the first average have their profile's name.
+        kept = {name: gesso.get("profiles", {}).get(name, name) for name in saved_averages(checkpoint)}
+        for name, profile in self.named().items():
+            if not isinstance(profile, Power) or kept.get(name) in (profile.key, MAIN):
+                continue
+            widths = ", ".join(key.removeprefix("power_") for key in kept.values() if key.startswith("power_"))
+            raise ValueError(
+                f"ema.widths: an average of relative width {profile.width:g} cannot begin at "
+                f"{gesso['images_seen'] / 1000:g} kimg, since it counts what came before: keep --ema.widths "
+                f"'[{widths}]', which the checkpoint has, or begin a new run"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
 from launch.callbacks.clock import clock_of
+from launch.callbacks.ema import EMA
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.opening import Opening
 from launch.inference.loading import load_autoencoder
@@ -71,6 +72,8 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
     load_autoencoder(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
+        for ema in (one for one in cli.trainer.callbacks if isinstance(one, EMA)):  # type: ignore[attr-defined]
+            ema.check_saved(saved)
     else:
         load_runs(cli.model)
 

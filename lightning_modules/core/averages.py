@@ -108,6 +108,10 @@ class Averages:
         """Names of all averages."""
         return tuple(self._averages)
 
+    def profiles(self) -> dict[str, str]:
+        """Name of each average -> that of its profile (``power_0.05``), which checkpoints record."""
+        return {name: average.profile.key for name, average in self._averages.items()}
+
     def __getitem__(self, name: str) -> Average:
         """The average ``name``.
 

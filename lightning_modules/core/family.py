@@ -278,6 +278,7 @@ class ImageFamily(NetworkUpdates):
             "steps_done": self.steps_done,
             "skipped_updates": self.skips.totals(),
             "losses": self.loss_means.saved(lambda sums: self.trainer.strategy.all_gather(sums)),
+            "profiles": self.averages.profiles(),
         }
         checkpoint[AVERAGES] = self.averages.state_dict()
         if "hyper_parameters" in checkpoint:

@@ -11,6 +11,7 @@ import torch
 
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.ema import EMA
+from launch.checkpoints import layout
 from lightning_modules.core.averages import live_state
 from tests.launch.callbacks.small_training import BATCH, train
 
@@ -54,3 +55,22 @@ def test_the_average_is_in_place_only_inside_the_context(tmp_path: Path) -> None
         assert all(torch.equal(tensor, average[name]) for name, tensor in live_state(module, ["generator"]).items())
     assert module.training
     assert all(torch.equal(tensor, raw[name]) for name, tensor in live_state(module, ["generator"]).items())
+
+
+def test_an_average_by_width_cannot_begin_in_the_middle(tmp_path: Path) -> None:
+    """What a power-function average weighs goes back to the first image; half-lives may change at any time."""
+    train(tmp_path, 0.016, EMA(0.05, widths=[0.05, 0.1]), Checkpoints())
+    saved = layout.read(tmp_path / "checkpoints" / "last")
+    assert saved["gesso"]["profiles"] == {"ema": "half_life_0.05", "power_0.05": "power_0.05", "power_0.1": "power_0.1"}
+    for ema in (EMA([0.1, 7.0], widths=[0.1]), EMA(0.05, widths=[0.1, 0.05]), EMA(0.05)):
+        ema.check_saved(saved)
+    for ema in (EMA(0.05, widths=[0.05, 0.2]), EMA([], widths=[0.2, 0.1])):
+        with pytest.raises(ValueError, match=r"width 0\.2 cannot begin at 0\.016 kimg, .* keep --ema\.widths '\[0\.05, 0\.1\]'"):
+            ema.check_saved(saved)
+    # A width in the first place, whose name says nothing; and a checkpoint that tells no profiles.
+    first = {**saved, "gesso": {**saved["gesso"], "profiles": {"ema": "power_0.2", "power_0.1": "power_0.1"}}}
+    EMA([], widths=[0.2, 0.1]).check_saved(first)
+    with pytest.raises(ValueError, match=r"width 0\.25 cannot begin"):
+        EMA([], widths=[0.25, 0.1]).check_saved(first)
+    del first["gesso"]["profiles"]
+    EMA([], widths=[0.25, 0.1]).check_saved(first)
