@@ -13,7 +13,7 @@ NOTABLE = 0.01
 
 def add_parser(verbs: Any) -> None:
     """Registers the verb."""
-    what = "make a power-function average of another width out of a run's snapshots (train with --ema.widths '[0.05, 0.1]')"
+    what = "an average of another relative width out of a run's snapshots (train with --ema.widths '[0.05, 0.1]')"
     parser = verbs.add_parser("average", help="average weights over another length, after training", description=what)
     parser.add_argument("run_folder", metavar="RUN")
     parser.add_argument("--width", type=float, required=True, metavar="S", help="relative width, such as 0.075")

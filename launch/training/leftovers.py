@@ -1,4 +1,4 @@
-"""A launcher's environment variables (torchrun, srun) in the shell of a training that nobody launched as one of several."""
+"""A launcher's environment variables (torchrun, srun), left in the shell of a training of one process."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ def test_an_average_by_width_cannot_begin_in_the_middle(tmp_path: Path) -> None:
     for ema in (EMA([0.1, 7.0], widths=[0.1]), EMA(0.05, widths=[0.1, 0.05]), EMA(0.05)):
         ema.check_saved(saved)
     for ema in (EMA(0.05, widths=[0.05, 0.2]), EMA([], widths=[0.2, 0.1])):
-        with pytest.raises(ValueError, match=r"width 0\.2 cannot begin at 0\.016 kimg, .* keep --ema\.widths '\[0\.05, 0\.1\]'"):
+        said = r"width 0\.2 cannot begin at 0\.016 kimg, .* keep --ema\.widths '\[0\.05, 0\.1\]'"
+        with pytest.raises(ValueError, match=said):
             ema.check_saved(saved)
     # A width in the first place, whose name says nothing; and a checkpoint that tells no profiles.
     first = {**saved, "gesso": {**saved["gesso"], "profiles": {"ema": "power_0.2", "power_0.1": "power_0.1"}}}
