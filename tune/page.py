@@ -199,5 +199,6 @@ def _commands(sweep: Sweep, outcome: Outcome) -> Html:
     for file, row in zip(outcome.recipes, outcome.chosen, strict=True):
         rows[f"train trial {row.number}'s recipe"] = f"gesso fit --config {shlex.quote(os.path.relpath(file))}"
     for row in outcome.chosen[:1]:
-        rows["pictures of it"] = f"gesso generate {shlex.quote(os.path.relpath(sweep.trials / row.id))} --num 64"
+        folder = shlex.quote(os.path.relpath(sweep.trials / row.id))
+        rows |= {f"{what} of it": command for what, command in origins.uses(_info(sweep, row), folder).items()}
     return definitions({what: f"<code>{escape(command)}</code>" for what, command in rows.items()})

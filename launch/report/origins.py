@@ -13,6 +13,14 @@ from launch.report.record import Metric, Record
 from launch.runs.folder import is_over
 from lightning_modules.metrics import specs
 
+#: What a run is used for, by what its family can do: a title, and the command.
+USES = {
+    "generate": ("more images", "gesso generate {run} --num 64"),
+    "stylize": ("stylised pictures", "gesso stylize PICTURE_OR_FOLDER --run {run}"),
+    "translate": ("translated pictures", "gesso translate {run} PICTURE_OR_FOLDER"),
+    "encode": ("latents", "gesso encode SHARDS --with {run} OUT"),
+}
+
 
 def trained_on(info: Mapping[str, Any]) -> Html:
     """Data sets, batch, seed and parameters, as run.json has them."""
@@ -55,9 +63,22 @@ def commands(record: Record, metrics: list[Metric]) -> Html:
         finished = is_over(record.info)
         longer = f"gesso fit --resume {run}" + " --run.kimg KIMG" * finished
         rows["train longer" if finished else "resume"] = _code(longer)
-        rows["more images"] = _code(f"gesso generate {run} --num 64")
+        rows |= {what: _code(command) for what, command in uses(record.info, run).items()}
         rows["score it"] = _code(f"gesso evaluate {run}{_as_the_run(record, metrics)}") + _time(record)
     return definitions(rows)
+
+
+def uses(info: Mapping[str, Any], run: str) -> dict[str, str]:
+    """Commands that use a run, by title: those of what its family can do, as run.json tells.
+
+    Args:
+        info: run.json.
+        run: the run's folder, quoted for a shell.
+    """
+    abilities = info.get("abilities")
+    # Runs of before do not tell theirs; most of them generate.
+    able = [name for name in USES if name in abilities] if isinstance(abilities, list) else ["generate"]
+    return {USES[name][0]: USES[name][1].format(run=run) for name in able}
 
 
 def _as_the_run(record: Record, metrics: list[Metric]) -> str:

@@ -184,6 +184,7 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
     run.update(
         name=run.path.name,
         family=type(cli.model).__name__,
+        abilities=sorted(cli.model.abilities()),
         # The command for the same training: that of the first start of a resumed run.
         command=before["command"] if resumed and "command" in before else command,
         created=before.get("created") or datetime.now().astimezone().isoformat(timespec="seconds"),
