@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from gesso.cli import sampling
+from gesso.common.text import counted
 from lightning_modules.metrics import specs
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 FEW = 2048
 #: Pictures of each of KID's subsets, in papers.
 SUBSET = 1000
+#: Of what PRDC's settings tell how many exact copies there are.
+SIDES = ("real", "generated")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -114,12 +117,15 @@ def run(arguments: argparse.Namespace) -> int:
         named = sorted(name for name in arguments.metrics or _measured(result))
         what = [arguments.extractor, *named, result["samples"], f"seed{arguments.seed}"]
         what += ["raw"] if arguments.raw else []
-        # Figures of another sampler stand beside the first, too.
+        # Figures of another sampler, or of the other direction, stand beside the first, too.
         what += [f"{name}{value}" for name, value in sampling.changes(arguments).items()]
-        if arguments.against or arguments.data or arguments.reference or arguments.reference_samples:
-            # Figures against other images stand beside the first, they do not replace them.
+        what += [result["direction"]] if "direction" in result else []
+        given = (arguments.against, arguments.data, arguments.second_data, arguments.reference)
+        if any(given) or arguments.reference_samples:
+            # Figures of or against other images stand beside the first, they do not replace them.
             compared = result.get("reference", {})
             what += [compared[key] for key in ("name", "split", "images") if key in compared]
+            what += result.get("data", [])
         name = "-".join([at_images(result["images_seen"]), *map(str, what)]).replace("/", "_")
         write_whole(run / "evaluations" / f"{name}.json", json.dumps(result, indent=1))
     return 0
@@ -153,7 +159,14 @@ def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
     size = result.get("settings", {}).get("kid", {}).get("subset_size", SUBSET)
     if size < SUBSET:
         remarks.append(f"KID of subsets of {size:,} instead of {SUBSET:,} is comparable only with figures of such")
-    line = f"{made:,} pictures against {real:,} of {reference['name']}, split {reference['split']}"
+    without = result.get("settings", {}).get("prdc", {})
+    if copies := [f"{without[f'{side}_copies']:,} {side}" for side in SIDES if f"{side}_copies" in without]:
+        remarks.append(
+            f"precision, recall, density and coverage find nothing near a picture with {without['nearest_k']} exact "
+            f"copies or more, as {' and '.join(copies)} ones have"
+        )
+    way = f", {result['direction']}" if "direction" in result else ""
+    line = f"{counted(made, 'picture')}{way} against {real:,} of {reference['name']}, split {reference['split']}"
     print(": ".join([line, *filter(None, ["; ".join(remarks)])]), file=sys.stderr)
     return {**result, "remarks": remarks} if remarks else result
 
@@ -181,6 +194,9 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     evaluator = module.evaluator(options)
     if evaluator is None:
         raise ValueError(f"{arguments.source}: nothing can be measured of {module.described()}")
+    # Also where it translates nothing, and no direction can be asked for.
+    translates = "translate" in module.abilities() or arguments.direction is not None
+    direction = {"direction": module.known_direction(arguments.direction)} if translates else {}
     given = _given(arguments, evaluator)
     wanted = needs_data(evaluator) or arguments.video or arguments.sheet
     data = data_of(Path(origin["path"]), module, given) if wanted else None
@@ -194,7 +210,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
         preview = module.sheet(held_out(data, 8, device))
         print(save_picture(image_grid(*preview), arguments.sheet), file=sys.stderr)
     made = {"sampling": sampled} if (sampled := module.sampled()) else {}
-    return _noted(evaluator, {**scores, **origin, **_beside(arguments, evaluator, data), **made})
+    return _noted(evaluator, {**scores, **origin, **direction, **_beside(arguments, evaluator, data), **made})
 
 
 def _given(arguments: argparse.Namespace, evaluator: Evaluator) -> dict[str, str | None]:
@@ -224,10 +240,10 @@ def _real(arguments: argparse.Namespace) -> dict[str, Any]:
     pictures = Pictures("image", arguments.split)
     options = replace(_options(arguments, number), num_samples=number)
     evaluator = GenerationEvaluator(lambda index, batch: (batch or {})["image"], options, "images", pictures)
-    driver.prepare(evaluator, data, device, progress=True, option=options.option)
+    driver.prepare(evaluator, data, device, sources=source, progress=True, option=options.option)
     scores = _score(evaluator, source, device, prepared=True)
     about = {"path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
-    return _noted(evaluator, {**scores, **about})
+    return _noted(evaluator, {**scores, **about, "data": [source.manifest.name]})
 
 
 def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:

@@ -20,6 +20,15 @@ def one_line(message: object) -> str:
     return text or (type(message).__name__ if isinstance(message, BaseException) else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things; the noun comes with an s where there is not one of them.
+
+    >>> counted(1, "picture"), counted(12_000, "real picture")
+    ('1 picture', '12,000 real pictures')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def binary_size(count: float | None) -> str:
     """Bytes in binary units, three digits or so: ``14.3 MiB``; "-" for None.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datamodules.assets.fetching import fetch
 from datamodules.shards import ShardData
+from gesso.common.text import counted
 from launch.evaluation.references import held_out, on_device, reference
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.evaluator import Evaluator, Pictures
@@ -23,6 +24,7 @@ def prepare(
     data: ShardData | None,
     device: torch.device,
     *,
+    sources: ShardData | None = None,
     progress: bool = False,
     rank: int = 0,
     world_size: int = 1,
@@ -34,13 +36,14 @@ def prepare(
         evaluator: the evaluator.
         data: data module of the real pictures; None where ``needs_data`` says that it takes none.
         device: of the networks.
+        sources: data module of the pictures that are measured, where it is another one.
         progress: whether to show a bar while features of real pictures are computed.
         option: the option with the metrics' names, for error messages.
 
     Raises:
         ValueError: the data has no such pictures, or there are too few of them for a metric.
     """
-    check_enough(evaluator, data, option=option)
+    check_enough(evaluator, data, sources=sources, option=option)
     evaluator.load({name: fetch(name) for name in evaluator.weights}, device)
     for pictures in evaluator.references:
         assert evaluator.extractor is not None
@@ -61,12 +64,15 @@ def needs_data(evaluator: Evaluator) -> bool:
     return bool(evaluator.references or evaluator.source is not None or evaluator.examples)
 
 
-def check_enough(evaluator: Evaluator, data: ShardData | None, *, option: str) -> None:
+def check_enough(
+    evaluator: Evaluator, data: ShardData | None, *, sources: ShardData | None = None, option: str
+) -> None:
     """Checks, before anything is loaded or made, that there will be enough pictures for each metric.
 
     Args:
         evaluator: the evaluator.
         data: data module of the real pictures.
+        sources: data module of the pictures that are measured, where it is another one.
         option: the option with the metrics' names.
 
     Raises:
@@ -78,11 +84,11 @@ def check_enough(evaluator: Evaluator, data: ShardData | None, *, option: str) -
             least[known[0].name] = known[0].least
     made = evaluator.num_samples
     if evaluator.source is not None:
-        stream = stream_of(data, evaluator.source)
+        stream = stream_of(sources or data, evaluator.source)
         made = min(made, stream.manifest.split(evaluator.source.split or stream.held_out_split).samples)
-    sides = [(made, f"{made} made ones", "make more")]
+    sides = [(made, counted(made, "made picture" if sources is None else "measured picture"), "take more")]
     for real in compared_with(evaluator, data):
-        named = f"{real['images']} real ones (of {real['name']}, split {real['split']})"
+        named = f"{counted(real['images'], 'real picture')} (of {real['name']}, split {real['split']})"
         sides.append((real["images"], named, "compare with more"))
     for count, what, more in sides:
         if short := [name for name, number in least.items() if count < number]:

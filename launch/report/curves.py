@@ -57,6 +57,7 @@ def evaluation_table(record: Record) -> Html:
         reference = mapping(result.get("reference"))
         against = pictures_of(reference)
         made = f"{result['samples']:,} samples" if is_number(result.get("samples")) else ""
+        way = str(result.get("direction") or "")
         seen = f"{label(result['images_seen'] / 1000)} kimg" if is_number(result.get("images_seen")) else "–"
         for name, value in result.items():
             if (known := measured(name)) and is_number(value):
@@ -65,7 +66,7 @@ def evaluation_table(record: Record) -> Html:
                 settings = settings_in_words(result.get("settings"), known[0])
                 compared = f"against {against}" if against else ""
                 sampling = sampling_in_words(result.get("sampling"))
-                made_by = join_words(name.partition("/")[2], made, sampling, compared, settings)
+                made_by = join_words(name.partition("/")[2], way, made, sampling, compared, settings)
                 rows.append([escape(known[1].title), escape(made_by), escape(seen), label(value) + spread])
     remarks = dict.fromkeys(
         str(remark)

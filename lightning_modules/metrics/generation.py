@@ -63,6 +63,7 @@ class GenerationMetrics(nn.Module):
         self.kid_subsets = kid_subsets
         self.kid_subset_size = kid_subset_size
         self.nearest_k = nearest_k
+        self._copies: dict[str, int] = {}
         if not {"kid", "prdc"} & set(metrics):
             # With fewer samples than dimensions the Fréchet term from the features themselves is the faster one.
             cap = num_samples if num_samples < extractor.feature_dim else 0
@@ -123,12 +124,17 @@ class GenerationMetrics(nn.Module):
             if "prdc" in self.metrics:
                 assert reference.features is not None
                 assert generated.features is not None
-                results |= prdc(reference.features, generated.features, nearest_k=self.nearest_k)._asdict()
+                found = prdc(reference.features, generated.features, nearest_k=self.nearest_k)
+                results |= found._asdict()
+                self._copies = {"real_copies": found.real_copies, "generated_copies": found.generated_copies}
         return results
 
     @property
     def settings(self) -> dict[str, dict[str, int]]:
-        """Settings of each metric that its numbers depend on: KID's subsets and their size, PRDC's neighbour ..."""
+        """Settings of each metric that its numbers depend on: KID's subsets and their size, PRDC's neighbour ...
+
+        After ``compute`` also how many samples PRDC's balls cannot hold, where there are any: see ``PRDC``.
+        """
         found: dict[str, dict[str, int]] = {}
         reference = None if self.reference is None else self.reference.features
         real, made = 0 if reference is None else len(reference), self.statistics.slots
@@ -136,13 +142,15 @@ class GenerationMetrics(nn.Module):
             size = fitting_subset(min(real, made), self.kid_subset_size)
             found["kid"] = {"subsets": self.kid_subsets, "subset_size": size}
         if "prdc" in self.metrics:
-            found["prdc"] = {"nearest_k": self.nearest_k, "real": real, "generated": made}
+            copies = {name: number for name, number in self._copies.items() if number}
+            found["prdc"] = {"nearest_k": self.nearest_k, "real": real, "generated": made, **copies}
         if self.inception_score is not None:
             found["is"] = {"splits": self.inception_score.splits}
         return found
 
     def reset(self) -> None:
         """Removes all images, keeps the reference."""
+        self._copies = {}
         self.statistics.reset()
         if self.inception_score is not None:
             self.inception_score.reset()

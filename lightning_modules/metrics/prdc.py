@@ -7,14 +7,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+#: A radius below this share of the features' norm is none: what the rounding of distances leaves of 0.
+_NOTHING = 1e-3
+
 
 class PRDC(NamedTuple):
-    """Precision, recall and coverage lie in [0, 1]; density may exceed 1."""
+    """Precision, recall and coverage lie in [0, 1]; density may exceed 1.
+
+    ``real_copies`` and ``generated_copies`` are the samples of each side with ``nearest_k`` exact copies or more: the
+    radius of such a one is 0, and nothing lies inside its ball, not even a copy.
+    """
 
     precision: float
     recall: float
     density: float
     coverage: float
+    real_copies: int = 0
+    generated_copies: int = 0
 
 
 def prdc(real: Tensor, fake: Tensor, *, nearest_k: int = 5, block: int = 1024) -> PRDC:
@@ -52,7 +61,13 @@ def prdc(real: Tensor, fake: Tensor, *, nearest_k: int = 5, block: int = 1024) -
         recall=recalled.double().mean().item(),
         density=balls.item() / (nearest_k * len(fake)),
         coverage=(nearest_fake < real_radii).double().mean().item(),
+        real_copies=_copies(real, real_radii),
+        generated_copies=_copies(fake, fake_radii),
     )
+
+
+def _copies(features: Tensor, radii: Tensor) -> int:
+    return int((radii <= _NOTHING * features.norm(dim=1)).sum())
 
 
 def _radii(features: Tensor, nearest_k: int, block: int) -> Tensor:

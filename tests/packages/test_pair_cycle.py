@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Sequence
@@ -72,6 +73,15 @@ def test_it_is_evaluated(elsewhere: Elsewhere, run: str) -> None:
     assert found["fid/mobilenet_v2"] > 0
     assert -1 <= found["ssim"] <= 1
     assert 2 <= found["samples"] <= 16
+    # Both directions are told, and kept side by side.
+    other = json.loads(elsewhere.gesso("evaluate", run, *options, "--direction", "b-to-a"))
+    kept = [json.loads(file.read_text()) for file in sorted((Path(run) / "evaluations").iterdir())]
+    assert [result["direction"] for result in kept] == ["a-to-b", "b-to-a"]
+    assert [found, other] == kept
+    # The report names what such a run can do.
+    report = html.unescape((Path(run) / "report.html").read_text())
+    assert f"gesso translate {run} PICTURE_OR_FOLDER" in report
+    assert "gesso generate" not in report
     # Originals above translations, both ways: four rows.
     sheet = np.asarray(Image.open(elsewhere.folder / "sheet.png"))
     assert sheet.shape[1] / sheet.shape[0] == pytest.approx(8 / 4, rel=0.05)

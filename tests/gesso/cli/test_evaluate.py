@@ -67,7 +67,7 @@ def test_what_was_done_is_what_is_reported(shards: Path, few: Path, capsys: pyte
         (["--against", "elsewhere:val"], "elsewhere"),
         (
             ["--num-samples", "3", "--metrics", "fid", "kid"],
-            "--metrics: kid cannot be measured of 3 made ones, 4 or more",
+            "--metrics: kid cannot be measured of 3 measured pictures, 4 or more are needed: take more, or",
         ),
         (
             ["--reference-samples", "5", "--metrics", "kid", "prdc"],

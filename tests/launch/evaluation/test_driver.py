@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
 from launch.evaluation.driver import check_enough, needs_data, own_pictures, steps_of_a_rank
 from lightning_modules.metrics import specs
-from lightning_modules.metrics.evaluator import EvaluationOptions, GenerationEvaluator
+from lightning_modules.metrics.evaluator import EvaluationOptions, GenerationEvaluator, Pictures
 from tests.pictures import photographs
 
 
@@ -42,14 +44,36 @@ class Planned(GenerationEvaluator):
 def test_too_few_pictures_are_known_beforehand(name: str, data: ShardData) -> None:
     least = specs.find(name).least
     check_enough(Planned((name,), least, least), data, option="evaluation.metrics")
-    said = (
-        rf"^evaluation\.metrics: {name} cannot be measured of {least - 1} made ones, {least} or more are needed: make"
-    )
+    few = f"{least - 1} made picture{'s' * (least > 2)}"
+    said = rf"^evaluation\.metrics: {name} cannot be measured of {few}, {least} or more are needed: take more"
     with pytest.raises(ValueError, match=said):
         check_enough(Planned((name, "is"), least - 1, None), data, option="evaluation.metrics")
-    said = rf"{name} cannot be measured of {least - 1} real ones \(of pictures, split train\), {least} or more .* out$"
+    few = few.replace("made", "real")
+    said = rf"{name} cannot be measured of {few} \(of pictures, split train\), {least} or more .* out$"
     with pytest.raises(ValueError, match=said):
         check_enough(Planned((name, "is"), 100, least - 1), data, option="evaluation.metrics")
+
+
+class OfPictures(GenerationEvaluator):
+    """Measures a split of a shard set."""
+
+    def __init__(self, split: str) -> None:
+        options = EvaluationOptions(("fid",), "mobilenet_v2", 4)
+        super().__init__(lambda index, batch: (batch or {})["image"], options, "images", Pictures("image", split))
+
+
+@pytest.mark.process
+def test_the_pictures_measured_may_be_of_another_set(data: ShardData, tmp_path: Path) -> None:
+    """A split of one set against another set that has no split of that name."""
+    reference = ShardData(data.path, workers=0)
+    splits = {"train": data.manifest.split("train")}
+    reference.manifest = replace(data.manifest, splits=splits)
+    assert "test" in data.manifest.splits
+    check_enough(OfPictures("test"), reference, sources=data, option="--metrics")
+    with pytest.raises(ValueError, match="no split 'test'; it has train"):
+        check_enough(OfPictures("test"), reference, option="--metrics")
+    with pytest.raises(ValueError, match=r"no split 'dev'; it has test, train, val"):
+        check_enough(OfPictures("dev"), reference, sources=data, option="--metrics")
 
 
 def test_what_compares_with_nothing_needs_no_data() -> None:

@@ -213,6 +213,24 @@ def test_commands_survive_a_shell(run: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    ("abilities", "verbs"),
+    [
+        (["sheet", "translate"], ["translate"]),
+        (["stylize"], ["stylize"]),
+        (["encode", "generate", "interpolate"], ["generate", "encode"]),
+        ([], []),
+        # A run of before.
+        (None, ["generate"]),
+    ],
+)
+def test_it_names_what_its_family_can_do(run: Path, abilities: list[str] | None, verbs: list[str]) -> None:
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(info if abilities is None else {**info, "abilities": abilities}))
+    page = write_report(run).read_text()
+    assert re.findall(r"<code>gesso (generate|stylize|translate|encode) ", page) == verbs
+
+
 def test_what_it_was_trained_on_is_outside_the_folded_config(run: Path) -> None:
     page = write_report(run).read_text()
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
@@ -260,6 +278,16 @@ def test_evaluations_say_what_made_them(run: Path) -> None:
     made = "inception-tf, 50,000 samples, against 60,000 of mnist, train, subsets 100, subset size 6"
     assert f"KID {made} 200 kimg 0.0121 ± 0.0009" in text
     assert "KID of subsets of 6 instead of 1,000 is comparable only with figures of such" in text
+
+
+def test_the_two_directions_of_a_translating_run_stand_side_by_side(run: Path) -> None:
+    (run / "evaluations").mkdir()
+    for way, fid in (("a-to-b", 246.19), ("b-to-a", 198.48)):
+        result = {"fid/mobilenet_v2": fid, "images_seen": 112_000, "samples": 6, "direction": way}
+        (run / "evaluations" / f"000000112000-{way}.json").write_text(json.dumps(result))
+    text = Page(write_report(run)).text
+    assert "FID mobilenet_v2, a-to-b, 6 samples 112 kimg 246" in text
+    assert "FID mobilenet_v2, b-to-a, 6 samples 112 kimg 198" in text
 
 
 def test_a_run_s_own_scores_say_their_settings(run: Path) -> None:

@@ -69,10 +69,22 @@ def test_one_pass_equals_each_metric_alone() -> None:
 
     kept_real = features[0][[-(-slot * 150 // 80) for slot in range(80)]]
     kept_fake = features[1][[-(-slot * 100 // 60) for slot in range(60)]]
-    expected = prdc(kept_real, kept_fake)._asdict()
+    compared = prdc(kept_real, kept_fake)
+    expected = {key: getattr(compared, key) for key in ("precision", "recall", "density", "coverage")}
     assert {key: results[f"{key}/mobilenet_v2"] for key in expected} == pytest.approx(expected)
     mmd = squared_mmd(kept_real[:60], kept_fake).item()
     assert results["kid/mobilenet_v2"] == pytest.approx(mmd, abs=results["kid_std/mobilenet_v2"])
+
+
+def test_settings_tell_the_samples_that_prdc_cannot_hold() -> None:
+    real = images(20, 1)
+    reference = reference_statistics([real], tiny_extractor(), num_samples=20, sync=False)
+    metrics = GenerationMetrics(tiny_extractor(), reference, ["prdc"], num_samples=8)
+    for fake, copies in ((real[:1].repeat(8, 1, 1, 1), {"generated_copies": 8}), (real[:8], {})):
+        metrics.reset()
+        metrics.update(fake, torch.arange(8))
+        metrics.compute()
+        assert metrics.settings["prdc"] == {"nearest_k": 5, "real": 20, "generated": 8, **copies}
 
 
 @pytest.mark.parametrize("count", [20, 60])

@@ -40,7 +40,18 @@ def test_equal_and_disjoint_sets() -> None:
     real = torch.randn(40, 6)
     assert prdc(real, real)[:2] == (1, 1)
     assert prdc(real, real).coverage == 1
-    assert prdc(real, real + 100) == (0, 0, 0, 0)
+    assert prdc(real, real + 100) == (0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_samples_with_as_many_copies_have_no_ball(size: float) -> None:
+    """Six alike have five copies each; the sixth copy of five has not."""
+    distinct = size * torch.randn(40, 600)
+    real = torch.cat([distinct, distinct[:2].repeat(5, 1), distinct[2:3].repeat(4, 1)])
+    found = prdc(real, distinct)
+    assert (found.real_copies, found.generated_copies) == (12, 0)
+    alike = distinct[:1].repeat(40, 1)
+    assert prdc(alike, alike)[4:] == (40, 40)
 
 
 def test_too_few_samples() -> None:
