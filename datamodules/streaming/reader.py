@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.manifest import Manifest
+from datamodules.manifest import Manifest, Shard
 from datamodules.streaming.cache import ShardCache
 from gesso.common.remote import is_remote, local_path
 from gesso.common.text import decode_text
@@ -104,7 +104,7 @@ class ShardReader:
         """The bytes there.
 
         Raises:
-            ValueError: the shard is truncated.
+            ValueError: the shard is not as long as the manifest says.
             FileNotFoundError: it is missing.
             OSError: it cannot be fetched or read.
         """
@@ -140,13 +140,13 @@ class ShardReader:
     def _open_new(self, shard: int) -> _Descriptor:
         path = self._path(shard)
         try:
-            return _Descriptor(path)
+            file = _Descriptor(path)
         except FileNotFoundError:
             if local_path(self._urls[shard]) is None:
                 return _Descriptor(self._path(shard))  # evicted just now
-            raise FileNotFoundError(
-                f"{path}: this shard is missing; copy or build it again (`gesso shards verify {self._root}`)"
-            ) from None
+            raise _missing(path, self._root) from None
+        check_size(self._shards[shard], path, os.fstat(file.number).st_size, self._root)
+        return file
 
     def _path(self, shard: int) -> Path:
         local = local_path(self._urls[shard])
@@ -155,6 +155,47 @@ class ShardReader:
         with self._lock:
             self._cache = self._cache or ShardCache()
         return self._cache.fetch(self._shards[shard], self._urls[shard])
+
+
+def check_size(shard: Shard, path: Path, size: int, root: Path) -> None:
+    """Checks that a shard's file is as long as the manifest says: an index points into the file that it was made of.
+
+    Args:
+        shard: its entry of the manifest.
+        path: the file.
+        size: its length in bytes.
+        root: folder of the shard set.
+
+    Raises:
+        ValueError: it is shorter or longer; names the file and both lengths.
+    """
+    if size == shard.bytes:
+        return
+    what = f"truncated: it ends at byte {size}" if size < shard.bytes else f"replaced: it has {size} bytes"
+    raise ValueError(
+        f"{path}: {what}, and the manifest says {shard.bytes}; copy or build it again (`gesso shards verify {root}` "
+        "finds all such)"
+    )
+
+
+def check_sizes(manifest: Manifest, split: str) -> None:
+    """Checks the lengths of a split's shards that are files here; asks the file system once for each.
+
+    Raises:
+        ValueError: one is not as long as the manifest says; names it.
+        FileNotFoundError: one is missing.
+    """
+    for shard in manifest.split(split).shards:
+        if (path := local_path(manifest.resolve(shard.url))) is not None:
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                raise _missing(path, manifest.root) from None
+            check_size(shard, path, size, manifest.root)
+
+
+def _missing(path: Path, root: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"{path}: this shard is missing; copy or build it again (`gesso shards verify {root}`)")
 
 
 def check_pipes(manifest: Manifest, split: str, allow_pipe: bool) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datamodules.assets.fetching import cache_folder
 from datamodules.shards import ShardData
+from datamodules.streaming.reader import check_sizes
 from gesso.common.pixels import to_float
 from gesso.common.text import one_line
 from launch.runs.tracking import rank_zero_print
@@ -37,15 +38,22 @@ def reference(
 ) -> FeatureStatistics:
     """Feature statistics of a split's images at the data module's size; computed by all ranks together, then cached.
 
+    They are found again by the shards' checksums in the manifest, and only for shards as long as that says.
+
     Args:
         data: the data module.
         split: name of the split.
         network: the feature extractor.
         limit: number of images, evenly spaced over the shards; None: all.
         progress: show a bar.
+
+    Raises:
+        ValueError: a shard's file is not as long as the manifest says; names it.
     """
     data = data.pictures
     manifest = data.manifest
+    # By every rank, before any of them waits for the others.
+    check_sizes(manifest, split)
     number = min(limit or manifest.split(split).samples, manifest.split(split).samples)
     key = f"{manifest.fingerprints[split][:20]}-{split}-{number}-{data.size}px-{data.channels}ch-{network.name}"
     device = next(network.parameters()).device

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from launch.evaluation.references import _keep, _kept
+from datamodules.shards import ShardData
+from launch.evaluation.references import _keep, _kept, reference
 from lightning_modules.metrics.statistics import FeatureStatistics
+from tests.datamodules.shardset import Sample, numbered, write_shards
 
 
 @pytest.fixture
@@ -44,3 +48,29 @@ def test_a_cache_that_cannot_be_written_ends_nothing(
     (tmp_path / "statistics").write_text("a file where a folder belongs")
     _keep(statistics, tmp_path / "statistics" / "one.safetensors")
     assert "GESSO_CACHE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [-10_240, 10_240])
+def test_what_was_kept_of_other_shards_is_not_taken(
+    change: int, statistics: FeatureStatistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tar that was replaced under its manifest, as an interrupted copy of a rebuilt set leaves it."""
+    monkeypatch.setenv("GESSO_CACHE", str(tmp_path / "cache"))
+    manifest = write_shards(tmp_path / "set", train=[[Sample(numbered(n)) for n in range(9)] for _ in range(2)])
+    data = ShardData(str(tmp_path / "set"), workers=0)
+    network: Any = nn.Linear(1, 1)
+    network.name = "tiny"
+    name = f"{manifest.fingerprints['train'][:20]}-train-18-{data.size}px-3ch-{network.name}.safetensors"
+    _keep(statistics, tmp_path / "cache" / "statistics" / name)
+    assert torch.equal(reference(data, "train", network).cov, statistics.cov)
+    tar = tmp_path / "set" / "train-000001.tar"
+    size = tar.stat().st_size
+    with tar.open("r+b") as file:
+        file.truncate(size + change)
+    said = rf"train-000001\.tar: .*{size + change}.* says {size}; .*shards verify"
+    with pytest.raises(ValueError, match=said) as caught:
+        reference(data, "train", network)
+    assert "\n" not in str(caught.value)
+    tar.unlink()
+    with pytest.raises(FileNotFoundError, match="train-000001.tar: this shard is missing"):
+        reference(data, "train", network)
