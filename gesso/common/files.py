@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,15 +35,38 @@ def replacing(path: Path) -> Iterator[Path]:
     """Context manager: gives a ``partial_path`` to write to, which takes the place of ``path`` at the end.
 
     After an exception inside, whatever stood at ``path`` is still there, and nothing else is. Errors are left as they
-    come; ``writing_whole`` makes them name the file.
+    come; ``writing_whole`` makes them name the file. The file can be read by whom the umask lets, whatever a library
+    that wrote it thinks of that.
     """
     partial = partial_path(path)
     try:
         yield partial
+        open_to_others(partial)
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def open_to_others(file: Path) -> None:
+    """Gives a file that a library has written the permissions of any new file: safetensors lets only its owner read.
+
+    Permissions beyond these stay. Where the process does not know its umask, or a file system knows no permissions,
+    nothing changes.
+    """
+    usual = 0o666 & ~_umask()
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if file.is_file() and mode | usual != mode:
+            file.chmod(mode | usual)
+
+
+def _umask() -> int:
+    """The process's umask, read where that is possible: to ask ``os.umask`` is to change it for all threads."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    return 0o777
 
 
 @contextmanager

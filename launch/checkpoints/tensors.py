@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gesso.common.files import open_to_others
+
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors to a safetensors file.
@@ -24,3 +26,4 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[st
         # It has no errno of its own; a full disk is what mostly lies behind it.
         number = next((n for n in (errno.ENOSPC, errno.EDQUOT) if f"os error {n}" in str(error)), errno.EIO)
         raise OSError(number, os.strerror(number) if number != errno.EIO else str(error), str(file)) from error
+    open_to_others(file)

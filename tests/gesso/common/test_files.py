@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from gesso.common.files import append, json_lines, partial_path, sha256, write_all_whole, write_whole, writing_whole
+from launch.checkpoints.tensors import save_tensors
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -43,6 +48,26 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
         write_whole(file, "other")
     assert file.read_text() == "one"
     assert partial_path(file) != partial_path(file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the umask cannot be asked for")
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_whoever_may_read_a_new_file_may_read_a_libraries(tmp_path: Path, umask: int) -> None:
+    """safetensors' files are their owner's alone."""
+    before = os.umask(umask)
+    try:
+        with writing_whole(tmp_path / "library") as partial:
+            save_file({"weight": torch.ones(2)}, partial)
+        save_tensors({"weight": torch.ones(2)}, tmp_path / "tensors")
+        write_whole(tmp_path / "text", "any other")
+        with writing_whole(tmp_path / "program") as partial:
+            partial.write_text("#!/bin/sh\n")
+            partial.chmod(0o755)
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    usual = 0o666 & ~umask
+    assert modes == {"library": usual, "tensors": usual, "text": usual, "program": 0o755 | usual}
 
 
 def test_an_error_names_the_file_and_keeps_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
