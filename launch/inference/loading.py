@@ -33,7 +33,7 @@ def load_family(
         The module, and where it comes from: ``path``, ``images_seen``, ``average``.
 
     Raises:
-        ValueError, FileNotFoundError: there is none, or it is damaged.
+        ValueError, FileNotFoundError: there is none, it is damaged, or an exported average holds no raw weights.
     """
     # Networks are made with random weights before they get their own.
     with keeping_generators():
@@ -64,6 +64,11 @@ def load_autoencoder(module: ImageFamily) -> None:
 def _load(file: Path, *, average: bool) -> tuple[ImageFamily, bool, Path]:
     if file.suffix == SUFFIX:
         module, averaged = rebuild(file)
+        if averaged and not average:
+            raise ValueError(
+                f"{file}: holds averaged weights alone, no raw ones: leave --raw (average=False) out, or export the "
+                "run again with `gesso checkpoint export RUN OUT.safetensors --raw`"
+            )
         _check_finite(module, file)
     else:
         file = find_checkpoint(file)

@@ -34,6 +34,16 @@ def test_weights_that_are_no_numbers_make_no_picture(vae: VAE, tmp_path: Path) -
         load_family(tmp_path / "vae.safetensors")
 
 
+def test_an_exported_average_holds_no_raw_weights(vae: VAE, tmp_path: Path) -> None:
+    for weights in ("average", "raw"):
+        file = tmp_path / f"{weights}.safetensors"
+        export(vae, file, origin={**ORIGIN, "weights": weights})
+        assert load_family(file)[1]["average"] == (weights == "average")
+    load_family(tmp_path / "raw.safetensors", average=False)
+    with pytest.raises(ValueError, match=r"average\.safetensors: holds averaged weights alone.*leave --raw"):
+        load_family(tmp_path / "average.safetensors", average=False)
+
+
 def test_an_export_takes_no_other_files_place(vae: VAE, tmp_path: Path) -> None:
     precious = tmp_path / "vae.yaml"
     precious.write_text("model: mine\ndata: precious\n")
