@@ -28,7 +28,8 @@ class TwoStreamData(ShardData):
     def second(self) -> ShardData:
         """The second stream."""
         # Its own seed: sets of one size would else be paired in the same way in every epoch.
-        options = {**self._options, "seed": self.seed + 1, "size": self.size, "channels": self._second_channels()}
+        seed = (self.seed + 1) % 2**63
+        options = {**self._options, "seed": seed, "size": self.size, "channels": self._second_channels()}
         return ShardData(getattr(self, self.SECOND_OPTION), self.global_batch_size, **options)
 
     def _second_channels(self) -> int:

@@ -21,7 +21,7 @@ from datamodules.streaming.staging import nearest
 from datamodules.streaming.stream import ShardStream, StreamBatch
 from datamodules.streaming.transforms import Augment, Crop
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind
-from gesso.common.ranges import Count, Share, Whole, check_options
+from gesso.common.ranges import Count, Seed, Share, Whole, check_options
 
 #: What must not change between a checkpoint and its continuation, for the rest of the epoch to be what was left.
 _ORDER_OPTIONS = ("seed", "window", "balanced")
@@ -67,14 +67,14 @@ class ShardData(L.LightningDataModule):
         balanced: bool = False,
         workers: Whole = 2,
         worker_kind: WorkerKind = WORKER_KIND,
-        seed: int = 0,
+        seed: Seed = 0,
         window: Count = 4096,
         channels: int | None = None,
         allow_pipe: bool = False,
     ) -> None:
         super().__init__()
         declared = {"global_batch_size": global_batch_size, "size": size, "workers": workers, "window": window}
-        check_options(ShardData, {**declared, "color_jitter": color_jitter}, "data.")
+        check_options(ShardData, {**declared, "seed": seed, "color_jitter": color_jitter}, "data.")
         if channels not in (None, 1, 3):
             raise ValueError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
         self.path = path

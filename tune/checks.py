@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gesso.common.ranges import SEEDS
 from gesso.common.text import one_line
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
@@ -116,8 +117,8 @@ def check_sweep(sweep: Sweep, space: Space) -> None:
         raise ValueError(f"--num-samples {sweep.num_samples}: must be 1 or more")
     if sweep.concurrent is not None and sweep.concurrent < 1:
         raise ValueError(f"--concurrent {sweep.concurrent}: must be 1 or more; leave it out for as many as fit")
-    if sweep.seed < 0:
-        raise ValueError(f"--seed {sweep.seed}: must be 0 or more")
+    if sweep.seed not in SEEDS:
+        raise ValueError(f"--seed {sweep.seed}: must be {SEEDS}")
     several = len(sweep.objectives) > 1
     if several and sweep.scheduler != "none":
         raise ValueError(f"--scheduler {sweep.scheduler} ranks trials by one metric: leave it or the others out")

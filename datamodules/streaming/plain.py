@@ -11,7 +11,7 @@ from datamodules.shards import ShardData
 from datamodules.streaming.stream import ShardStream
 from datamodules.streaming.transforms import Crop
 from gesso.common.arguments import switch, whole
-from gesso.common.ranges import Range
+from gesso.common.ranges import SEEDS, Range
 
 
 class Stream:
@@ -40,7 +40,7 @@ class Stream:
         world_size: int,
         allow_pipe: bool,
     ) -> None:
-        batch_size, seed, flip = whole(batch_size, "batch_size"), whole(seed, "seed"), switch(flip, "flip")
+        batch_size, seed, flip = whole(batch_size, "batch_size"), whole(seed, "seed", SEEDS), switch(flip, "flip")
         size = None if size is None else whole(size, "size", Range(1))
         channels = None if channels is None else whole(channels, "channels")
         path = os.fspath(shards)

@@ -26,7 +26,7 @@ from datamodules.streaming.reader import ShardReader, check_pipes
 from datamodules.streaming.transforms import DRAWS, Augment
 from datamodules.streaming.workers import WORKER_KIND, WorkerKind, prepared
 from gesso.common.arguments import whole
-from gesso.common.ranges import Range
+from gesso.common.ranges import SEEDS, Range
 
 #: So many samples in a row that cannot be decoded are no accident.
 _MAX_BROKEN_IN_A_ROW = 100
@@ -95,7 +95,8 @@ class ShardStream(IterableDataset[StreamBatch]):
         super().__init__()
         batch_size, world_size = whole(batch_size, "batch_size"), whole(world_size, "world_size", Range(1))
         rank = whole(rank, "rank", Range(0, world_size - 1))
-        workers, start, seed = whole(workers, "workers", Range(0)), whole(start, "start", Range(0)), whole(seed, "seed")
+        workers, start = whole(workers, "workers", Range(0)), whole(start, "start", Range(0))
+        seed = whole(seed, "seed", SEEDS)
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"a global batch of {batch_size} images cannot be dealt to {world_size} ranks in equal parts; "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from gesso.cli import sampling
+from gesso.common.arguments import seed
 from gesso.common.text import counted
 from lightning_modules.metrics import specs
 
@@ -80,7 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="of a style run: how far it flickers in this video")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="held-out pictures and what the run makes of them")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")
     parser.add_argument("--device", default="auto")

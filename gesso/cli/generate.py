@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gesso.cli import sampling
+from gesso.common.arguments import seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("generate", help="make images with a trained run")
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT")
     parser.add_argument("--num", type=int, metavar="N", help="how many images (default 64; with --from 8)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the samples (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of the samples (default 0)")
     parser.add_argument("--label", type=int, metavar="C", help="only this class (conditional models)")
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B")

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gesso.common.arguments import seed
+
 if TYPE_CHECKING:
     from launch.rating.files import Key, Sheet
     from launch.rating.scores import Difference, MethodScore
@@ -43,7 +45,7 @@ def _add_make(verbs: argparse._SubParsersAction) -> None:
         "--question", default="overall", help="overall (default), content, style, or a sentence of your own"
     )
     parser.add_argument("--num", type=int, metavar="N", help="number of the content's pictures (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="seed that draws them")
+    parser.add_argument("--seed", type=seed, default=0, help="seed that draws them")
     parser.add_argument("--size", type=int, default=512, metavar="N", help="longer side in pixels, at most (512)")
     parser.add_argument("--out", type=Path, default=Path("rate.html"), metavar="HTML", help="default rate.html")
     parser.set_defaults(run=_make)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gesso.common.arguments import seed
+
 if TYPE_CHECKING:
     from launch.inference.stylization import Request
 
@@ -43,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     how.add_argument("--method", choices=("adain", "gatys"), default="adain")
     how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="gatys: iterations at the smallest scale")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="default: CONTENT-stylized")
     parser.set_defaults(run=run)

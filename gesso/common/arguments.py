@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from gesso.common.ranges import Range
+from gesso.common.ranges import SEEDS, Range
 
 Name = TypeVar("Name", bound=str)
 ANY = Range()
@@ -35,6 +36,18 @@ def whole(value: object, name: str, allowed: Range = ANY) -> int:
     if found is None or found not in allowed:
         raise ValueError(f"{name} is {value!r}; it must be a whole number{'' if allowed == ANY else f' {allowed}'}")
     return found
+
+
+def seed(text: str) -> int:
+    """A seed on the command line, for argparse's ``type``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number, or no seed.
+    """
+    try:
+        return whole(int(text), "seed", SEEDS)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no seed: it must be a whole number {SEEDS}") from None
 
 
 def plain(value: object) -> object:

@@ -39,21 +39,29 @@ class Range:
     below: bool = False
 
     def __contains__(self, number: float) -> bool:
-        if not math.isfinite(number) or not self.low <= number <= self.high:
+        # A whole number may be too large for a float.
+        if not (isinstance(number, int) or math.isfinite(number)) or not self.low <= number <= self.high:
             return False
         return not (self.above and number == self.low) and not (self.below and number == self.high)
 
     def __str__(self) -> str:
         parts = []
         if self.low > -math.inf and self.high < math.inf and not self.above and not self.below:
-            return f"from {self.low:.10g} to {self.high:.10g}"
+            return f"from {_figure(self.low)} to {_figure(self.high)}"
         if self.low > -math.inf:
-            parts.append(f"more than {self.low:.10g}" if self.above else f"{self.low:.10g} or more")
+            parts.append(f"more than {_figure(self.low)}" if self.above else f"{_figure(self.low)} or more")
         if self.high < math.inf:
-            parts.append(f"less than {self.high:.10g}" if self.below else f"{self.high:.10g} or less")
+            parts.append(f"less than {_figure(self.high)}" if self.below else f"{_figure(self.high)} or less")
         return " and ".join(parts) or "a finite number"
 
 
+def _figure(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:.10g}"
+
+
+#: Seeds of random numbers: 63 bits, which every generator takes.
+SEEDS = Range(0, 2**63 - 1)
+Seed = Annotated[int, SEEDS]
 #: At least one of something.
 Count = Annotated[int, Range(1)]
 #: None of something, or more.

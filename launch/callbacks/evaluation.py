@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import lightning as L
 
 from datamodules.shards import ShardData
-from gesso.common.ranges import Count, Positive, Range
+from gesso.common.ranges import Count, Positive, Range, Seed
 from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.progress import Progress
@@ -50,7 +50,7 @@ class Evaluation(L.Callback):
         reference_split: str = "train",
         reference_samples: Enough | None = None,
         batch_size: Count = 64,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.every_kimg = every_kimg
         self.options = EvaluationOptions(

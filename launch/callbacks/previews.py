@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from gesso.common.ranges import Positive, Whole
+from gesso.common.ranges import Positive, Seed, Whole
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.lookup import family_of, run_folder
 from launch.evaluation.neighbours import nearest_pictures
@@ -33,7 +33,7 @@ class Previews(L.Callback):
         nearest: of how many samples the nearest training pictures are shown at the end; 0: of none.
     """
 
-    def __init__(self, every_kimg: Positive = 50.0, seed: int = 0, nearest: Whole = 8) -> None:
+    def __init__(self, every_kimg: Positive = 50.0, seed: Seed = 0, nearest: Whole = 8) -> None:
         self.every = Every(every_kimg)
         self.seed = seed
         self.nearest = nearest

@@ -17,7 +17,7 @@ from datamodules.manifest import MANIFEST_NAME
 from datamodules.shards import ShardData
 from gesso.common.arguments import one_of, whole
 from gesso.common.pixels import check_values, to_uint8
-from gesso.common.ranges import Range
+from gesso.common.ranges import SEEDS, Range
 from launch.evaluation import driver
 from launch.evaluation.sources import data_of
 from launch.inference.loading import load_family
@@ -116,7 +116,7 @@ def _checked(options: EvaluationOptions) -> EvaluationOptions:
     return replace(
         options,
         batch_size=whole(options.batch_size, "batch_size", Range(1)),
-        seed=whole(options.seed, "seed"),
+        seed=whole(options.seed, "seed", SEEDS),
         reference_samples=None if limit is None else whole(limit, "reference_samples", Range(1)),
     )
 

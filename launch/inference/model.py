@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from gesso.common.arguments import whole
-from gesso.common.ranges import Range
+from gesso.common.ranges import SEEDS, Range
 from launch.inference.loading import load_family
 from launch.inference.pictures import Picture, as_picture, image_grid, save_picture
 from launch.inference.stylization import Method, Request, stylize_picture, stylizer
@@ -79,7 +79,7 @@ class Model:
             ValueError: the family makes no samples, or has no such class; or an argument is no such number.
         """
         num, batch_size = whole(num, "num", Range(1)), whole(batch_size, "batch_size", Range(1))
-        seed = whole(seed, "seed")
+        seed = whole(seed, "seed", SEEDS)
         self.module.require("generate")
         chosen = None if labels is None else self._labels(labels, num)
         before = self.module.sample_with(sampling) if sampling else {}
@@ -169,7 +169,7 @@ def stylize_with(
 ) -> Tensor:
     """See ``gesso.stylize``."""
     where = best_device(device)
-    steps, seed = whole(steps, "steps", Range(1)), whole(seed, "seed")
+    steps, seed = whole(steps, "steps", Range(1)), whole(seed, "seed", SEEDS)
     # Weights that are read in inference mode could not be differentiated through.
     with torch.inference_mode(False):
         published = stylizer(method, where, steps=steps, seed=seed, progress=lambda done, total, loss: None)

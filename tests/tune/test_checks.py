@@ -40,7 +40,7 @@ def complaint(lab: Lab, capsys: pytest.CaptureFixture[str], space: Path, *more: 
         ({"kind": ["plain", "fancy"]}, ("--scheduler=pb2",), "PB2 changes ranges alone"),
         ({"first": "uniform(1, 2)"}, ("--concurrent=0",), "--concurrent 0: must be 1 or more"),
         ({"first": "uniform(1, 2)"}, ("--concurrent=-1",), "--concurrent -1: must be 1 or more"),
-        ({"first": "uniform(1, 2)"}, ("--seed=-1",), "--seed -1: must be 0 or more"),
+        ({"first": "uniform(1, 2)"}, ("--seed=-1",), "--seed -1: must be from 0 to 9223372036854775807"),
         ({"first": "uniform(1, 2)"}, ("--scheduler=asha", "--reduction=nan"), "--reduction nan: must be more than 1"),
         ({"first": "uniform(1, 2)"}, ("--gpus-per-trial=nan",), "--gpus-per-trial nan: must be 0 or more"),
         ({"first": "quniform(1, 2, 0)"}, (), "quniform(1, 2, 0): the step must be more than 0"),
