@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import http.client
 import io
+import os
 import sys
 import time
 import urllib.error
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
+#: What proxies answer of themselves: they refuse, want a password, or do not reach the server.
+_BY_PROXIES = (403, 407, 502, 503, 504)
 _BROKEN = (OSError, http.client.HTTPException)
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 _CHUNK = 1 << 20
@@ -174,7 +177,7 @@ class _RemoteStream(io.RawIOBase):
         """Waits until the next try, or gives up."""
         self._drop()
         self._failures += 1
-        reason = _in_words(error)
+        reason = _in_words(error) + _through_proxy(self._url, error)
         if self._failures >= self._attempts:
             raise RemoteError(f"{self._url}: cannot be read ({reason}; tried {self._attempts} times)") from error
         wait = min(max(FIRST_WAIT * 2 ** (self._failures - 1), _asked_wait(error)), LONGEST_WAIT)
@@ -200,7 +203,7 @@ def _request(url: str, start: int, timeout: float, version: str | None) -> _Answ
         error.close()
         if error.code in _BUSY:
             raise
-        raise _Refused(f"HTTP {error.code} {one_line(error.reason)}") from error
+        raise _Refused(_in_words(error) + _through_proxy(url, error)) from error
     except (ValueError, http.client.InvalidURL) as error:
         raise _Refused(str(error)) from error
     return _answer(response)
@@ -249,6 +252,20 @@ def _asked_wait(error: Exception) -> float:
     """Seconds that a busy server asks to wait, 0 where it does not say."""
     asked = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
     return float(asked) if asked.isdecimal() else 0.0
+
+
+def _through_proxy(url: str, error: Exception) -> str:
+    """Names the proxy that stood between, and the variable that asks for it, where it may be at fault; else empty."""
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    answered = isinstance(error, urllib.error.HTTPError) and error.code not in _BY_PROXIES
+    if not proxy or answered or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    named = (f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper())
+    where = next((name for name in named if os.environ.get(name)), "the system's settings")
+    # Without a name and password.
+    place = (urlsplit(proxy).netloc or proxy).rpartition("@")[2]
+    return f", through the proxy {place} of {where}"
 
 
 def _in_words(error: Exception) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,3 +160,40 @@ def test_what_is_remote() -> None:
     ]
     assert str(local_path("file:///a%20b/c.tar")) == "/a b/c.tar"
     assert str(local_path("/a%20b/{c}.tar")) == "/a%20b/{c}.tar"
+
+
+def test_a_proxy_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the one that fails, whatever the URL; its password stays out of the message."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{unused.getsockname()[1]}"
+        for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "HTTP_PROXY"):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, f"http://me:secret@{place}")
+                # Python asks for the proxies once in a process.
+                patch.setattr(urllib.request, "_opener", None)
+                with pytest.raises(
+                    RemoteError, match=rf"refused, through the proxy {place} of {name}; tried"
+                ) as caught:
+                    open_remote("http://192.0.2.1/x.tar", attempts=1)
+                assert "secret" not in str(caught.value)
+                # Not where it is asked for no proxy.
+                patch.setenv("no_proxy", "127.0.0.1")
+                with pytest.raises(RemoteError, match="x.tar: cannot be read ((?!proxy).)*$"):
+                    open_remote(f"http://{place}/x.tar", attempts=1)
+
+
+@pytest.mark.parametrize(("code", "blamed"), [("407", True), ("404", False), ("503", True)])
+def test_what_a_proxy_answers_is_told_from_the_servers_answer(
+    server: Server, code: str, blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.always = code
+    for name in ("HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    with pytest.raises(RemoteError, match=f"HTTP {code}") as caught:
+        open_remote("http://192.0.2.1/x.tar", attempts=1)
+    assert ("of http_proxy" in str(caught.value)) == blamed
