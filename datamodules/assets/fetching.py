@@ -288,6 +288,8 @@ def writing_to_cache(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "the disk is full; free space or set GESSO_CACHE elsewhere"
+        elif error.errno == errno.EFBIG:
+            remedy = "a file grows larger than it may; see `ulimit -f`, or set GESSO_CACHE elsewhere"
         elif error.errno in _REFUSALS:
             remedy = f"cannot write there ({os.strerror(error.errno)}); set GESSO_CACHE to a folder of your own"
         else:

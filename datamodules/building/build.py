@@ -204,10 +204,11 @@ class _Build:
         """The splits that have images: with few images, a small split may have none."""
         asked = SPLITS if self.options.splits == "official" else shares(self.options.splits or "") or SPLITS
         there = [name for name in asked if journal.kept(name)]
+        there_are = _how_many(journal)
         if "train" not in there:
-            raise ValueError(f"{self.source.name}: no image fell into train; so few want --splits 100")
+            raise ValueError(f"{self.source.name}: no image fell into train: {there_are}; --splits 100 puts all there")
         for name in sorted(set(asked) - set(there)) if self.options.splits != "official" else ():
-            self.bar.print(f"{self.folder}: no image fell into {name}: there are only {journal.kept()}")
+            self.bar.print(f"{self.folder}: no image fell into {name}: {there_are}")
         return there
 
     def _classes(self, journal: Journal) -> tuple[str, ...]:
@@ -276,6 +277,18 @@ class _Build:
                 path.unlink()
 
 
+def _how_many(journal: Journal) -> str:
+    """How many images there are to deal to splits, and why there are not more."""
+    kept, alike = journal.kept(), journal.duplicates()
+    found = f"there {'is' if kept == 1 else 'are'} only {kept:,}"
+    dropped = journal.dropped_by_reason()
+    if dropped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+        keep = ", which --keep-duplicates keeps" if list(dropped) == ["duplicate"] else ""
+        found += f" ({reasons} left out{keep})"
+    return found + (f", of which {kept - alike:,} differ: those with the same pixels go together" if alike else "")
+
+
 def _check_target(folder: Path) -> None:
     """Checks that a folder can be created at a path.
 
@@ -316,13 +329,23 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def keeping_on_full_disk(folder: Path) -> Iterator[None]:
-    """Context manager: raises a full disk as one line; finished shards stay, and the same command continues."""
+    """Context manager: raises a full disk as one line; finished shards stay, and the same command continues.
+
+    A quota, and a limit on the size of files, are such disks, too.
+    """
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error)
-        if not full:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
+            what, remedy = "the disk is full", "free space"
+        elif number == errno.EFBIG:
+            what, remedy = "a file grows larger than it may (see `ulimit -f`)", "raise that limit"
+        elif isinstance(error, sqlite3.OperationalError) and "disk I/O error" in str(error):
+            what, remedy = (
+                "its .build/journal.sqlite cannot be written (disk I/O error)",
+                "look at `ulimit -f` and the disk,",
+            )
+        else:
             raise
-        raise OSError(
-            f"{folder}: the disk is full; finished shards are kept: free space and run the same command again"
-        ) from error
+        raise OSError(f"{folder}: {what}; finished shards are kept: {remedy} and run the same command again") from error

@@ -15,6 +15,7 @@ from PIL import Image
 from datamodules.building.build import build
 from datamodules.building.options import BuildOptions
 from datamodules.manifest import Manifest
+from gesso.cli.main import main
 from tests.datamodules.building.made import contents, photographs, picture, pixels, samples
 
 
@@ -188,6 +189,23 @@ def test_channels_follow_the_images(tmp_path: Path) -> None:
     forced = BuildOptions(splits="100", format="png", channels=1)
     assert build(root, tmp_path / "forced", forced, workers=1, progress=False).channels == 1
     assert {pixels(sample["png"]).shape for sample in samples(tmp_path / "forced")} == {(24, 32)}
+
+
+def test_a_split_without_images_says_how_many_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Forty pictures that are all alike: 39 are left out, or all go to one split."""
+    root = tmp_path / "in"
+    root.mkdir()
+    for number in range(40):
+        Image.new("RGB", (16, 16)).save(root / f"{number}.png")
+    command = ["shards", "build", str(root), str(tmp_path / "out"), "--workers", "1"]
+    assert main([*command, "--splits", "1/98/1"]) == 2
+    said = "no image fell into train: there is only 1 (39 duplicate left out, which --keep-duplicates keeps); --splits"
+    assert said in capsys.readouterr().err
+    assert main([*command, "--splits", "1/98/1", "--keep-duplicates"]) == 2
+    said = "there are only 40, of which 1 differ: those with the same pixels go together; --splits 100 puts all there"
+    assert said in capsys.readouterr().err
+    assert main([*command, "--splits", "98/1/1"]) == 0
+    assert "no image fell into val: there is only 1 (39 duplicate left out" in capsys.readouterr().err
 
 
 def test_a_grey_image_and_its_colour_copy_are_duplicates(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -95,6 +96,20 @@ def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(command) == 0
     assert main(["shards", "build", str(root), str(tmp_path / "reference"), *command[4:]]) == 0
     assert contents(out) == contents(tmp_path / "reference")
+
+
+def test_a_limit_on_the_size_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photographs(tmp_path / "in", 60, 64, 64)
+    command = ["shards", "build", str(root), str(tmp_path / "out"), "--splits", "100", "--format", "png"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        assert main([*command, "--workers", "1"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gesso: {tmp_path / 'out'}: a file grows larger than it may (see `ulimit -f`); finished")
+    assert main([*command, "--workers", "1"]) == 0
 
 
 def test_a_second_build_waits_its_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
