@@ -342,10 +342,7 @@ def keeping_on_full_disk(folder: Path) -> Iterator[None]:
         elif number == errno.EFBIG:
             what, remedy = "a file grows larger than it may (see `ulimit -f`)", "raise that limit"
         elif isinstance(error, sqlite3.OperationalError) and "disk I/O error" in str(error):
-            what, remedy = (
-                "its .build/journal.sqlite cannot be written (disk I/O error)",
-                "look at `ulimit -f` and the disk,",
-            )
+            what, remedy = "its .build/journal.sqlite: disk I/O error", "look at the disk and `ulimit -f`,"
         else:
             raise
         raise OSError(f"{folder}: {what}; finished shards are kept: {remedy} and run the same command again") from error

@@ -24,8 +24,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[st
         save_file(dict(tensors), file, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:
         # It has no errno of its own; a full disk is what mostly lies behind it.
-        number = next(
-            (n for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if f"os error {n}" in str(error)), errno.EIO
-        )
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        number = next((n for n in full if f"os error {n}" in str(error)), errno.EIO)
         raise OSError(number, os.strerror(number) if number != errno.EIO else str(error), str(file)) from error
     open_to_others(file)

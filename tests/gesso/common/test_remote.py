@@ -174,9 +174,8 @@ def test_a_proxy_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch
                 patch.setenv(name, f"http://me:secret@{place}")
                 # Python asks for the proxies once in a process.
                 patch.setattr(urllib.request, "_opener", None)
-                with pytest.raises(
-                    RemoteError, match=rf"refused, through the proxy {place} of {name}; tried"
-                ) as caught:
+                said = rf"refused, through the proxy {place} of {name}; tried"
+                with pytest.raises(RemoteError, match=said) as caught:
                     open_remote("http://192.0.2.1/x.tar", attempts=1)
                 assert "secret" not in str(caught.value)
                 # Not where it is asked for no proxy.
