@@ -7,6 +7,7 @@ section 3 and appendix C, for the power function and the reconstruction of any l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -153,5 +154,5 @@ def reconstruction(stored: Sequence[tuple[int, Power]], images: int, wanted: Pow
     for number, factor in zip(used, solution.tolist(), strict=True):
         factors[number] = factor
     whole = inner_product(*goal, *goal)
-    missed = whole - 2 * solution @ target + solution @ products @ solution
-    return Reconstruction(factors, float(max(missed / whole, 0.0) ** 0.5))
+    missed = float(whole - 2 * solution @ target + solution @ products @ solution)
+    return Reconstruction(factors, math.sqrt(max(missed / whole, 0.0)))
