@@ -53,24 +53,20 @@ class DDPM(DenoisingFamily):
     ) -> None:
         one_of(schedule, "schedule", get_args(Schedule))
         one_of(prediction, "prediction", get_args(Prediction))
+        # Known before the base class checks the sampling with it.
+        self.timesteps = timesteps
         super().__init__(network=network, optimizer=optimizer, sampling=sampling, **options)
-        self._check_steps(sampling.steps, timesteps)
         self.save_hyperparameters()
-        self.timesteps, self.prediction, self.min_snr_gamma = timesteps, prediction, min_snr_gamma
+        self.prediction, self.min_snr_gamma = prediction, min_snr_gamma
         # No buffers: a module's .to(dtype) would round them.
         self.table = linear_alphas_bar(timesteps) if schedule == "linear" else cosine_alphas_bar(timesteps)
         self._table = self.table.float()
         #: What the network's embedding gets of a time t.
         self.time_scale = 1 / timesteps if network.architecture in FOURIER else 1000 / timesteps
 
-    @staticmethod
-    def _check_steps(steps: int, timesteps: int) -> None:
-        if steps > timesteps:
-            raise ValueError(f"sampling.steps is {steps}; the model has {timesteps} steps of its own, and no more")
-
     def _checked_sampling(self, sampling: SamplingOptions) -> SamplingOptions:
-        if hasattr(self, "timesteps"):
-            self._check_steps(sampling.steps, self.timesteps)
+        if sampling.steps > self.timesteps:
+            raise ValueError(f"sampling.steps is {sampling.steps}; the model has {self.timesteps} steps, and no more")
         return super()._checked_sampling(sampling)
 
     def sigmas(self, steps: int) -> Tensor:

@@ -56,8 +56,8 @@ class ProgressiveDistillation(EDM):
     ) -> None:
         if teacher_steps < 2 or teacher_steps & (teacher_steps - 1):
             raise ValueError(f"teacher_steps is {teacher_steps}; it must be a power of two, such as 64")
-        # Before the base checks what the recipe samples with.
-        object.__setattr__(self, "teacher_steps", teacher_steps)
+        # Known before the base class checks the sampling with it.
+        self.teacher_steps = teacher_steps
         super().__init__(network=network, optimizer=optimizer, sampling=sampling, **options)
         if self.uncertainty:
             raise ValueError("uncertainty is of an EDM's loss: leave it out")
@@ -67,8 +67,6 @@ class ProgressiveDistillation(EDM):
         self.stage = 0
         #: In the checkpoint, but never trained.
         self.teacher_network = copy.deepcopy(self.network).requires_grad_(False)
-
-    teacher_steps: int
 
     def runs(self) -> dict[str, str]:
         return {"teacher": self.teacher} if self.teacher else {}

@@ -140,7 +140,7 @@ def test_what_cannot_be_is_one_line() -> None:
         tiny(EDM).sample_with({"stepps": 3})
     with pytest.raises(ValueError, match="guidance_from is 3.0; it must be less than guidance_to"):
         tiny(EDM).sample_with({"guidance_from": 3.0, "guidance_to": 2.0})
-    with pytest.raises(ValueError, match="steps is 1001; the model has 1000 steps of its own"):
+    with pytest.raises(ValueError, match="steps is 1001; the model has 1000 steps, and no more"):
         tiny(DDPM).sample_with({"steps": 1001})
     gan = DCGAN(resolution=32, generator=GeneratorOptions(8), discriminator=DiscriminatorOptions(8))
     with pytest.raises(CannotDo, match="a DCGAN makes a picture in one pass: it takes no sampler, steps, guidance or"):
