@@ -155,6 +155,7 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
     device: str = "auto",
+    sampling: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """FID and the others of images against real ones; names carry the feature network: ``fid/inception-tf``.
 
@@ -173,6 +174,7 @@ def evaluate(
         direction: of a run that translates: ``b-to-a``; None: its main one.
         batch_size: images at a time.
         seed: which sequence of a run's samples.
+        sampling: how a run's samples are made, if not as its recipe says: ``{"sampler": "dpmpp-2m", "steps": 8}``.
         device: ``auto``, ``cpu``, ``cuda:1`` ...
 
     Raises:
@@ -196,7 +198,16 @@ def evaluate(
         occasion="evaluate",
         option="metrics",
     )
-    return measure(source, reference, options, second=second, num_samples=num_samples, split=split, device=device)
+    return measure(
+        source,
+        reference,
+        options,
+        second=second,
+        num_samples=num_samples,
+        split=split,
+        device=device,
+        sampling=sampling,
+    )
 
 
 def stream(

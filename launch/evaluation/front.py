@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def evaluate(
     num_samples: int | None,
     split: str,
     device: str,
+    sampling: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """See ``gesso.evaluate``; ``num_samples`` is that of the options where it is given."""
     where = best_device(device)
@@ -45,9 +46,9 @@ def evaluate(
     if num_samples is not None:
         num_samples = whole(num_samples, "num_samples", Range(1))
     of_a_run = isinstance(source, str | os.PathLike) and not _is_shard_set(Path(source))
-    for name, value in {"second": second, "direction": options.direction}.items():
+    for name, value in {"second": second, "direction": options.direction, "sampling": sampling or None}.items():
         if value is not None and not of_a_run:
-            raise ValueError(f"{name} belongs to a run that stylises or translates: images have none")
+            raise ValueError(f"{name} belongs to a run: images have none")
     if not isinstance(source, str | os.PathLike):
         batches = list(_batches([source] if isinstance(source, Tensor) and source.dim() == 4 else source, num_samples))
         number = sum(map(len, batches))
@@ -62,6 +63,8 @@ def evaluate(
         images = data.reference_batches(split, rank=0, world_size=1, batch_size=options.batch_size, limit=number)
     else:
         module, origin = load_family(source, device=where)
+        if sampling:
+            module.sample_with(sampling)
         number = num_samples or default_samples(module)
         given = {"path": _named(reference), "second": _named(second)}
         return _of_run(module, Path(origin["path"]), given, replace(options, num_samples=_enough(number)))

@@ -55,8 +55,8 @@ def test_bright_images_are_wondered_at() -> None:
         ({"extractor": "foo"}, "extractor is 'foo'; it must be one of inception-tf, inception-clean, mobilenet_v2"),
         ({"metrics": []}, "metrics is empty: name one or more"),
         ({"metrics": "fud"}, "no metric 'fud'; there are fid, kid"),
-        ({"direction": "b-to-a"}, "direction belongs to a run that stylises or translates"),
-        ({"second": "/nowhere"}, "second belongs to a run that stylises or translates"),
+        ({"direction": "b-to-a"}, "direction belongs to a run: images have none"),
+        ({"second": "/nowhere"}, "second belongs to a run: images have none"),
     ],
 )
 def test_options_that_are_none_are_refused(shards: Path, options: dict[str, Any], said: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import gesso
 from gesso.cli.main import main
 from launch.checkpoints import layout
 from launch.inference.loading import load_family
@@ -93,6 +94,13 @@ def test_samples_of_another_sampler_are_scored_and_told_apart(
     again = model.generate(4, seed=3, sampler="dpmpp-2m", steps=3, guidance=2.0)
     assert not torch.equal(plain, again)
     assert torch.equal(model.generate(4, seed=3), plain)
+    scores = {
+        steps: gesso.evaluate(
+            teacher, metrics="fid", extractor="mobilenet_v2", num_samples=8, sampling={"steps": steps}
+        )
+        for steps in (1, 3)
+    }
+    assert scores[1] != scores[3]
     capsys.readouterr()
     assert main(["generate", *common, "--grid", str(tmp_path / "x.png"), "--sampler", "hein"]) == 2
     assert "gesso: sampler is 'hein'; it must be one of euler" in capsys.readouterr().err
