@@ -26,11 +26,11 @@ TINY = DenoiserOptions(width=8, multipliers=(1, 2), blocks=1, attention_resoluti
 TINY_SQUARES = replace(TINY, patch=2)
 #: Of families that are trained: kind, network, and options whose stages change after a few batches of 8.
 TRAINED: dict[str, tuple[type[DenoisingFamily], DenoiserOptions, dict[str, Any]]] = {
-    "edm": (EDM, TINY_SQUARES, {}),
+    "edm": (EDM, TINY_SQUARES, {"augment": 0.5}),
     "edm2": (EDM, replace(TINY_SQUARES, architecture="edm2", head_channels=8), {"uncertainty": True}),
     "flow": (Flow, DenoiserOptions("dit", width=16, depth=2, heads=2, patch=4), {}),
     "ddpm": (DDPM, TINY_SQUARES, {"prediction": "v", "min_snr_gamma": 5.0}),
-    "ect": (ECT, TINY_SQUARES, {"stage_kimg": 0.024, "huber": 0.01}),
+    "ect": (ECT, TINY_SQUARES, {"augment": 0.5, "stage_kimg": 0.024, "huber": 0.01}),
     "progressive": (
         ProgressiveDistillation,
         TINY_SQUARES,
