@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from launch.planning import compute
+from launch.planning import compute, footprint
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.gan.dcgan import DCGAN
 from tests.launch.planning.memory_program import make
+from tests.lightning_modules.diffusion.families import TRAINED, trained
 
 GAN = {"resolution": 32, "channels": 1, "width": 8, "latent_dim": 8, "normalization": "layer"}
 
@@ -45,6 +46,24 @@ def test_a_penalty_makes_its_update_dearer() -> None:
         for gamma in (0.0, 1.0)
     )
     assert with_r1["discriminator"] > 1.2 * plain["discriminator"]
+
+
+#: Forward passes in a step: ECT's target is one, two steps of a teacher are two, a forward derivative costs two.
+PASSES = {"edm": 1, "edm2": 1, "flow": 1, "ddpm": 1, "ect": 2, "progressive": 3, "meanflow": 4}
+
+
+@pytest.mark.parametrize("family", list(TRAINED))
+def test_diffusion_models_can_be_planned(family: str) -> None:
+    module = trained(family)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    (network, *others) = footprint.networks(module)
+    assert network.zero_refusal is None
+    assert not any(other.trained for other in others)
+    assert [other.name for other in others if other.numels] == ["teacher_network"] * (family == "progressive")
+    (update,) = compute.updates(module, 4)
+    # Backward costs two passes.
+    assert update.forward / update.backward == pytest.approx(PASSES[family] / 2, rel=0.1)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 @pytest.mark.slow
