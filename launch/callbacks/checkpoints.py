@@ -55,6 +55,8 @@ class Checkpoints(Checkpoint):
         self.io = BackgroundIO()
         #: The best value of ``monitor`` so far; kept in run.json, since a checkpoint may be older than the validation.
         self.best: float | None = None
+        #: Identity of the run that saved the state from which training goes on; None: it is not known.
+        self.loaded_identity: str | None = None
         self._saved_at = -1
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -89,11 +91,15 @@ class Checkpoints(Checkpoint):
             )
         self.direction = specs.better(self.monitor, self.mode, option="checkpoints.mode", known=names)
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loaded_identity = (checkpoint.get("run") or {}).get("identity")
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         run = run_folder(trainer)
         info = run.info()
         checkpoint["run"] = {
             "name": run.path.name,
+            "identity": info.get("identity"),
             "wandb_id": info.get("wandb_id"),
             "strategy": type(trainer.strategy).__name__,
             "world_size": trainer.world_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 import shutil
 import time
@@ -17,6 +18,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from gesso.common.text import one_line
+from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import clock_of
 from launch.callbacks.ema import EMA
 from launch.callbacks.lookup import family_of, find, run_folder
@@ -181,8 +183,13 @@ def open_folder(cli: GessoCLI, run: RunFolder, *, command: str, resumed: bool) -
         folder.mkdir(parents=True, exist_ok=True)
     save_config(cli, run)
     before = run.info()
+    checkpoints = find(cli.trainer, Checkpoints)
     run.update(
         name=run.path.name,
+        # Stays what it is in a copied or renamed folder; where run.json was lost, the checkpoint still has it.
+        identity=before.get("identity")
+        or (checkpoints.loaded_identity if resumed and checkpoints else None)
+        or secrets.token_hex(8),
         family=type(cli.model).__name__,
         abilities=sorted(cli.model.abilities()),
         # The command for the same training: that of the first start of a resumed run.

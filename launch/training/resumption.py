@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -43,6 +45,25 @@ def resume_point(run: RunFolder, *, patience: float = PATIENCE) -> Path | None:
     if attempt:
         run.update(resumed={"by": step, "checkpoint": name})
     return run.checkpoints / name if name else None
+
+
+def check_own(run: RunFolder, checkpoint: Path, saved: Mapping[str, Any]) -> None:
+    """Checks that a checkpoint in a run's folder is the run's own; runs and checkpoints of before do not tell.
+
+    Args:
+        run: the run to resume.
+        checkpoint: where the checkpoint is.
+        saved: its content.
+
+    Raises:
+        ValueError: it is another run's; names both.
+    """
+    theirs: Mapping[str, Any] = saved.get("run") or {}
+    if None not in (known := (theirs.get("identity"), run.info().get("identity"))) and known[0] != known[1]:
+        raise ValueError(
+            f"{checkpoint}: is of another run ({theirs.get('name')}) than {run.path}: move it away, or begin a new run "
+            f"from it with `gesso fit --config RECIPE --checkpoint {checkpoint}`"
+        )
 
 
 def _wait_for_choice(run: RunFolder, step: str, patience: float) -> Path | None:

@@ -162,10 +162,13 @@ class Training:
         """Builds and checks the training; returns it with the checkpoint's content."""
         from launch.checkpoints import layout
         from launch.training.fit import make_ready
+        from launch.training.resumption import check_own
 
         # Read first: a damaged checkpoint is reported before anything slow begins.
         with older_one_named(checkpoint):
             saved = layout.read(checkpoint) if checkpoint else None
+        if self.resume and checkpoint and saved and not self.checkpoint:
+            check_own(open_run(self.resume), checkpoint, saved)
         with moved_data_named(resumed=self.resume is not None):
             cli = self.build(checkpoint=checkpoint, logs=logs)
         if self.callbacks and getattr(cli.trainer.strategy.launcher, "starts_others", False):

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from launch.callbacks.checkpoints import Checkpoints
 from launch.checkpoints import files
 from launch.runs.folder import RunFolder, Superseded
-from launch.training.resumption import resume_point
+from launch.training.resumption import check_own, resume_point
 
 
 @pytest.fixture
@@ -86,3 +86,20 @@ def test_outside_of_slurm_nobody_is_asked(run: RunFolder, monkeypatch: pytest.Mo
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert resume_point(run) == run.checkpoints / "000000000320"
     assert run.info()["owner"] == "process 1 on node1 (aa)"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "refused"), [("a1", "b2", True), ("a1", "a1", False), (None, "b2", False), ("a1", None, False)]
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    theirs: str | None, ours: str | None, refused: bool, tmp_path: Path
+) -> None:
+    """Of the same shapes, copied into the run's folder; runs and checkpoints of before tell no identity."""
+    (tmp_path / "run.json").write_text(json.dumps({} if ours is None else {"identity": ours}))
+    checkpoint = tmp_path / "checkpoints" / "000000000160"
+    saved = {"run": {"name": "other-run", "identity": theirs}}
+    if not refused:
+        check_own(RunFolder(tmp_path), checkpoint, saved)
+        return
+    with pytest.raises(ValueError, match=r"000000000160: is of another run \(other-run\) than .*: move it away"):
+        check_own(RunFolder(tmp_path), checkpoint, saved)
