@@ -25,6 +25,8 @@ from lightning_modules.core.options import constructor_options, paths, replaced
 
 #: Number of steps after which every network should have been updated (``n_critic`` and the like).
 MOST_STEPS = 100
+#: So many images into a training, everything in it has begun.
+LATE = 10**15
 
 
 # ---- networks and optimizers ----------------------------------------------------------------------------------------
@@ -165,6 +167,8 @@ def activations(module: ImageFamily, count: int, *, autocast: bool) -> dict[str,
         while not set(module.trained_networks) <= peaks.keys() and module.steps_done < MOST_STEPS:
             module.step(batch)
             module.steps_done += 1
+            # Some networks begin after so many images.
+            module.images_seen = LATE
     return peaks
 
 
@@ -236,6 +240,7 @@ def ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
         enable_model_summary=False,
     )
     compiled, module.compile_networks = module.compile_networks, False
+    seen = module.images_seen
     module.configure_optimizers()
     module.update = update  # type: ignore[method-assign]
     try:
@@ -243,6 +248,7 @@ def ready(module: ImageFamily, update: Callable[..., None]) -> Iterator[None]:
     finally:
         del module.update
         module.compile_networks, module.steps_done, module.trainer = compiled, 0, None
+        module.images_seen = seen
 
 
 @contextmanager

@@ -18,13 +18,16 @@ from launch.planning.memory import (
     held,
     rows,
 )
+from lightning_modules.autoencoder.kl import AutoencoderKL
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.averages import Average
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions
+from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from tests.launch.planning.memory_program import make, measure_ranks
 
@@ -252,3 +255,13 @@ def test_checkpointing_and_autocast_save_memory() -> None:
     )
     assert fewer < 0.8 * plain
     assert half < 0.8 * plain
+
+
+def test_a_network_that_begins_late_is_counted() -> None:
+    small, discriminator = KLAutoencoderOptions(32, (1, 1), 1), PatchDiscriminatorOptions(8, 1)
+    options: dict[str, Any] = {"autoencoder": small, "discriminator": discriminator, "perceptual_weight": 0.0}
+    late, at_once = (AutoencoderKL(resolution=16, discriminator_start_kimg=start, **options) for start in (600.0, 0.0))
+    found = footprint.activations(late, 2, autocast=False)
+    assert found == footprint.activations(at_once, 2, autocast=False)
+    assert found.keys() == {"autoencoder", "discriminator"}
+    assert late.images_seen == 0
