@@ -10,8 +10,7 @@ from torch import Tensor
 
 from gesso.common.ranges import Count, Positive
 from lightning_modules.core.averages import Average
-from lightning_modules.core.dropout import DropoutMasks
-from lightning_modules.core.family import Batch, ImageFamily, Losses
+from lightning_modules.core.family import Batch, ImageFamily, Losses, in_mode
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.core.saved import Checkpoint
@@ -131,14 +130,13 @@ class ProgressiveDistillation(EDM):
         first = 2 * (places * steps).long()
         sigma, middle, last = levels[first], levels[first + 1], levels[first + 2]
         x = images + beside(sigma, images) * noise
-        masks = DropoutMasks(images.device)
-        with torch.no_grad():
+        # The teacher drops nothing out.
+        with torch.no_grad(), in_mode(self.teacher_network, False):
             half = self._moved(x, sigma, middle, labels)
             end = self._moved(half, middle, last, labels)
             # One step ends at D + (last / sigma) (x - D).
             share = beside(last / sigma, x)
             target = (end - share * x) / (1 - share)
-        masks.again()
         denoised, _ = self._denoised(x, sigma, labels)
         error = beside(self.precondition.weight(sigma), images) * (denoised - target) ** 2
         return {"loss": error.mean()}
