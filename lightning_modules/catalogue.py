@@ -21,6 +21,7 @@ FAMILIES = Catalogue(
     own={
         "AdaIN": "lightning_modules.style.adain",
         "AutoencoderKL": "lightning_modules.autoencoder.kl",
+        "CycleGAN": "lightning_modules.translation.cyclegan",
         "DCGAN": "lightning_modules.gan.dcgan",
         "DDPM": "lightning_modules.diffusion.ddpm",
         "ECT": "lightning_modules.diffusion.consistency",

@@ -15,14 +15,20 @@ class SharedBuffers:
 
     Batch norm's statistics change in every step, the filters that a network keeps never. Whether a buffer has changed
     is known without reading it, from its version; only torch's norms change their statistics without a new one. Ranks
-    change the same buffers, as they run one program.
+    change the same buffers, as they run one program. An ``nn.Module`` names in its attribute ``replicated_buffers``
+    those that every rank changes to the same values by itself: they are not sent.
 
     Args:
         module: the module; its submodules must not change.
     """
 
     def __init__(self, module: Module) -> None:
-        places = dict.fromkeys((owner, name) for owner in module.modules() for name in owner._buffers)
+        places = dict.fromkeys(
+            (owner, name)
+            for owner in module.modules()
+            for name in owner._buffers
+            if name not in getattr(owner, "replicated_buffers", ())
+        )
         self._places = list(places)
         self._statistics = [is_statistic(owner, name) for owner, name in self._places]
         self._seen: list[tuple[Tensor | None, int]] = [(None, -1)] * len(self._places)

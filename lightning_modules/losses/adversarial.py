@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
@@ -37,12 +38,12 @@ def discriminator_loss(name: AdversarialLoss, real_logits: Tensor, fake_logits: 
         fake_logits: of generated images, any shape.
 
     Returns:
-        float32 scalar.
+        Scalar, float32 or better.
 
     Raises:
         ValueError: an unknown name.
     """
-    real, fake = real_logits.float(), fake_logits.float()
+    real, fake = _whole(real_logits), _whole(fake_logits)
     match name:
         case "vanilla" | "non_saturating":
             # -log σ(x) = softplus(-x) and -log(1 - σ(x)) = softplus(x), exact where the sigmoid would round to 0 or 1.
@@ -67,12 +68,12 @@ def generator_loss(name: AdversarialLoss, fake_logits: Tensor, real_logits: Tens
         real_logits: of as many real images, for a loss that pairs them (``pairs_images``).
 
     Returns:
-        float32 scalar.
+        Scalar, float32 or better.
 
     Raises:
         ValueError: an unknown name, or no real logits where they are needed.
     """
-    fake = fake_logits.float()
+    fake = _whole(fake_logits)
     match name:
         case "vanilla":
             return -softplus(fake).mean()
@@ -85,13 +86,17 @@ def generator_loss(name: AdversarialLoss, fake_logits: Tensor, real_logits: Tens
         case "rpgan":
             if real_logits is None:
                 raise ValueError("rpgan compares generated images with real ones: give the real ones' logits, too")
-            return softplus(real_logits.float() - fake).mean()
+            return softplus(_whole(real_logits) - fake).mean()
     raise _unknown(name)
 
 
 def pairs_images(name: AdversarialLoss) -> bool:
     """Whether the generator's loss compares each generated image with a real one."""
     return name == "rpgan"
+
+
+def _whole(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _unknown(name: str) -> ValueError:

@@ -1,11 +1,22 @@
-"""Conditional instance normalisation: one network, several styles (Dumoulin et al. 2017)."""
+"""Instance normalisation: plain, and conditional for several styles of one network (Dumoulin et al. 2017)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_modules.losses.style import mean_std
+from lightning_modules.networks.precision import in_full_precision
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm without scale and shift (Ulyanov et al. 2016), computed in float32 or better."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same shape and dtype."""
+        # torch's own instance norm (2.14) gives wrong gradients of a single picture in channels-last on a CPU.
+        return F.group_norm(in_full_precision(x), x.shape[1]).to(x.dtype)
 
 
 class ConditionalInstanceNorm(nn.Module):

@@ -16,6 +16,7 @@ from gesso.common.ranges import Count
 from lightning_modules.networks.batch_norm import batch_norm
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.initialization import init_dcgan_
+from lightning_modules.networks.instance_norm import InstanceNorm
 from lightning_modules.networks.precision import like_weights
 from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
@@ -108,14 +109,6 @@ class PatchBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, in, H, W]`` to ``[N, out, H / 2, W / 2]``, or with stride 1 ``[N, out, H - 1, W - 1]``."""
         return F.leaky_relu(self.norm(self.convolution(x)), 0.2, inplace=True)
-
-
-class InstanceNorm(nn.Module):
-    """Instance norm without scale and shift (Ulyanov et al. 2016), computed in float32 or better."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to the same shape and dtype."""
-        return F.instance_norm(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
 
 def _normalization(kind: PatchNorm, features: int) -> nn.Module:

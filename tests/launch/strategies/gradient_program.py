@@ -122,8 +122,10 @@ def run(how: str, rank: int, *, compress: bool) -> list[list[Tensor | None]]:
 
 
 def buffers(rank: int) -> dict[str, Any]:
-    """What happens to buffers of three dtypes, of which two are changed by rank."""
+    """What happens to buffers of three dtypes, of which some are changed by rank, and one is each rank's own affair."""
     module = nn.BatchNorm1d(3)
+    module.replicated_buffers = ("kept",)  # type: ignore[assignment]
+    module.register_buffer("kept", torch.zeros(5))
     module.register_buffer("filter", torch.full((2,), float(rank)))
     module.register_buffer("short", torch.zeros(3, dtype=torch.bfloat16))
     shared = SharedBuffers(module)
@@ -134,9 +136,11 @@ def buffers(rank: int) -> dict[str, Any]:
     real = dist.broadcast
     dist.broadcast = lambda tensor, src: (sent.append(tensor.nbytes), real(tensor, src=src))[1]  # type: ignore
     try:
-        shared._seen = [(buffer, -1 if buffer is None else buffer._version) for buffer in module._buffers.values()]
+        known = [owner._buffers[name] for owner, name in shared._places]
+        shared._seen = [(buffer, -1 if buffer is None else buffer._version) for buffer in known]
         module(torch.randn(5, 3, generator=torch.Generator().manual_seed(rank)))
         module.eval()
+        module.kept.add_(rank)
         module.short = torch.full((3,), float(rank), dtype=torch.bfloat16)
         shared.share()
         shared.share()

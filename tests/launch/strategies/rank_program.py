@@ -37,12 +37,15 @@ from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
+from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.translation.cyclegan import CycleGAN
 from tests.cycle import Cycle
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 
@@ -69,7 +72,7 @@ class Rows(L.LightningDataModule):
                 # On the last rank only; the others must hear of it.
                 images[ranks - 1] = torch.inf
             labels = torch.arange(GLOBAL_BATCH) // 2 % 2
-            batch = {"image": images, "style": images.flip(0), "label": labels}
+            batch = {"image": images, "style": images.flip(0), "image_b": images.flip(0), "label": labels}
             own = {name: rows[rank::ranks] for name, rows in batch.items()}
             yield {**own, "position": (step + 1) * GLOBAL_BATCH}
 
@@ -123,6 +126,12 @@ def make(
         module = stylegan2(**options)
     elif family == "together":
         module = Cycle(**options)
+    elif family == "cyclegan":
+        options |= {
+            "generator": ResnetGeneratorOptions(4, 1),
+            "discriminator": PatchDiscriminatorOptions(4, 2, "instance"),
+        }
+        module = CycleGAN(resolution=32, channels=1, pool_size=10, **options)
     elif family == "teacher":
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     elif family == "adain":

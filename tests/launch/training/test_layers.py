@@ -40,7 +40,9 @@ def test_values_and_words_are_the_same_options(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = {
-        key: value for key, value in OVERRIDES.items() if "model." not in key or "gan" in name or "vae" in name
+        key: value
+        for key, value in OVERRIDES.items()
+        if "model." not in key or name.endswith(("-dcgan", "-wgan-gp", "-stylegan2", "vae"))
     }
     ours = Training(name, overrides).parse().text()
     assert Training(name, {key: WRITTEN[key] for key in overrides}).parse().text() == ours

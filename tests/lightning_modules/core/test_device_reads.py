@@ -27,12 +27,14 @@ from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
+from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.translation.cyclegan import CycleGAN
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 from tests.pictures import paintings, photographs
 from tests.trainers import bare_trainer
@@ -132,6 +134,13 @@ def autoencoder_kl() -> ImageFamily:
     return AutoencoderKL(resolution=32, autoencoder=small, discriminator=PatchDiscriminatorOptions(8, 2), **options)
 
 
+def cyclegan() -> ImageFamily:
+    # The pool is full after a step and a half.
+    small = ResnetGeneratorOptions(4, 1)
+    critic = PatchDiscriminatorOptions(4, 2, "instance")
+    return CycleGAN(resolution=32, pool_size=6, generator=small, discriminator=critic)
+
+
 FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "non_saturating": gan(gradient_clip_norm=1.0),
     "conditional": gan(num_classes=3, loss="hinge", spectral_norm=True, normalization="none"),
@@ -142,6 +151,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,
+    "cyclegan": cyclegan,
     **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),
@@ -159,7 +169,8 @@ STYLE = ("adain", "fast_style")
 def test_no_step_reads_the_device(family: str, precision: str, tmp_path: Path) -> None:
     module, watch = FAMILIES[family](), Watch()
     images = photographs(32)[: 2 if family in STYLE else 4].repeat(2, 1, 1, 1)[: 2 if family in STYLE else 4]
-    batch = {"image": images, "style": images.flip(0), "label": torch.arange(len(images)) % 3}
+    other = images.flip(0)
+    batch = {"image": images, "style": other, "image_b": other, "label": torch.arange(len(images)) % 3}
     plugins: list[Precision] = [MixedPrecision("16-mixed", "cpu")] if precision == "16-mixed" else []
     chosen: dict[str, Any] = {"plugins": plugins} if plugins else {"precision": precision}
     trainer = bare_trainer(tmp_path, callbacks=[EMA(), watch], **chosen)

@@ -34,6 +34,19 @@ def test_outputs_and_gradients_are_those_of_the_authors(mode: str, dtype: torch.
             assert (ours.detach().double() - expected).abs().max() <= tolerance * expected.abs().max(), key
 
 
+def test_with_instance_norm_they_are_cyclegans() -> None:
+    network = PatchDiscriminator(PatchDiscriminatorOptions(8, normalization="instance")).double()
+    set_weights_(network)
+    x = waves(2, 3, 24, 24, number=1).requires_grad_()
+    output = network(x)
+    (output * waves(*output.shape, number=2)).sum().backward()
+    assert x.grad is not None
+    with np.load(REFERENCE.with_name("cyclegan.npz")) as reference:
+        for key, ours in {"output": output, "gradient": x.grad, "sums": gradient_sums(network)}.items():
+            expected = torch.from_numpy(reference[f"patch/{key}"])
+            assert (ours.detach() - expected).abs().max() <= 1e-10 * expected.abs().max(), key
+
+
 def test_the_published_size() -> None:
     with torch.device("meta"):
         network = PatchDiscriminator()
