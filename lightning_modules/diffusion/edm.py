@@ -30,6 +30,8 @@ class EDM(DenoisingFamily):
     Args:
         P_mean, P_std: of ln sigma in training; EDM2 has -0.4 and 1.0.
         sigma_data: standard deviation of the data.
+        noise_scale: factor of what the network is told of the noise, ln(sigma) / 4; the paper has 1. Of a larger one,
+            such as 250, the sines of a U-Net tell noise levels apart at once, which short trainings need.
         sigma_min, sigma_max, rho: of the sampler's noise levels.
         augment: probability p of each of EDM's augmentations, of which the network is told, so that none is seen in its
             images; 0: none. For small sets; leave the data's own mirroring off.
@@ -44,6 +46,7 @@ class EDM(DenoisingFamily):
         P_mean: float = -1.2,
         P_std: Positive = 1.2,
         sigma_data: Positive = 0.5,
+        noise_scale: Positive = 1.0,
         sigma_min: Positive = 0.002,
         sigma_max: Positive = 80.0,
         rho: Positive = 7.0,
@@ -67,7 +70,7 @@ class EDM(DenoisingFamily):
         self.save_hyperparameters()
         self.P_mean, self.P_std, self.uncertainty = P_mean, P_std, uncertainty
         self.levels = (sigma_min, sigma_max, rho)
-        self.precondition = Preconditioning(sigma_data)
+        self.precondition = Preconditioning(sigma_data, noise_scale)
         self.augmentation = NonLeakyAugmentation(augment) if augment else None
 
     def shape(self) -> dict[str, object]:

@@ -12,9 +12,14 @@ class Preconditioning:
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise), for data of standard deviation ``sigma_data``.
 
     Its inputs c_in x and its targets have variance 1 at every noise level. Each factor takes and returns [N].
+
+    Args:
+        sigma_data: standard deviation of the data.
+        noise_scale: factor of c_noise; the paper has 1.
     """
 
     sigma_data: float = 0.5
+    noise_scale: float = 1.0
 
     def c_skip(self, sigma: Tensor) -> Tensor:
         """sigma_data^2 / (sigma^2 + sigma_data^2)."""
@@ -29,8 +34,8 @@ class Preconditioning:
         return 1 / self._variance(sigma).sqrt()
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """ln(sigma) / 4."""
-        return sigma.log() / 4
+        """noise_scale ln(sigma) / 4."""
+        return sigma.log() * (self.noise_scale / 4)
 
     def weight(self, sigma: Tensor) -> Tensor:
         """The weight of (D - x0)^2, 1 / c_out^2: the loss of a network that predicts 0 is 1 at every noise level."""

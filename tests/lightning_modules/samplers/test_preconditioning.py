@@ -45,4 +45,5 @@ def test_a_network_sees_scaled_inputs_and_a_quarter_of_the_logarithm() -> None:
     assert seen[0].dtype == seen[1].dtype == torch.float32
     torch.testing.assert_close(seen[0], (x / (SIGMAS[:, None] ** 2 + 0.25).sqrt()).float())
     torch.testing.assert_close(seen[1], (SIGMAS.log() / 4).float())
+    assert torch.equal(Preconditioning(0.5, noise_scale=100.0).c_noise(SIGMAS), 100 * c.c_noise(SIGMAS))
     torch.testing.assert_close(answer, beside(c.c_skip(SIGMAS), x) * x + beside(c.c_out(SIGMAS), x))
