@@ -74,7 +74,9 @@ class EDM(DenoisingFamily):
         self.augmentation = NonLeakyAugmentation(augment) if augment else None
 
     def shape(self) -> dict[str, object]:
-        return {**super().shape(), "augment": self.augmentation is not None}
+        c = self.precondition
+        told = {"sigma_data": c.sigma_data, "noise_scale": c.noise_scale, "augment": self.augmentation is not None}
+        return {**super().shape(), **told}
 
     def sigmas(self, steps: int) -> Tensor:
         return edm_sigmas(steps, *self.levels)

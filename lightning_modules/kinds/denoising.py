@@ -133,22 +133,23 @@ class DenoisingFamily(PictureOrLatentFamily):
                 f"{module.described()} cannot be a teacher of {self.described()}: it predicts another quantity"
             )
         theirs, ours = module.network.state_dict(), self.network.state_dict()
-        if {name: t.shape for name, t in theirs.items()} != {name: t.shape for name, t in ours.items()}:
-            different = changes(module.shape(), self.shape())
+        alike = {name: t.shape for name, t in theirs.items()} == {name: t.shape for name, t in ours.items()}
+        if (different := changes(module.shape(), self.shape())) or not alike:
             said = f" ({', '.join(different)})" if different else ""
-            raise ValueError(
-                f"it has another network{said}: set --model.resolution, --model.channels, --model.num_classes and "
-                "--model.network as its config.yaml has them"
-            )
+            raise ValueError(f"it has another network{said}: give these options the values of its config.yaml")
         self.network.load_state_dict(theirs)
 
     def shape(self) -> dict[str, object]:
-        """The options that decide the network's weights, as plain data."""
+        """The options that decide what the network's weights mean, as plain data."""
+        network = plain(self.network_options)
+        assert isinstance(network, dict)
         return {
             "resolution": self.resolution,
             "channels": self.channels,
             "num_classes": self.num_classes,
-            "network": plain(self.network_options),
+            "network": {
+                key: value for key, value in network.items() if key not in ("dropout", "gradient_checkpointing")
+            },
         }
 
     def spread(self, batch: Batch) -> Tensor:

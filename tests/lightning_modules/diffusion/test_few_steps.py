@@ -208,8 +208,11 @@ def test_a_student_begins_as_its_teacher_and_refuses_another_network(kind: type[
         assert torch.equal(student.network.state_dict()[name], value)
         if isinstance(student, ProgressiveDistillation):
             assert torch.equal(student.teacher_network.state_dict()[name], value)
-    with pytest.raises(ValueError, match=r"it has another network \(num_classes: 0 -> 3\): set --model.resolution"):
+    with pytest.raises(ValueError, match=r"it has another network \(num_classes: 0 -> 3\): give these options"):
         student.take_run("teacher", tiny(EDM))
+    # Of the same shapes, but told of other numbers.
+    with pytest.raises(ValueError, match=r"it has another network \(sigma_data: 1.0 -> 0.5\)"):
+        student.take_run("teacher", tiny(EDM, num_classes=3, sigma_data=1.0))
     from lightning_modules.gan.dcgan import DCGAN
     from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 
