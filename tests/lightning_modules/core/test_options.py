@@ -50,6 +50,11 @@ NEW: dict[str, dict[str, object]] = {
     },
     **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
     "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
+    "CycleGAN": {
+        "resolution": 32,
+        "generator": {"width": 4, "blocks": 1},
+        "discriminator": {"width": 4, "layers": 1},
+    },
     "AutoencoderKL": {
         "resolution": 16,
         "autoencoder": {"width": 32, "multipliers": [1, 1], "blocks": 1},
