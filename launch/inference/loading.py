@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,21 @@ def load_autoencoder(module: ImageFamily) -> None:
     Raises:
         ValueError, FileNotFoundError: there is none, or it is another one; names the run.
     """
-    if not (path := module.autoencoder_run()):
-        return
+    if path := module.autoencoder_run():
+        hand_over("latents.autoencoder", path, module.take_autoencoder)
+
+
+def hand_over(option: str, path: str, take: Callable[[ImageFamily], None]) -> None:
+    """Loads the run that a family's option names, with its averaged weights, and calls ``take`` with it.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none, or ``take`` refuses it; names the option.
+    """
     try:
-        autoencoder, _ = load_family(path)
-        module.take_autoencoder(autoencoder)
+        other, _ = load_family(path)
+        take(other)
     except (ValueError, FileNotFoundError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise type(error)(f"--model.latents.autoencoder {path}: {reason}") from error
+        raise type(error)(f"--model.{option} {path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _load(file: Path, *, average: bool) -> tuple[ImageFamily, bool, Path]:

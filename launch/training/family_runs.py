@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from launch.inference.loading import load_family
+from functools import partial
+
+from launch.inference.loading import hand_over
 from lightning_modules.core.family import ImageFamily
 
 
@@ -13,8 +15,4 @@ def load_runs(module: ImageFamily) -> None:
         FileNotFoundError, ValueError: there is no such run, or it does not fit; names the option.
     """
     for option, path in module.runs().items():
-        try:
-            other, _ = load_family(path)
-            module.take_run(option, other)
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"--model.{option} {path}: {str(error).removeprefix(f'{path}: ')}") from error
+        hand_over(option, path, partial(module.take_run, option))

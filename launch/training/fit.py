@@ -74,7 +74,7 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
     load_autoencoder(cli.model)
     if saved:
         check_checkpoint(cli.model, saved)
-        for ema in (one for one in cli.trainer.callbacks if isinstance(one, EMA)):  # type: ignore[attr-defined]
+        if (ema := find(cli.trainer, EMA)) is not None:
             ema.check_saved(saved)
     else:
         load_runs(cli.model)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.adamw import adamw
+
+from lightning_modules.core.flagged import FlaggedOptimizer
 
 #: The quintic of the Newton-Schulz iteration: steepest at zero, not convergent to 1 exactly (0.7 to 1.2 instead).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
-class Muon(Optimizer):
+class Muon(FlaggedOptimizer):
     """Replaces the momentum of each weight matrix by the nearest orthogonal matrix; AdamW steps all other parameters.
 
     Kernels of convolutions count as matrices of shape [first dimension, product of the others]. An update is scaled by
@@ -32,8 +33,6 @@ class Muon(Optimizer):
         weight_decay: decoupled, of both.
     """
 
-    #: ``skipped`` steps need no look at the device's flag by the host: see ``core.stability.skip_if``.
-    _step_supports_amp_scaling = True
     #: A slice of a flattened network is no matrix: ZeRO cannot serve.
     needs_whole_weights = True
 
@@ -52,44 +51,30 @@ class Muon(Optimizer):
         groups: list[dict[str, object]] = [{"params": list(matrices), "muon": True}, {"params": list(others)}]
         super().__init__([group for group in groups if group["params"]], {**defaults, "muon": False})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; does nothing where ``found_inf`` (set from outside, as on torch's fused optimizers) is 1."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _step_group(self, group: dict[str, Any]) -> None:  # type: ignore[explicit-any]
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         scale: Tensor | None = getattr(self, "grad_scale", None)
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if group["muon"]:
-                for parameter in parameters:
-                    self._step_matrix(
-                        parameter,
-                        found_inf,
-                        scale,
-                        lr=group["lr"],
-                        momentum=group["momentum"],
-                        weight_decay=group["weight_decay"],
-                    )
-            elif parameters:
-                self._step_others(
-                    parameters,
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if group["muon"]:
+            for parameter in parameters:
+                self._step_matrix(
+                    parameter,
                     found_inf,
                     scale,
                     lr=group["lr"],
-                    betas=group["betas"],
-                    eps=group["eps"],
+                    momentum=group["momentum"],
                     weight_decay=group["weight_decay"],
                 )
-        return loss
+        elif parameters:
+            self._step_others(
+                parameters,
+                found_inf,
+                scale,
+                lr=group["lr"],
+                betas=group["betas"],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+            )
 
     def _step_matrix(
         self,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import StateDict
 
+from lightning_modules.core.flagged import FlaggedOptimizer
 from lightning_modules.core.tensor_lists import grouped
 
 #: Shortest length of the approximated average with which steps are adaptive (torch's; the paper has 4).
 SHORTEST = 5.0
 
 
-class RAdam(Optimizer):
+class RAdam(FlaggedOptimizer):
     """Equals ``torch.optim.RAdam(decoupled_weight_decay=True)``, without a step of which the host reads something.
 
     torch's reads the number of steps, and cannot skip a step by a flag on the device. All parameters of a group
@@ -30,9 +30,6 @@ class RAdam(Optimizer):
         weight_decay: decoupled from the gradient.
     """
 
-    #: ``skipped`` steps need no look at the device's flag by the host: see ``core.stability.skip_if``.
-    _step_supports_amp_scaling = True
-
     def __init__(
         self,
         parameters: Iterable[Tensor],
@@ -43,23 +40,9 @@ class RAdam(Optimizer):
     ) -> None:
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; does nothing where ``found_inf`` (set from outside, as on torch's fused optimizers) is 1."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for alike in grouped(parameter for parameter in group["params"] if parameter.grad is not None):
-                self._step_alike(alike, group)
-        return loss
+    def _step_group(self, group: dict[str, Any]) -> None:  # type: ignore[explicit-any]
+        for alike in grouped(parameter for parameter in group["params"] if parameter.grad is not None):
+            self._step_alike(alike, group)
 
     def state_dict(self) -> StateDict:
         """As of every optimizer; each parameter has a count of its own there."""

@@ -80,12 +80,12 @@ class DDPM(DenoisingFamily):
     def losses(self, batch: Batch) -> Losses:
         """The squared error of what is predicted, weighted."""
         images = batch["image"]
-        labels = self.labels_of(batch)
+        labels = self.partly_hidden_labels(batch)
         times = (self.rand(len(images)) * self.timesteps).long()
         return self._losses(images, labels, times, self.randn(*images.shape))
 
     def held_out_losses(self, batch: Batch) -> Losses:
-        labels = batch["label"] if self.num_classes else None
+        labels = self.labels_of(batch)
         times = (self.spread(batch) * self.timesteps).long()
         return self._losses(batch["image"], labels, times, self.held_out_noise(batch))
 

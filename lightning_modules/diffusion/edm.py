@@ -94,7 +94,7 @@ class EDM(DenoisingFamily):
     def losses(self, batch: Batch) -> Losses:
         """The weighted squared error of the denoised images; with ``uncertainty``, as a Gaussian's likelihood."""
         images = batch["image"]
-        labels = self.labels_of(batch)
+        labels = self.partly_hidden_labels(batch)
         sigma = (self.P_mean + self.P_std * self.randn(len(images))).exp()
         noise = self.randn(*images.shape)
         if self.augmentation is None:
@@ -104,7 +104,7 @@ class EDM(DenoisingFamily):
 
     def held_out_losses(self, batch: Batch) -> Losses:
         images = batch["image"]
-        labels = batch["label"] if self.num_classes else None
+        labels = self.labels_of(batch)
         sigma = (self.P_mean + self.P_std * torch.special.ndtri(self.spread(batch))).exp()
         return self._losses(images, labels, sigma, self.held_out_noise(batch))
 

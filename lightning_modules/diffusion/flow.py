@@ -60,12 +60,12 @@ class Flow(DenoisingFamily):
     def losses(self, batch: Batch) -> Losses:
         """The squared error of the velocity."""
         images = batch["image"]
-        labels = self.labels_of(batch)
+        labels = self.partly_hidden_labels(batch)
         times = (self.time_mean + self.time_std * self.randn(len(images))).sigmoid()
         return self._losses(images, labels, times, self.randn(*images.shape))
 
     def held_out_losses(self, batch: Batch) -> Losses:
-        labels = batch["label"] if self.num_classes else None
+        labels = self.labels_of(batch)
         times = (self.time_mean + self.time_std * torch.special.ndtri(self.spread(batch))).sigmoid()
         return self._losses(batch["image"], labels, times, self.held_out_noise(batch))
 

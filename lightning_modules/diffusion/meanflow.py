@@ -106,14 +106,14 @@ class MeanFlow(DenoisingFamily):
         """The squared error of the two sides of MeanFlow's identity."""
         images = batch["image"]
         count = len(images)
-        labels = self.labels_of(batch)
+        labels = self.partly_hidden_labels(batch)
         times = (self.time_mean + self.time_std * self.randn(count, 2)).sigmoid()
         t, r = times.amax(1), times.amin(1)
         r = torch.where(self.rand(count) < self.share_of_lengths, r, t)
         return self._losses(images, labels, r, t, self.randn(*images.shape))
 
     def held_out_losses(self, batch: Batch) -> Losses:
-        labels = batch["label"] if self.num_classes else None
+        labels = self.labels_of(batch)
         t = (self.time_mean + self.time_std * torch.special.ndtri(self.spread(batch))).sigmoid()
         return self._losses(batch["image"], labels, t, t, self.held_out_noise(batch))
 

@@ -115,12 +115,12 @@ class ProgressiveDistillation(EDM):
     def losses(self, batch: Batch) -> Losses:
         """The weighted squared error of what one step has to be aimed at to arrive where two of the teacher do."""
         images = batch["image"]
-        labels = self.labels_of(batch)
+        labels = self.partly_hidden_labels(batch)
         places = self.rand(len(images))
         return self._distilled(images, labels, places, self.randn(*images.shape))
 
     def held_out_losses(self, batch: Batch) -> Losses:
-        labels = batch["label"] if self.num_classes else None
+        labels = self.labels_of(batch)
         return self._distilled(batch["image"], labels, self.spread(batch), self.held_out_noise(batch))
 
     def _distilled(self, images: Tensor, labels: Tensor | None, places: Tensor, noise: Tensor) -> Losses:

@@ -112,11 +112,13 @@ class DenoisingFamily(PictureOrLatentFamily):
         self.update("network", lambda part: self.losses(self.drawn(part)), batch)
 
     def labels_of(self, batch: Batch) -> Tensor | None:
-        """The batch's labels, a share ``label_dropout`` of them hidden; None: the family is unconditional."""
-        if not self.num_classes:
-            return None
-        labels: Tensor = batch["label"]
-        if not self.label_dropout:
+        """The batch's labels; None: the family is unconditional."""
+        return batch["label"] if self.num_classes else None
+
+    def partly_hidden_labels(self, batch: Batch) -> Tensor | None:
+        """The batch's labels for training, a share ``label_dropout`` of them hidden; None: see ``labels_of``."""
+        labels = self.labels_of(batch)
+        if labels is None or not self.label_dropout:
             return labels
         return torch.where(self.rand(len(labels)) < self.label_dropout, self.num_classes, labels)
 

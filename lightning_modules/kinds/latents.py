@@ -174,5 +174,6 @@ class PictureOrLatentFamily(GenerativeFamily):
 
     def places(self, known: Tensor) -> Tensor:
         """Where all pixels of a place are known: bool [N, 1, resolution, resolution] of bool [N, 1, H, W]."""
-        whole = -F.adaptive_max_pool2d(-known.float(), self.resolution)
-        return known if self.latent_space is None else whole > 0.5
+        if self.latent_space is None:
+            return known
+        return -F.adaptive_max_pool2d(-known.float(), self.resolution) > 0.5

@@ -82,12 +82,12 @@ def test_classes_make_a_difference_and_cycle() -> None:
 def test_a_tenth_of_the_labels_is_hidden() -> None:
     module = tiny(EDM, num_classes=3, label_dropout=0.1)
     labels = torch.arange(3).repeat(2000)
-    found = module.labels_of({"label": labels})
+    found = module.partly_hidden_labels({"label": labels})
     assert found is not None
     hidden = found == 3
     assert hidden.float().mean().item() == pytest.approx(0.1, abs=0.015)
     assert torch.equal(found[~hidden], labels[~hidden])
-    assert tiny(EDM).labels_of({"label": labels}) is None
+    assert tiny(EDM).partly_hidden_labels({"label": labels}) is None
 
 
 def test_what_is_known_comes_back_bit_for_bit_and_the_rest_is_filled_in() -> None:
