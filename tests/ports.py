@@ -1,4 +1,4 @@
-"""Ports for what tests start: nothing listens there, and the system gives them to no connection meanwhile."""
+"""Ports for what tests start: nobody else gets them, be it another test's process or the system's next connection."""
 
 from __future__ import annotations
 
@@ -9,26 +9,38 @@ import socket
 _FIRST, _END = 20_000, 32_700
 # Tests seed the generators of their processes, with the same seed: those would all draw the same ports.
 _drawn = random.SystemRandom()
+# Until this process ends. Bound and not listening, they let through who asks for an address to be used again
+# (`SO_REUSEADDR`), as servers do, and no other call of `free_ports`, in whatever process.
+_reserved: list[socket.socket] = []
 
 
 def free_ports(count: int) -> list[int]:
     """So many ports, in no order."""
-    found: set[int] = set()
+    found: list[int] = []
     while len(found) < count:
         port = _drawn.randrange(_FIRST, _END)
-        if _is_free(port):
-            found.add(port)
-    return list(found)
+        if _reserve(port):
+            found.append(port)
+    return found
 
 
 def free_ports_from(count: int) -> int:
     """The first of so many ports in a row."""
     while True:
         first = _drawn.randrange(_FIRST, _END - count)
-        if all(map(_is_free, range(first, first + count))):
+        if all(map(_reserve, range(first, first + count))):
             return first
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+def _reserve(port: int) -> bool:
+    """Takes a port to which no other socket is bound; False: one is."""
+    taken = socket.socket()
+    try:
+        taken.bind(("", port))
+    except OSError:
+        taken.close()
+        return False
+    # Only now: asked for before, it would let two of these sockets share the port.
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _reserved.append(taken)
+    return True

@@ -79,7 +79,8 @@ def others(placement: Placement, training: Training, run: Path, *, states: int) 
         return
     group = ray.util.get_current_placement_group()
     assert group is not None
-    rendezvous = {"MASTER_ADDR": ray.util.get_node_ip_address(), "MASTER_PORT": str(_free_port())}
+    meeting = _reserved_port()
+    rendezvous = {"MASTER_ADDR": ray.util.get_node_ip_address(), "MASTER_PORT": str(meeting.getsockname()[1])}
 
     def variables(rank: int) -> dict[str, str]:
         # Each rank is a node to Lightning, since Ray lets it see its own GPU alone.
@@ -101,9 +102,13 @@ def others(placement: Placement, training: Training, run: Path, *, states: int) 
     finally:
         for actor in actors:
             ray.kill(actor)
+        meeting.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+def _reserved_port() -> socket.socket:
+    """A socket whose port goes to nobody else while it is open, but a server that reuses addresses may listen there."""
+    reserved = socket.socket()
+    reserved.bind(("", 0))
+    # Only now: a socket that asked before could be given a port of another one that reuses addresses.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return reserved
