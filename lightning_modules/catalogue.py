@@ -21,6 +21,7 @@ FAMILIES = Catalogue(
     own={
         "AdaIN": "lightning_modules.style.adain",
         "AutoencoderKL": "lightning_modules.autoencoder.kl",
+        "CUT": "lightning_modules.translation.cut",
         "CycleGAN": "lightning_modules.translation.cyclegan",
         "DCGAN": "lightning_modules.gan.dcgan",
         "DDPM": "lightning_modules.diffusion.ddpm",

@@ -25,3 +25,12 @@ def init_dcgan_(network: nn.Module) -> None:
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
+
+
+def init_xavier_(network: nn.Module, gain: float = 0.02) -> None:
+    """Initialises convolutions and linear layers in place as CUT does: Glorot-normal times ``gain``, biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_normal_(module.weight, gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

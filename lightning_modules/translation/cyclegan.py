@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gesso.common.ranges import Count, NonNegative, Whole
@@ -19,6 +19,9 @@ from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.patch_discriminator import PatchDiscriminator, PatchDiscriminatorOptions
 from lightning_modules.networks.picture_pool import PicturePool
 from lightning_modules.networks.resnet_generator import ResnetGenerator, ResnetGeneratorOptions
+from lightning_modules.networks.unet_generator import UnetGenerator, UnetGeneratorOptions
+
+Architecture = Literal["resnet", "unet"]
 
 
 class CycleGAN(TranslatingFamily):
@@ -46,7 +49,9 @@ class CycleGAN(TranslatingFamily):
         lambda_identity: how much a generator is held to leave pictures of its own target domain as they are, relative
             to the cycles' weights: it keeps colours. 0: not at all, and a third fewer passes through the generators.
         pool_size: pictures of each pool; 0: discriminators see this step's pictures alone.
-        generator: options of both generators.
+        architecture: of both generators: ``resnet`` (the paper's) or ``unet`` (pix2pix's, with skip connections).
+        generator: options of both generators, of ``resnet``.
+        unet: the same of ``unet``.
         discriminator: options of both discriminators.
         generator_optimizer, discriminator_optimizer: options of each network's optimizer. The authors' learning rate is
             constant for the first half of training and falls to 0 in the second: ``schedule: linear``, ``hold_kimg``.
@@ -65,7 +70,9 @@ class CycleGAN(TranslatingFamily):
         lambda_b: NonNegative = 10.0,
         lambda_identity: NonNegative = 0.5,
         pool_size: Whole = 50,
+        architecture: Architecture = "resnet",
         generator: ResnetGeneratorOptions = ResnetGeneratorOptions(),
+        unet: UnetGeneratorOptions = UnetGeneratorOptions(),
         discriminator: PatchDiscriminatorOptions = PatchDiscriminatorOptions(normalization="instance"),
         generator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4, beta1=0.5),
@@ -76,15 +83,16 @@ class CycleGAN(TranslatingFamily):
         self.save_hyperparameters()
         self.lambda_a, self.lambda_b, self.lambda_identity = lambda_a, lambda_b, lambda_identity
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
-        self.generator_ab = ResnetGenerator(generator, channels=channels)
-        self.generator_ba = ResnetGenerator(generator, channels=channels)
+
+        def build() -> nn.Module:
+            if architecture == "unet":
+                return UnetGenerator(unet, channels=channels)
+            return ResnetGenerator(generator, channels=channels)
+
+        self.generator_ab, self.generator_ba = build(), build()
         self.discriminator_a = PatchDiscriminator(discriminator, channels=channels)
         self.discriminator_b = PatchDiscriminator(discriminator, channels=channels)
-        if resolution < self.discriminator_a.smallest:
-            raise ValueError(
-                f"resolution {resolution} is too small for a discriminator with {discriminator.layers} layers, which "
-                f"wants {self.discriminator_a.smallest} pixels or more: set discriminator.layers lower"
-            )
+        self.discriminator_a.check_side(resolution)
         shape = (channels, resolution, resolution)
         self.pool_a, self.pool_b = PicturePool(pool_size, shape), PicturePool(pool_size, shape)
         #: What the generators made in this step, of each micro-batch: in domain A, and in B.
@@ -169,7 +177,8 @@ class CycleGAN(TranslatingFamily):
     # ---- afterwards -------------------------------------------------------------------------------------------------
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
-        return self.generator_ab(images) if direction == "a-to-b" else self.generator_ba(images)
+        translated: Tensor = (self.generator_ab if direction == "a-to-b" else self.generator_ba)(images)
+        return translated
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Held-out images above their translations, and the cycles: image, translation, and what comes back."""

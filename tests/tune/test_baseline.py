@@ -84,6 +84,8 @@ def test_why_there_is_none(space: str, options: dict[str, Any], error: str, tmp_
         ("adain", "adain", {"model.style_weight": 10.0}),
         ("fast-style", "fast-style", {}),
         ("mnist-dcgan", "dcgan", {}),
+        ("images-cyclegan", "cyclegan", {"model.lambda_identity": 0.5}),
+        ("images-fastcut", "cut", {"model.lambda_nce": 10.0}),
     ],
 )
 def test_ready_spaces_hold_their_recipes(recipe: str, space: str, options: dict[str, Any], tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from tests.cycle import Cycle
 from tests.lightning_modules.diffusion.families import TRAINED, trained
@@ -126,12 +127,8 @@ def make(
         module = stylegan2(**options)
     elif family == "together":
         module = Cycle(**options)
-    elif family == "cyclegan":
-        options |= {
-            "generator": ResnetGeneratorOptions(4, 1),
-            "discriminator": PatchDiscriminatorOptions(4, 2, "instance"),
-        }
-        module = CycleGAN(resolution=32, channels=1, pool_size=10, **options)
+    elif family in ("cyclegan", "cut", "fastcut"):
+        module = translating(family, **options)
     elif family == "teacher":
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     elif family == "adain":
@@ -152,6 +149,19 @@ def make(
             if isinstance(child, torch.nn.BatchNorm2d):
                 setattr(part, name, torch.nn.GroupNorm(1, child.num_features))
     return module
+
+
+def translating(family: str, **options: Any) -> ImageFamily:
+    if family == "fastcut":
+        options |= {"lambda_nce": 10.0, "nce_identity": False, "flip_equivariance": True}
+    cut = family != "cyclegan"
+    options |= {
+        "resolution": 32,
+        "channels": 1,
+        "generator": ResnetGeneratorOptions(4, 1, antialias=cut),
+        "discriminator": PatchDiscriminatorOptions(4, 2, "instance", antialias=cut),
+    }
+    return CUT(patches=32, projection_width=8, **options) if cut else CycleGAN(pool_size=10, **options)
 
 
 def stylegan2(**options: Any) -> ImageFamily:

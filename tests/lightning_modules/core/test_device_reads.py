@@ -34,6 +34,7 @@ from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 from tests.pictures import paintings, photographs
@@ -141,6 +142,12 @@ def cyclegan() -> ImageFamily:
     return CycleGAN(resolution=32, pool_size=6, generator=small, discriminator=critic)
 
 
+def cut() -> ImageFamily:
+    small = ResnetGeneratorOptions(4, 1, antialias=True)
+    critic = PatchDiscriminatorOptions(4, 2, "instance", antialias=True)
+    return CUT(resolution=32, flip_equivariance=True, projection_width=8, generator=small, discriminator=critic)
+
+
 FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "non_saturating": gan(gradient_clip_norm=1.0),
     "conditional": gan(num_classes=3, loss="hinge", spectral_norm=True, normalization="none"),
@@ -151,6 +158,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,
+    "cut": cut,
     "cyclegan": cyclegan,
     **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),

@@ -40,6 +40,11 @@ DENOISER: dict[str, object] = {
     "resolution": 16,
     "network": {"width": 8, "multipliers": [1, 2], "blocks": 1, "attention_resolutions": []},
 }
+TRANSLATOR: dict[str, object] = {
+    "resolution": 32,
+    "generator": {"width": 4, "blocks": 1},
+    "discriminator": {"width": 4, "layers": 1},
+}
 #: Small ones of the families whose options never had other names.
 NEW: dict[str, dict[str, object]] = {
     "StyleGAN2": {
@@ -50,11 +55,7 @@ NEW: dict[str, dict[str, object]] = {
     },
     **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
     "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
-    "CycleGAN": {
-        "resolution": 32,
-        "generator": {"width": 4, "blocks": 1},
-        "discriminator": {"width": 4, "layers": 1},
-    },
+    **dict.fromkeys(("CUT", "CycleGAN"), TRANSLATOR),
     "AutoencoderKL": {
         "resolution": 16,
         "autoencoder": {"width": 32, "multipliers": [1, 1], "blocks": 1},

@@ -34,17 +34,19 @@ def test_outputs_and_gradients_are_those_of_the_authors(mode: str, dtype: torch.
             assert (ours.detach().double() - expected).abs().max() <= tolerance * expected.abs().max(), key
 
 
-def test_with_instance_norm_they_are_cyclegans() -> None:
-    network = PatchDiscriminator(PatchDiscriminatorOptions(8, normalization="instance")).double()
+@pytest.mark.parametrize(("fixture", "key", "width"), [("cyclegan", "patch", 8), ("cut", "discriminator", 4)])
+def test_with_instance_norm_they_are_cyclegans_and_with_blurs_cuts(fixture: str, key: str, width: int) -> None:
+    options = PatchDiscriminatorOptions(width, normalization="instance", antialias=fixture == "cut")
+    network = PatchDiscriminator(options).double()
     set_weights_(network)
     x = waves(2, 3, 24, 24, number=1).requires_grad_()
     output = network(x)
     (output * waves(*output.shape, number=2)).sum().backward()
     assert x.grad is not None
-    with np.load(REFERENCE.with_name("cyclegan.npz")) as reference:
-        for key, ours in {"output": output, "gradient": x.grad, "sums": gradient_sums(network)}.items():
-            expected = torch.from_numpy(reference[f"patch/{key}"])
-            assert (ours.detach() - expected).abs().max() <= 1e-10 * expected.abs().max(), key
+    with np.load(REFERENCE.with_name(f"{fixture}.npz")) as reference:
+        for part, ours in {"output": output, "gradient": x.grad, "sums": gradient_sums(network)}.items():
+            expected = torch.from_numpy(reference[f"{key}/{part}"])
+            assert (ours.detach() - expected).abs().max() <= 1e-10 * expected.abs().max(), part
 
 
 def test_the_published_size() -> None:
@@ -56,10 +58,13 @@ def test_the_published_size() -> None:
     assert narrow(torch.zeros(1, 3, 24, 24)).shape == (1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("layers", "patch"), [(2, 34), (3, 70), (4, 142)])
-def test_a_logit_sees_one_patch(layers: int, patch: int) -> None:
-    network = PatchDiscriminator(PatchDiscriminatorOptions(4, layers, "none"))
-    x = torch.randn(1, 3, 160, 160, requires_grad=True)
+@pytest.mark.parametrize(
+    ("layers", "antialias", "patch"),
+    [(2, False, 34), (3, False, 70), (4, False, 142), (2, True, 40), (3, True, 84), (4, True, 172)],
+)
+def test_a_logit_sees_one_patch(layers: int, antialias: bool, patch: int) -> None:
+    network = PatchDiscriminator(PatchDiscriminatorOptions(4, layers, "none", antialias=antialias))
+    x = torch.randn(1, 3, 200, 200, requires_grad=True)
     logits = network(x)
     middle = logits.shape[2] // 2
     logits[0, 0, middle, middle].backward()

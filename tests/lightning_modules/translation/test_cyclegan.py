@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from launch.callbacks.ema import EMA
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
+from lightning_modules.networks.unet_generator import UnetGenerator, UnetGeneratorOptions
 from lightning_modules.translation.cyclegan import CycleGAN
 from tests.formulas import gradient_sums, set_weights_, waves
 from tests.launch.strategies.ranks import run_ranks
-from tests.trainers import bare_trainer
+from tests.lightning_modules.translation.domains import GLOBAL_BATCH, Domains, check_same, train
 
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "cyclegan.npz"
 #: Our names to the authors'.
@@ -32,7 +30,6 @@ GENERATORS = {
     "identity_b": "idt_A",
     "identity_a": "idt_B",
 }
-GLOBAL_BATCH = 4
 
 
 def small(**options: Any) -> CycleGAN:
@@ -97,22 +94,6 @@ def test_without_identity_there_is_no_such_term() -> None:
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-class Domains(L.LightningDataModule):
-    """Steps ``first`` to ``until``."""
-
-    def __init__(self, first: int, until: int) -> None:
-        super().__init__()
-        self.first, self.until = first, until
-
-    def train_dataloader(self) -> Any:
-        return self
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for step in range(self.first, self.until):
-            a, b = torch.rand(2, GLOBAL_BATCH, 1, 16, 16, generator=torch.Generator().manual_seed(step)) * 2 - 1
-            yield {"image": a, "image_b": b, "position": (step + 1) * GLOBAL_BATCH}
-
-
 class Watched(CycleGAN):
     """Keeps what the generators made and what the discriminators were shown."""
 
@@ -126,21 +107,6 @@ class Watched(CycleGAN):
         return found
 
 
-def train(module: CycleGAN, folder: Path, first: int, until: int, resume: Path | None = None) -> Any:
-    """The checkpoint after step ``until``."""
-    trainer = bare_trainer(folder, callbacks=[EMA(half_life_kimg=[0.02])], max_epochs=2 if resume else 1)
-    trainer.fit(module, Domains(first, until), ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(folder / f"step{until}.ckpt")
-    return torch.load(folder / f"step{until}.ckpt", weights_only=True)
-
-
-def flat(state: Any, name: str = "") -> dict[str, Any]:
-    """Everything in nested dicts, by its path."""
-    if isinstance(state, dict):
-        return {path: value for key, inner in state.items() for path, value in flat(inner, f"{name}/{key}").items()}
-    return {name: state}
-
-
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_a_resumed_training_is_the_same_to_the_bit(micro_batches: int, tmp_path: Path) -> None:
     """Interrupted when the pools are full; all networks, averages, optimizers and the pools."""
@@ -148,12 +114,7 @@ def test_a_resumed_training_is_the_same_to_the_bit(micro_batches: int, tmp_path:
     train(small(micro_batches=micro_batches), tmp_path, 0, 3)
     again = train(small(micro_batches=micro_batches), tmp_path, 3, 6, tmp_path / "step3.ckpt")
     assert whole["state_dict"]["pool_a.pictures"].abs().amin((1, 2, 3)).gt(0).any()
-    for part in ("state_dict", "averages", "optimizer_states", "gesso"):
-        wanted, found = flat(whole[part]), flat(again[part])
-        assert wanted.keys() == found.keys()
-        for name, value in wanted.items():
-            same = torch.equal(found[name], value) if isinstance(value, Tensor) else found[name] == value
-            assert same, (part, name)
+    check_same(whole, again)
 
 
 def test_discriminators_are_shown_earlier_pictures_as_well(tmp_path: Path) -> None:
@@ -218,6 +179,14 @@ def test_it_translates_both_ways_at_any_size() -> None:
     there, back = (module.translate(images, direction) for direction in module.directions())
     assert there.shape == back.shape == images.shape
     assert not torch.equal(there, back)
+
+
+def test_generators_may_be_unets() -> None:
+    module, images = small(architecture="unet", unet=UnetGeneratorOptions(4, 3)), torch.rand(3, 1, 21, 34) * 2 - 1
+    assert isinstance(module.generator_ba, UnetGenerator)
+    assert module.translate(images, "b-to-a").shape == images.shape
+    module.generator_losses(next(iter(Domains(0, 1))))["loss"].backward()
+    assert all(parameter.grad is not None for parameter in module.generator_ab.parameters())
 
 
 def test_previews_show_pairs_and_cycles() -> None:
