@@ -32,6 +32,7 @@ FAMILIES = Catalogue(
         "MeanFlow": "lightning_modules.diffusion.meanflow",
         "ProgressiveDistillation": "lightning_modules.diffusion.progressive",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
+        "StyleGAN3": "lightning_modules.gan.stylegan3",
         "VAE": "lightning_modules.autoencoder.vae",
     },
 )

@@ -17,8 +17,9 @@ from lightning_modules.kinds.adversarial import AdversarialFamily
 from lightning_modules.losses.regularizers import PathLength
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions
+from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
-from lightning_modules.networks.stylegan2.synthesis import Generator, NoiseInput, SynthesisOptions
+from lightning_modules.networks.stylegan2.synthesis import Generator, SynthesisOptions
 
 
 class StyleGAN2(AdversarialFamily):
@@ -47,7 +48,7 @@ class StyleGAN2(AdversarialFamily):
     """
 
     penalties_apart = True
-    generator: Generator
+    generator: StyleGenerator
     discriminator: Discriminator
 
     def __init__(
@@ -80,11 +81,15 @@ class StyleGAN2(AdversarialFamily):
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
         sizes = {"resolution": resolution, "channels": channels, "num_classes": num_classes}
-        self.generator = Generator(mapping, synthesis, latent_dim=latent_dim, **sizes)
+        self.generator = self.build_generator(mapping, synthesis, latent_dim=latent_dim, **sizes)
         self.discriminator = Discriminator(discriminator, **sizes)
         self.path_length = PathLength(path_length_weight, path_length_interval) if path_length_weight else None
         #: Means of w of this step, by update: one for each micro-batch.
         self._means_of_w: dict[int, list[Tensor]] = {}
+
+    def build_generator(self, mapping: MappingOptions, synthesis: Any, **sizes: int) -> StyleGenerator:
+        """The generator of these options; ``sizes``: its other arguments."""
+        return Generator(mapping, synthesis, **sizes)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         generator, discriminator = self.generator_optimizer, self.discriminator_optimizer
@@ -158,7 +163,12 @@ class StyleGAN2(AdversarialFamily):
             first = 1 + place % (synthesis.num_ws - 1)
             others = self.generator.broadcast(mapping(self.randn(count, self.latent_dim), labels))
             ws = torch.cat([ws[:, :first], others[:, first:]], 1)
-        return synthesis(ws, self.synthesis_noise(count)), ws
+        return self.rendered(ws), ws
+
+    def rendered(self, ws: Tensor) -> Tensor:
+        """The images of w ``[N, num_ws, w_dim]`` in training."""
+        images: Tensor = self.generator.synthesis(ws, self.synthesis_noise(len(ws)))
+        return images
 
     def synthesis_noise(self, count: int) -> NoiseInput:
         """The noise inputs of ``count`` images in training."""

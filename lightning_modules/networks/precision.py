@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -35,3 +38,21 @@ def inner_dtype(network: nn.Module, device: torch.device) -> torch.dtype:
 def in_full_precision(x: Tensor) -> Tensor:
     """``x`` in float32 where it has 16 bits; float32 and float64 stay."""
     return x.to(at_least_float32(x.dtype))
+
+
+class ExactBuffers(nn.Module):
+    """A module whose ``exact_buffers`` keep their dtype where its weights get another one, such as in bf16-true.
+
+    Slow averages belong there: in 16 bits, a change of a thousandth rounds to none.
+    """
+
+    exact_buffers: tuple[str, ...] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = {name: self._buffers[name] for name in self.exact_buffers if name in self._buffers}
+        super()._apply(fn, recurse)
+        for name, before in kept.items():
+            after = self._buffers[name]
+            if before is not None and after is not None and after.dtype != before.dtype:
+                self._buffers[name] = before.to(after.device)
+        return self

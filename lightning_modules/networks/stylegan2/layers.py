@@ -123,7 +123,14 @@ class EqualizedConv2d(nn.Module):
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool = True, upsample_taps: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    upsample_taps: Tensor | None = None,
+    padding: int | None = None,
+    gain: Tensor | None = None,
 ) -> Tensor:
     """Convolves with weights whose input channels a style scales, and whose outputs are brought to unit variance.
 
@@ -136,6 +143,8 @@ def modulated_conv2d(
         styles: s, at least float32 ``[N, I]``.
         demodulate: whether d is applied.
         upsample_taps: the low-pass filter with which the resolution is doubled; None: it stays.
+        padding: zeros around ``x``, where the resolution is not doubled; None: as many as keep its size.
+        gain: factor of ``x``, a scalar; it is not demodulated.
 
     Returns:
         ``[N, O, H, W]``, or twice H and W, in the dtype of ``x``.
@@ -146,9 +155,9 @@ def modulated_conv2d(
         # Demodulation takes any factor back: now nothing overflows.
         weight = weight / (weight.abs().amax((1, 2, 3), keepdim=True) * math.sqrt(inputs * kernel**2))
         styles = styles / styles.abs().amax(1, keepdim=True)
-    scaled = x * styles.to(x.dtype)[:, :, None, None]
+    scaled = x * (styles if gain is None else styles * gain).to(x.dtype)[:, :, None, None]
     if upsample_taps is None:
-        x = F.conv2d(scaled, weight.to(x.dtype), padding=kernel // 2)
+        x = F.conv2d(scaled, weight.to(x.dtype), padding=kernel // 2 if padding is None else padding)
     else:
         x = _doubling_convolution(scaled, weight.to(x.dtype), upsample_taps)
     if demodulate:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gesso.common.ranges import Count, Positive, Share
 from lightning_modules.networks.conditioning import required_labels
-from lightning_modules.networks.precision import at_least_float32, in_full_precision, weights_dtype
+from lightning_modules.networks.precision import ExactBuffers, at_least_float32, in_full_precision, weights_dtype
 from lightning_modules.networks.stylegan2.layers import EqualizedLinear
 
 
@@ -33,7 +33,7 @@ class MappingOptions:
     w_avg_beta: Share = 0.995
 
 
-class MappingNetwork(nn.Module):
+class MappingNetwork(ExactBuffers):
     """Latents and labels to w.
 
     Args:
@@ -42,6 +42,7 @@ class MappingNetwork(nn.Module):
         num_classes: 0: unconditional.
     """
 
+    exact_buffers = ("w_avg",)
     #: The running mean of w, ``[w_dim]``, towards which truncation moves; averages of weights copy it.
     w_avg: Tensor
 

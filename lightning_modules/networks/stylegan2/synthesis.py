@@ -15,11 +15,9 @@ from gesso.common.ranges import Count, Positive, Whole
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.precision import in_full_precision, inner_dtype, weights_dtype
 from lightning_modules.networks.stylegan2.filters import setup_filter, upsample
+from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.layers import EqualizedLinear, bias_act, modulated_conv2d
 from lightning_modules.networks.stylegan2.mapping import MappingNetwork, MappingOptions
-
-#: Noise of all layers ``[N, noise_size]``; ``constant``: that of the network's buffers; ``none``.
-NoiseInput = Tensor | Literal["constant", "none"]
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ class SynthesisNetwork(nn.Module):
         return [[next(parts).view(-1, 1, side, side) for side in sides] for sides in self._noise_sides]
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """StyleGAN2's generator: mapping, then synthesis.
 
     Args:
@@ -238,6 +236,8 @@ class Generator(nn.Module):
         num_classes: 0: unconditional.
     """
 
+    synthesis: SynthesisNetwork
+
     def __init__(
         self,
         mapping: MappingOptions = MappingOptions(),
@@ -248,33 +248,10 @@ class Generator(nn.Module):
         channels: int = 3,
         num_classes: int = 0,
     ) -> None:
-        super().__init__()
-        self.mapping = MappingNetwork(mapping, latent_dim=latent_dim, num_classes=num_classes)
-        self.synthesis = SynthesisNetwork(synthesis, w_dim=mapping.w_dim, resolution=resolution, channels=channels)
-
-    def forward(
-        self,
-        z: Tensor,
-        labels: Tensor | None = None,
-        *,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise: NoiseInput = "constant",
-    ) -> Tensor:
-        """Images of latents, about in [-1, 1]: at least float32 ``[N, channels, resolution, resolution]``.
-
-        Args:
-            z: ``[N, latent_dim]``.
-            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
-            truncation_psi, truncation_cutoff: see ``MappingNetwork.truncated``.
-            noise: N(0, 1) ``[N, noise_size]``, ``constant`` or ``none``.
-        """
-        ws = self.broadcast(self.mapping(z, labels))
-        return self.synthesis(self.mapping.truncated(ws, truncation_psi, truncation_cutoff), noise)
-
-    def broadcast(self, w: Tensor) -> Tensor:
-        """The same w for each layer: ``[N, w_dim]`` to ``[N, num_ws, w_dim]``."""
-        return w[:, None].expand(-1, self.synthesis.num_ws, -1)
+        super().__init__(
+            MappingNetwork(mapping, latent_dim=latent_dim, num_classes=num_classes),
+            SynthesisNetwork(synthesis, w_dim=mapping.w_dim, resolution=resolution, channels=channels),
+        )
 
 
 def feature_sides(resolution: int) -> list[int]:

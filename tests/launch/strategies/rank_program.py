@@ -34,6 +34,7 @@ from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
+from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
@@ -42,6 +43,7 @@ from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
+from lightning_modules.networks.stylegan3 import schedule
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -125,6 +127,8 @@ def make(
         module = DCGAN(**gan, loss="hinge")
     elif family == "stylegan2":
         module = stylegan2(**options)
+    elif family == "stylegan3":
+        module = stylegan3(**options)
     elif family == "together":
         module = Cycle(**options)
     elif family in ("cyclegan", "cut", "fastcut"):
@@ -180,6 +184,21 @@ def stylegan2(**options: Any) -> ImageFamily:
         augmentation=AugmentOptions("bgc", target=0.4, interval=2, kimg=0.05, initial_p=0.5),
         generator_optimizer=optimizer,
         discriminator_optimizer=optimizer,
+    )
+
+
+def stylegan3(**options: Any) -> ImageFamily:
+    """A small one whose optimizers do not blow rounding errors up; StyleGAN2 has the rest."""
+    return StyleGAN3(
+        **SMALL,
+        **options,
+        mapping=MappingOptions(layers=2, w_dim=8),
+        synthesis=schedule.SynthesisOptions(layers=4, channel_base=128, channel_max=8, margin=2),
+        discriminator=critics.DiscriminatorOptions(channel_base=128, channel_max=8, mapping_layers=2),
+        r1_gamma=1.0,
+        r1_interval=2,
+        generator_optimizer=OptimizerOptions(lr=0.1, beta1=0.0, eps=0.1),
+        discriminator_optimizer=OptimizerOptions(lr=2e-2, beta1=0.0, eps=1e-2),
     )
 
 

@@ -22,6 +22,7 @@ from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
+from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
@@ -31,6 +32,7 @@ from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
+from lightning_modules.networks.stylegan3 import schedule
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -113,6 +115,18 @@ def stylegan2() -> ImageFamily:
     )
 
 
+def stylegan3() -> ImageFamily:
+    return StyleGAN3(
+        resolution=32,
+        latent_dim=8,
+        mapping=MappingOptions(layers=2, w_dim=8),
+        synthesis=schedule.SynthesisOptions(layers=4, channel_base=128, channel_max=8, margin=2),
+        discriminator=critics.DiscriminatorOptions(channel_base=128, channel_max=8, mapping_layers=2),
+        r1_interval=2,
+        blur_sigma=2.0,
+    )
+
+
 def style(family: Callable[[], ImageFamily]) -> Callable[[], ImageFamily]:
     def make() -> ImageFamily:
         module = family()
@@ -155,6 +169,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "wgan": gan(loss="wgan", normalization="layer", n_critic=2),
     "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
     "stylegan2": stylegan2,
+    "stylegan3": stylegan3,
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,

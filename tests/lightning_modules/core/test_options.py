@@ -53,6 +53,12 @@ NEW: dict[str, dict[str, object]] = {
         "synthesis": {"channel_max": 8},
         "discriminator": {"channel_max": 8},
     },
+    "StyleGAN3": {
+        "resolution": 16,
+        "mapping": {"layers": 1, "w_dim": 8},
+        "synthesis": {"layers": 4, "channel_max": 8, "rotation_equivariant": True},
+        "discriminator": {"channel_max": 8},
+    },
     **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
     "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
     **dict.fromkeys(("CUT", "CycleGAN"), TRANSLATOR),

@@ -74,9 +74,9 @@ def inputs() -> dict[str, Tensor]:
     }
 
 
-def figures(name: str) -> dict[str, Tensor]:
+def figures(name: str, folder: Path = FIXTURES) -> dict[str, Tensor]:
     """The authors' figures, float64."""
-    with np.load(FIXTURES / f"{name}.npz") as file:
+    with np.load(folder / f"{name}.npz") as file:
         return {key: torch.from_numpy(file[key]) for key in file.files}
 
 

@@ -1,0 +1,52 @@
+"""Generators made of a mapping network, z to w, and a synthesis network, w to images."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.stylegan2.mapping import MappingNetwork
+
+#: Noise of all layers ``[N, noise_size]``; ``constant``: that of the network's buffers; ``none``.
+NoiseInput = Tensor | Literal["constant", "none"]
+
+
+class StyleGenerator(nn.Module):
+    """Mapping, then synthesis.
+
+    Args:
+        mapping: latents and labels to w.
+        synthesis: one w for each of its ``num_ws`` layers to images.
+    """
+
+    synthesis: Any
+
+    def __init__(self, mapping: MappingNetwork, synthesis: nn.Module) -> None:
+        super().__init__()
+        self.mapping, self.synthesis = mapping, synthesis
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise: NoiseInput = "constant",
+    ) -> Tensor:
+        """Images of latents, about in [-1, 1]: at least float32 ``[N, channels, resolution, resolution]``.
+
+        Args:
+            z: ``[N, latent_dim]``.
+            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
+            truncation_psi, truncation_cutoff: see ``MappingNetwork.truncated``.
+            noise: of the synthesis network, if it has any: N(0, 1) ``[N, noise_size]``, ``constant`` or ``none``.
+        """
+        ws = self.broadcast(self.mapping(z, labels))
+        images: Tensor = self.synthesis(self.mapping.truncated(ws, truncation_psi, truncation_cutoff), noise)
+        return images
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """The same w for each layer: ``[N, w_dim]`` to ``[N, num_ws, w_dim]``."""
+        return w[:, None].expand(-1, self.synthesis.num_ws, -1)
