@@ -15,11 +15,11 @@ pytestmark = WHOLE_SWEEPS
 
 @pytest.mark.parametrize("scheduler", [pytest.param("none", marks=pytest.mark.proof), "asha"])
 def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
-    asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=6", "--concurrent=1", "--run.kimg=0.096")
+    asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=4", "--concurrent=1", "--run.kimg=0.096")
     whole, undisturbed = lab.run(lab.space(**RANGES), *asked)
     driver = Fork("gesso.cli.main", lab.arguments(lab.space(**RANGES), *asked), lab.root / "driver.log")
     try:
-        sweep = wait_for_trials(lab, whole, count=4)
+        sweep = wait_for_trials(lab, whole, count=3)
     finally:
         driver.kill()
         driver.wait()

@@ -73,7 +73,7 @@ def test_a_value_is_right_or_its_option_is_named(case: tuple[str, str, object]) 
 
 @pytest.mark.slow
 @given(overrides())
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_many_values_are_right_or_their_options_are_named(case: tuple[str, str, object]) -> None:
     check(*case)
 
