@@ -31,6 +31,7 @@ FAMILIES = Catalogue(
         "Flow": "lightning_modules.diffusion.flow",
         "MeanFlow": "lightning_modules.diffusion.meanflow",
         "ProgressiveDistillation": "lightning_modules.diffusion.progressive",
+        "R3GAN": "lightning_modules.gan.r3gan",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
         "StyleGAN3": "lightning_modules.gan.stylegan3",
         "VAE": "lightning_modules.autoencoder.vae",

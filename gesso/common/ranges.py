@@ -13,10 +13,10 @@ import dataclasses
 import inspect
 import math
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,14 @@ def declarations(kind: type) -> dict[str, tuple[object, object]]:
     return found
 
 
+def group_of(hint: object) -> type[Any] | None:  # type: ignore[explicit-any] # no type says "a dataclass"
+    """The dataclass among the alternatives of a type, if there is one."""
+    return next((part for part in _parts(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
+
+
 def _check(hint: object, value: object, name: str, default: object = None) -> None:
-    group = next((part for part in _parts(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
-    if group is not None and isinstance(value, bool | int | float | str | list | tuple):
+    group = group_of(hint)
+    if group is not None and isinstance(value, bool | int | float | str | list | tuple) and not _beside(hint, value):
         fields = ", ".join(field.name for field in dataclasses.fields(group))
         raise ValueError(f"{name} is {value!r}; it must map options to values: {fields}")
     if value is None:
@@ -124,14 +129,33 @@ def _check(hint: object, value: object, name: str, default: object = None) -> No
         _check_number(hint, value, name, default)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         check_options(type(value), vars(value), f"{name}.")
+        _check_values(hint, type(value), vars(value), name)
     elif isinstance(value, Mapping):
         declared = declarations(group) if group else {}
+        _check_values(hint, group, value, name)
         for key, item in value.items():
             option, usual = declared.get(str(key), (object, None))
             _check(option, item, f"{name}.{key}", usual)
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             _check(_element(hint, number), item, f"{name}[{number}]")
+
+
+def _beside(hint: object, value: object) -> bool:
+    """Whether a number, or a list, is allowed where a dataclass is: ``NonNegative | Schedule``."""
+    if isinstance(value, list | tuple):
+        return any(get_origin(part) in (list, tuple, Sequence) for part in _parts(hint))
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(_parts(hint, numbers=True))
+
+
+def _check_values(hint: object, group: object, options: Mapping[str, object], name: str) -> None:
+    """Raises a ValueError for a number that a schedule reaches, and the option that it stands for may not be."""
+    # It may begin or end at a bound that the number must otherwise stay above.
+    reached = [replace(allowed, above=False) for allowed in _ranges(hint)]
+    for field in getattr(group, "values", ()) if reached else ():
+        value = options.get(field)
+        if isinstance(value, int | float) and not any(value in allowed for allowed in reached):
+            raise ValueError(f"{name}.{field} is {value}; it must be {reached[0]}")
 
 
 def _check_none(hint: object, name: str, default: object) -> None:
@@ -149,13 +173,18 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def _check_number(hint: object, value: float, name: str, default: object) -> None:
-    ranges = [next((r for r in _extras(part) if isinstance(r, Range)), Range()) for part in _parts(hint, numbers=True)]
+    ranges = _ranges(hint)
     if any(value in allowed for allowed in ranges or [Range()]):
         return
     if isinstance(default, float) and (value == default or (math.isnan(value) and math.isnan(default))):
         # A stranger's option whose default is no finite number knows what it means.
         return
     raise ValueError(f"{name} is {value}; it must be {ranges[0] if ranges else Range()}")
+
+
+def _ranges(hint: object) -> list[Range]:
+    """The ranges of the numbers among the alternatives of a type."""
+    return [next((r for r in _extras(part) if isinstance(r, Range)), Range()) for part in _parts(hint, numbers=True)]
 
 
 def _parts(hint: object, *, numbers: bool = False) -> list[object]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import lightning as L
 
 from gesso.common.ranges import NonNegative, Positive
+from gesso.common.schedules import Schedule
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
@@ -26,7 +27,7 @@ class EMA(L.Callback):
 
     Args:
         half_life_kimg: half-life in thousands of images, as in StyleGAN2 and EDM (Karras et al. 2020, 2022); a list
-            keeps several averages.
+            keeps several averages; a schedule with ``start``, ``end`` and ``over_kimg`` grows (R3GAN).
         ramp_up: upper bound of the half-life as a share of the images seen, so that early averages forget the
             initialisation; 0: no bound.
         widths: relative widths of additional power-function averages as in EDM2 (Karras et al. 2024); with
@@ -38,12 +39,13 @@ class EMA(L.Callback):
 
     def __init__(
         self,
-        half_life_kimg: Positive | list[Positive] = 10.0,
+        half_life_kimg: Positive | list[Positive] | Schedule = 10.0,
         ramp_up: NonNegative = 0.05,
         widths: Sequence[Positive] = (),
         snapshot_every_kimg: Positive | None = None,
     ) -> None:
-        half_lives = [half_life_kimg] if isinstance(half_life_kimg, int | float) else half_life_kimg
+        half_lives: Sequence[float | Schedule]
+        half_lives = [half_life_kimg] if isinstance(half_life_kimg, int | float | Schedule) else half_life_kimg
         self.powers = [Power(width) for width in widths]
         self.profiles: list[Profile] = [*(HalfLife(kimg, ramp_up) for kimg in half_lives), *self.powers]
         if not self.profiles:

@@ -1,7 +1,7 @@
 """Options of a network's optimizer: kind, learning rate and its schedule.
 
-A learning rate is a pure function of the images seen: checkpoints need not store it, and it does not depend on the
-number of ranks or the batch size.
+A learning rate, and a beta2 that changes, are pure functions of the images seen: checkpoints need not store them, and
+they do not depend on the number of ranks or the batch size.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from gesso.common.ranges import Decay, NonNegative, Positive, check_options
+from gesso.common.schedules import remaining
 from lightning_modules.core.muon import Muon, hidden_matrices
 from lightning_modules.core.radam import RAdam
 
@@ -42,6 +43,7 @@ class OptimizerOptions:
             training, so the warm-up is part of it); ``inverse_sqrt`` needs it or a warm-up.
         decay_kimg: thousands of images at which ``linear`` and ``cosine`` arrive; None: the length of the training.
         final_lr: where they arrive.
+        final_beta2: where beta2 arrives, on the same course (R3GAN, Huang et al. 2024); None: beta2 stays.
 
     Raises:
         ValueError: a number out of its range; names it.
@@ -59,6 +61,7 @@ class OptimizerOptions:
     hold_kimg: NonNegative = 0.0
     decay_kimg: Positive | None = None
     final_lr: NonNegative = 0.0
+    final_beta2: Decay | None = None
 
     def __post_init__(self) -> None:
         check_options(type(self), vars(self))
@@ -69,6 +72,10 @@ class OptimizerOptions:
             )
         if self.schedule == "inverse_sqrt" and not self._decay_begins:
             raise ValueError("schedule inverse_sqrt needs hold_kimg or warmup_kimg: where decay begins")
+        if self.final_beta2 is not None and self.schedule not in ("linear", "cosine"):
+            raise ValueError(
+                f"final_beta2 needs schedule linear or cosine, whose course it follows, not {self.schedule}"
+            )
 
     def with_extra_updates(self, interval: int) -> OptimizerOptions:
         """The options for a network that gets one more update every ``interval`` steps, by a lazy regulariser.
@@ -83,6 +90,7 @@ class OptimizerOptions:
             final_lr=self.final_lr * share,
             beta1=self.beta1**share,
             beta2=self.beta2**share,
+            final_beta2=None if self.final_beta2 is None else self.final_beta2**share,
         )
 
     def optimizer(self, network: nn.Module) -> Optimizer:
@@ -131,13 +139,20 @@ class OptimizerOptions:
             return self.lr
         if self.schedule == "inverse_sqrt":
             return self.lr / math.sqrt(kimg / begins)
+        return self.final_lr + (self.lr - self.final_lr) * self._remaining(kimg, total_kimg)
+
+    def betas(self, images_seen: int, *, total_kimg: float | None = None) -> tuple[float, float]:
+        """beta1 and beta2 of the step that starts after ``images_seen`` images; see ``learning_rate``."""
+        if self.final_beta2 is None:
+            return self.beta1, self.beta2
+        left = self._remaining(images_seen / 1000, total_kimg)
+        return self.beta1, self.final_beta2 + (self.beta2 - self.final_beta2) * left
+
+    def _remaining(self, kimg: float, total_kimg: float | None) -> float:
         ends = self.decay_kimg if self.decay_kimg is not None else total_kimg
         if ends is None:
             raise ValueError(f"schedule {self.schedule} needs decay_kimg, since nothing says how long training is")
-        remaining = 1 - min((kimg - begins) / max(ends - begins, 1e-9), 1.0)
-        if self.schedule == "cosine":
-            remaining = (1 + math.cos(math.pi * (1 - remaining))) / 2
-        return self.final_lr + (self.lr - self.final_lr) * remaining
+        return remaining("cosine" if self.schedule == "cosine" else "linear", kimg, self._decay_begins, ends)
 
     @property
     def _decay_begins(self) -> float:

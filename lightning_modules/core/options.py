@@ -10,6 +10,8 @@ import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 
+from gesso.common.ranges import declarations, group_of
+
 #: Older name of an option -> the paths of those that have taken its place: ``{"lr": ("optimizer.lr",)}``.
 Renamed = Mapping[str, tuple[str, ...]]
 
@@ -42,16 +44,28 @@ def constructor_arguments(family: type, options: Mapping[str, object]) -> dict[s
         if "__init__" in vars(kind):
             parameters = inspect.signature(vars(kind)["__init__"]).parameters
             defaults |= {name: parameter.default for name, parameter in parameters.items()}
-    return {name: _like(defaults.get(name), name, value) for name, value in options.items()}
+    hints = declarations(family)
+    return {name: _like(hints.get(name, (object,))[0], defaults.get(name), name, v) for name, v in options.items()}
 
 
-def _like(default: object, name: str, value: object) -> object:
-    if not isinstance(value, Mapping) or not dataclasses.is_dataclass(default):
+def _like(hint: object, default: object, name: str, value: object) -> object:
+    if not isinstance(value, Mapping):
         return value
-    known = [field.name for field in dataclasses.fields(default)]
+    # An option that is no dataclass by default may be one: a number's schedule.
+    kind = type(default) if dataclasses.is_dataclass(default) else group_of(hint)
+    if kind is None:
+        return value
+    known = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(value.keys() - set(known)):
         raise ValueError(f"{name} has no option {unknown[0]}; it has {', '.join(known)}")
-    return dataclasses.replace(default, **value)  # type: ignore[type-var]
+    hints = declarations(kind)
+    fields = {
+        key: _like(hints.get(key, (object,))[0], getattr(default, key, None), f"{name}.{key}", item)
+        for key, item in value.items()
+    }
+    if isinstance(default, kind):
+        return dataclasses.replace(default, **fields)  # type: ignore[type-var]
+    return kind(**fields)
 
 
 def with_new_names(options: Mapping[str, object], renamed: Renamed) -> tuple[dict[str, object], list[str]]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from gesso.common.ranges import NonNegative, check_options
+from gesso.common.schedules import Schedule, at
 
 
 class Profile(Protocol):
@@ -40,28 +41,33 @@ class HalfLife:
     """Exponential average: beta = 0.5^(batch / half-life).
 
     Args:
-        kimg: half-life in thousands of images.
+        kimg: half-life in thousands of images; it may grow by a schedule (R3GAN, Huang et al. 2024), which then has an
+            ``over_kimg``.
         ramp_up: the half-life is never more than this share of the images seen, so that early averages forget the
             initialisation; 0: no bound.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: a negative number, or a schedule without ``over_kimg``.
     """
 
-    kimg: NonNegative = 10.0
+    kimg: NonNegative | Schedule = 10.0
     ramp_up: NonNegative = 0.05
 
     def __post_init__(self) -> None:
         check_options(HalfLife, vars(self))
+        if isinstance(self.kimg, Schedule) and self.kimg.over_kimg is None:
+            raise ValueError("the schedule of a half-life needs over_kimg, where it has arrived")
 
     @property
     def key(self) -> str:
-        """``half_life_`` and the kimg."""
+        """``half_life_`` and the kimg; of a schedule its first and last: ``half_life_0-5000``."""
+        if isinstance(self.kimg, Schedule):
+            return f"half_life_{self.kimg.start:g}-{self.kimg.end:g}"
         return f"half_life_{self.kimg:g}"
 
     def decay(self, batch: int, images_seen: int) -> float:
         """See ``Profile``."""
-        half_life = self.kimg * 1000
+        half_life = at(self.kimg, images_seen - batch) * 1000
         if self.ramp_up > 0:
             half_life = min(half_life, images_seen * self.ramp_up)
         return 0.5 ** (batch / max(half_life, 1e-8))

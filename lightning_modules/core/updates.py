@@ -254,6 +254,8 @@ class NetworkUpdates(Step):
             # DeepSpeed's engines keep their flat partitions in the same groups.
             for group in optimizer.param_groups:
                 group["lr"] = rate
+                if options.final_beta2 is not None:
+                    group["betas"] = options.betas(self.images_seen, total_kimg=self.total_kimg)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.gradient_clip_norm is not None:

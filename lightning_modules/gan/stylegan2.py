@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gesso.common.ranges import Count, NonNegative, Share, Whole, check_options
 from gesso.common.ranks import mean_over_ranks
+from gesso.common.schedules import Schedule
 from lightning_modules.core.abilities import Batch, CannotDo
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
@@ -62,7 +63,7 @@ class StyleGAN2(AdversarialFamily):
         synthesis: SynthesisOptions = SynthesisOptions(),
         discriminator: DiscriminatorOptions = DiscriminatorOptions(),
         style_mixing: Share = 0.9,
-        r1_gamma: NonNegative = 10.0,
+        r1_gamma: NonNegative | Schedule = 10.0,
         r1_interval: Count = 16,
         path_length_weight: NonNegative = 2.0,
         path_length_interval: Count = 4,

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from gesso.common.ranges import Count, NonNegative, Positive
+from gesso.common.schedules import Schedule, largest
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.latent import LatentFamily
 from lightning_modules.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss, pairs_images
 from lightning_modules.losses.penalties import clip_weights_
-from lightning_modules.losses.regularizers import R1, R2, FirstOrderPenalty, GradientPenalty, Regularizer
+from lightning_modules.losses.regularizers import (
+    R1,
+    R2,
+    FirstOrderPenalty,
+    FirstOrderPenaltyOfFakes,
+    GradientPenalty,
+    Regularizer,
+)
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.augment.adaptive import AdaptiveAugmentation, AugmentOptions
 
@@ -31,12 +39,15 @@ class AdversarialFamily(LatentFamily):
         n_critic: steps of the discriminator per step of the generator, each on new images.
         weight_clip: bound c of the critic's weights for ``wgan``.
         lambda_gp: weight of WGAN-GP's gradient penalty.
-        r1_gamma: weight gamma of the R1 penalty gamma/2 E|grad D(x)|^2 (Mescheder et al. 2018); 0: none.
+        r1_gamma: weight gamma of the R1 penalty gamma/2 E|grad D(x)|^2 (Mescheder et al. 2018), a number or a schedule
+            with ``start`` and ``end``; 0: none.
         r2_gamma: the same of R2, on generated images; 0: none.
         r1_interval: R1 and R2 are applied every so many steps, scaled by it (lazy regularisation, Karras et al. 2020).
         first_order_gamma: weight gamma of an estimate of R1 without double backward, which runs under ZeRO 3 and
             torch.compile as well: gamma/2 E((D(x + s e) - D(x)) / s)^2, e ~ N(0, I); 0: none.
-        augmentation: of all images that the discriminator sees, with a probability that follows its overfitting (ADA).
+        first_order_fake_gamma: the same of R2, on generated images; 0: none.
+        augmentation: of all images that the discriminator sees, with a probability that follows its overfitting (ADA),
+            or a schedule.
         options: those of ``ImageFamily``.
     """
 
@@ -55,25 +66,33 @@ class AdversarialFamily(LatentFamily):
         n_critic: Count = 1,
         weight_clip: Positive = 0.01,
         lambda_gp: NonNegative = 10.0,
-        r1_gamma: NonNegative = 0.0,
-        r2_gamma: NonNegative = 0.0,
+        r1_gamma: NonNegative | Schedule = 0.0,
+        r2_gamma: NonNegative | Schedule = 0.0,
         r1_interval: Count = 1,
-        first_order_gamma: NonNegative = 0.0,
+        first_order_gamma: NonNegative | Schedule = 0.0,
+        first_order_fake_gamma: NonNegative | Schedule = 0.0,
         augmentation: AugmentOptions = AugmentOptions(),
         **options: Any,
     ) -> None:
         super().__init__(**options)
         if n_critic < 1 or r1_interval < 1:
             raise ValueError("n_critic and r1_interval must be 1 or more")
-        check_weights(lambda_gp=lambda_gp, r1_gamma=r1_gamma, r2_gamma=r2_gamma, first_order_gamma=first_order_gamma)
+        check_weights(
+            lambda_gp=lambda_gp,
+            r1_gamma=r1_gamma,
+            r2_gamma=r2_gamma,
+            first_order_gamma=first_order_gamma,
+            first_order_fake_gamma=first_order_fake_gamma,
+        )
         self.loss, self.n_critic, self.weight_clip = loss, n_critic, weight_clip
         asked: list[Regularizer] = [
             R1(r1_gamma, r1_interval),
             R2(r2_gamma, r1_interval),
             FirstOrderPenalty(first_order_gamma),
+            FirstOrderPenaltyOfFakes(first_order_fake_gamma),
         ]
         #: Penalties on the discriminator, added to its loss in this order; a family may add its own.
-        self.regularizers: list[Regularizer] = [regularizer for regularizer in asked if regularizer.factor > 0]
+        self.regularizers: list[Regularizer] = [regularizer for regularizer in asked if largest(regularizer.factor) > 0]
         if loss == "wgan_gp":
             self.regularizers.insert(0, GradientPenalty(lambda_gp))
         self.augmentation = AdaptiveAugmentation(augmentation) if augmentation.transforms != "none" else None
@@ -90,6 +109,11 @@ class AdversarialFamily(LatentFamily):
 
     def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         return self.generator(latents, labels).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.augmentation is not None:
+            self.augmentation.begin_step(self.images_seen, total_kimg=self.total_kimg)
+        super().training_step(batch, batch_idx)
 
     def step(self, batch: Batch) -> None:
         self.update_discriminator(batch)
@@ -115,6 +139,10 @@ class AdversarialFamily(LatentFamily):
         """The penalties whose turn is in this step."""
         return [regularizer for regularizer in self.regularizers if regularizer.due(self.steps_done)]
 
+    def weight_of(self, regularizer: Regularizer) -> float:
+        """What a penalty is multiplied with in this step."""
+        return regularizer.weight(self.images_seen, total_kimg=self.total_kimg)
+
     def discriminator_losses(self, batch: Batch) -> Losses:
         """Adversarial loss on real and generated images; and the penalties due, where they are part of it."""
         real, critic = batch["image"], self._critic(self.labels_of(batch))
@@ -130,7 +158,7 @@ class AdversarialFamily(LatentFamily):
             for regularizer in self.penalties_due():
                 value = regularizer(critic, real, fake, self)
                 losses[regularizer.name] = value
-                losses["loss"] = losses["loss"] + regularizer.weight * value
+                losses["loss"] = losses["loss"] + self.weight_of(regularizer) * value
         return losses
 
     def penalty_losses(self, batch: Batch) -> Losses:
@@ -144,7 +172,7 @@ class AdversarialFamily(LatentFamily):
             return logits[-1]
 
         losses = {regularizer.name: regularizer(noting, real, fake, self) for regularizer in due}
-        weighted = [regularizer.weight * losses[regularizer.name] for regularizer in due]
+        weighted = [self.weight_of(regularizer) * losses[regularizer.name] for regularizer in due]
         # Weights that no penalty depends on have a gradient of 0 rather than none: their optimizer goes on.
         touched = [0 * of_some.mean() for of_some in logits]
         return {"loss": torch.stack([*weighted, *touched]).sum(), **losses}

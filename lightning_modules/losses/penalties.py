@@ -60,12 +60,13 @@ def first_order_penalty(critic: Critic, images: Tensor, directions: Tensor, *, s
         scale: s.
 
     Returns:
-        float32 scalar; differentiable in the critic's parameters.
+        Scalar, float32 or better; differentiable in the critic's parameters.
     """
-    images = images.detach().float()
+    images = in_full_precision(images.detach())
     # Logits that are nearly alike are subtracted: 16 bits would leave nothing.
     with torch.autocast(images.device.type, enabled=False):
-        difference = critic(images + scale * directions.float()).float() - critic(images).float()
+        there, here = critic(images + scale * directions.to(images.dtype)), critic(images)
+        difference = in_full_precision(there) - in_full_precision(here)
     return (difference / scale).square().mean()
 
 

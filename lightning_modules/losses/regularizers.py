@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gesso.common.ranks import mean_over_ranks
+from gesso.common.schedules import Schedule, at
 from lightning_modules.losses.penalties import Critic, first_order_penalty, gradient_penalty, path_lengths, r1_penalty
 
 
@@ -28,14 +29,14 @@ class Regularizer:
     """A penalty on the discriminator.
 
     Args:
-        factor: its weight as the paper names it.
+        factor: its weight as the paper names it; it may change over the training.
         interval: steps from one time to the next.
 
     Raises:
         ValueError: an interval below 1.
     """
 
-    factor: float
+    factor: float | Schedule
     interval: int = 1
 
     #: What its value is logged as, not yet weighted.
@@ -53,10 +54,14 @@ class Regularizer:
         """Whether its turn is in step number ``step``, from 0."""
         return step % self.interval == 0
 
-    @property
-    def weight(self) -> float:
-        """What its value is multiplied with."""
-        return self.interval * self.factor
+    def weight(self, images_seen: int, *, total_kimg: float | None = None) -> float:
+        """What its value is multiplied with in the step that starts after ``images_seen`` images.
+
+        Args:
+            images_seen: number of images trained on before this step.
+            total_kimg: length of the training in thousands of images, which a schedule may need.
+        """
+        return self.interval * at(self.factor, images_seen, total_kimg=total_kimg)
 
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         """The penalty, not yet weighted.
@@ -73,10 +78,9 @@ class Regularizer:
 
 
 class _HalfGamma(Regularizer):
-    @property
-    def weight(self) -> float:
+    def weight(self, images_seen: int, *, total_kimg: float | None = None) -> float:
         """interval * gamma / 2."""
-        return self.interval * self.factor / 2
+        return super().weight(images_seen, total_kimg=total_kimg) / 2
 
 
 class R1(_HalfGamma):
@@ -109,6 +113,17 @@ class FirstOrderPenalty(_HalfGamma):
 
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
         return first_order_penalty(critic, real, noise.randn(len(real), *real.shape[1:]))
+
+
+class FirstOrderPenaltyOfFakes(_HalfGamma):
+    """The same of generated images: R2 in expectation. ``factor``: gamma."""
+
+    name = "first_order_fake"
+    requires_double_backward = False
+    needs_fakes = True
+
+    def __call__(self, critic: Critic, real: Tensor, fake: Tensor, noise: Noise) -> Tensor:
+        return first_order_penalty(critic, fake, noise.randn(len(fake), *fake.shape[1:]))
 
 
 class GradientPenalty(Regularizer):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gesso.common.ranges import Count, Positive, Share
 from gesso.common.ranks import sum_over_ranks
+from gesso.common.schedules import Schedule, at
 from lightning_modules.networks.augment.columns import Columns, Noise
 from lightning_modules.networks.augment.resampling import SYM6, warp
 from lightning_modules.networks.augment.transforms import (
@@ -25,7 +26,7 @@ from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.networks.stylegan2.filters import setup_filter
 
 Transforms = Literal[
-    "none", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+    "none", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "bgc_cutout"
 ]
 #: In the order of their initials in ``bgcfnc``.
 _GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
@@ -38,12 +39,14 @@ class AugmentOptions:
     Args:
         transforms: ``none``; one group alone, ``blit`` (mirrors, turns by 90 degrees, whole pixels), ``geom``
             (scaling, rotation, translation), ``color``, ``filter`` (bands of frequencies), ``noise`` or ``cutout``; or
-            several by their initials: ``bgc`` is what the authors recommend.
+            several by their initials: ``bgc`` is what the authors recommend, ``bgc_cutout`` is R3GAN's.
         target: mean sign of the discriminator's logits of real images at which p stays; above it p rises, since the
             discriminator overfits. None: p stays as it is.
         interval: steps from one change of p to the next.
         kimg: thousands of images in which p can rise from 0 to 1.
         initial_p: p at the start: the probability of each transformation.
+        color_share: the share of p with which colours are changed (R3GAN: a half).
+        schedule: p over the training, which then follows nothing else (R3GAN); None: p follows the overfitting.
     """
 
     transforms: Transforms = "none"
@@ -51,10 +54,12 @@ class AugmentOptions:
     interval: Count = 4
     kimg: Positive = 500.0
     initial_p: Share = 0.0
+    color_share: Share = 1.0
+    schedule: Share | Schedule | None = None
 
 
 class AdaptiveAugmentation(nn.Module):
-    """Augments images with a probability that follows the discriminator's overfitting.
+    """Augments images with a probability that follows the discriminator's overfitting, or a schedule.
 
     Its state is whole numbers, in buffers: p does not depend on precision or on the number of ranks, resuming is
     exact, and nothing is read from the device.
@@ -74,7 +79,8 @@ class AdaptiveAugmentation(nn.Module):
         super().__init__()
         self.options = options
         name = options.transforms
-        several = () if name == "none" else _GROUPS[: len(name)]
+        initials, _, more = name.partition("_")
+        several = () if name == "none" else (*_GROUPS[: len(initials)], *((more,) if more else ()))
         self.groups = frozenset((name,) if name in _GROUPS else several)
         self._images = options.kimg * 1000
         self.register_buffer("strength", torch.tensor(round(options.initial_p * self._images)))
@@ -116,7 +122,9 @@ class AdaptiveAugmentation(nn.Module):
             inverse = matrices[0] if len(matrices) == 1 else matrices[0] @ matrices[1]
             images = warp(images, inverse.to(images.dtype), self.taps)
         if "color" in self.groups:
+            p, columns.p = columns.p, columns.p * self.options.color_share
             images = recolored(images, columns)
+            columns.p = p
         else:
             columns.skip(7, 3)
         if "filter" in self.groups:
@@ -129,7 +137,14 @@ class AdaptiveAugmentation(nn.Module):
             columns.skip(1, 1)
         return cut_out(images, columns) if "cutout" in self.groups else images
 
-    # ---- how p follows ----------------------------------------------------------------------------------------------
+    # ---- how p changes -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def begin_step(self, images_seen: int, *, total_kimg: float | None) -> None:
+        """Sets p as its schedule says, if it has one; see ``Schedule.at``."""
+        if self.options.schedule is not None:
+            p = at(self.options.schedule, images_seen, total_kimg=total_kimg)
+            self.strength.fill_(round(p * self._images))
 
     def watch(self, logits: Tensor) -> None:
         """Notes the discriminator's logits of real images, ``[N]``; NaN counts as 0."""
@@ -142,7 +157,7 @@ class AdaptiveAugmentation(nn.Module):
         """Takes in what was watched in step number ``step``, from 0, and changes p if its turn is; a collective."""
         seen, count = self._seen, self._count
         self._seen, self._count = [], 0
-        if self.options.target is None or not seen:
+        if self.options.target is None or self.options.schedule is not None or not seen:
             return
         signs = torch.stack(seen).sum()
         self.signs.add_(sum_over_ranks(torch.stack([signs, torch.full_like(signs, count)])))

@@ -41,6 +41,11 @@ def test_every_verb_has_a_line_of_help() -> None:
 
 
 @pytest.mark.slow
+def named(built: Any, value: object) -> object:
+    """Of what was built, the options that a recipe names, at any depth."""
+    return {key: named(built[key], item) for key, item in value.items()} if isinstance(value, dict) else built
+
+
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_a_recipe_builds(name: str, tmp_path: Path) -> None:
     cli: Any = Training(name, {"trainer.accelerator": "cpu"}, folder=tmp_path / "run").build()
@@ -48,8 +53,7 @@ def test_a_recipe_builds(name: str, tmp_path: Path) -> None:
     written = yaml.safe_load(resolve_recipe(name).read_text())
     assert type(cli.model).__name__ == written["model"]["class_path"]
     for option, value in written["model"]["init_args"].items():
-        built = plain(cli.model.hparams[option])
-        assert ({key: built[key] for key in value} if isinstance(value, dict) else built) == value
+        assert named(plain(cli.model.hparams[option]), value) == value
     assert cli.datamodule.global_batch_size == written["data"]["init_args"]["global_batch_size"]
     monitor = written["checkpoints"]["monitor"]
     assert monitor is None or monitor in written["evaluation"]["metrics"] or monitor.startswith("val/")

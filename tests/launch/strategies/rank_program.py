@@ -22,6 +22,7 @@ import torch.distributed as dist
 from lightning.pytorch.plugins import MixedPrecision
 
 from datamodules.assets.fetching import fetch
+from gesso.common.schedules import Schedule
 from launch.callbacks.ema import EMA
 from launch.checkpoints import layout
 from launch.checkpoints.background import BackgroundIO
@@ -33,12 +34,14 @@ from lightning_modules.core.family import Losses as StepLosses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
+from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
@@ -129,6 +132,8 @@ def make(
         module = stylegan2(**options)
     elif family == "stylegan3":
         module = stylegan3(**options)
+    elif family in ("r3gan", "first_order_r3gan"):
+        module = r3gan(first_order=family != "r3gan", **options)
     elif family == "together":
         module = Cycle(**options)
     elif family in ("cyclegan", "cut", "fastcut"):
@@ -199,6 +204,26 @@ def stylegan3(**options: Any) -> ImageFamily:
         r1_interval=2,
         generator_optimizer=OptimizerOptions(lr=0.1, beta1=0.0, eps=0.1),
         discriminator_optimizer=OptimizerOptions(lr=2e-2, beta1=0.0, eps=1e-2),
+    )
+
+
+def r3gan(*, first_order: bool, **options: Any) -> ImageFamily:
+    """A small one with every schedule under way."""
+    gamma, kimg = Schedule(1.0, 0.1, over_kimg=0.06), {"decay_kimg": 0.06, "final_lr": 5e-3}
+    optimizer = OptimizerOptions(lr=2e-2, beta1=0.0, beta2=0.9, eps=1e-2, schedule="cosine", final_beta2=0.99, **kimg)
+    network = R3Options((16, 16, 8, 8), blocks=1, group_width=8)
+    names = ("first_order_gamma", "first_order_fake_gamma") if first_order else ("r1_gamma", "r2_gamma")
+    gammas: dict[str, Any] = {"r1_gamma": 0.0, "r2_gamma": 0.0, **dict.fromkeys(names, gamma)}
+    return R3GAN(
+        **SMALL,
+        **options,
+        **gammas,
+        num_classes=2,
+        generator=network,
+        discriminator=network,
+        augmentation=AugmentOptions("bgc_cutout", schedule=Schedule(0.5, 1.0, over_kimg=0.06)),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,21 @@ def test_lazy_updates_and_augmentation_are_the_same_under_every_stage(tmp_path: 
         assert_same_training(results[name], results["ddp"])
     assert_same_training(results[f"3-{STAGES[-1]}"], results["3-ddp"])
     assert results["ddp"]["state_dict"]["augmentation.strength"].item() != 25
+
+
+@pytest.mark.parametrize("family", ["r3gan", "first_order_r3gan"])
+def test_penalties_in_every_step_and_schedules_are_the_same_under_every_stage(family: str, tmp_path: Path) -> None:
+    # At stage 3 the discriminator stays at 2 where the penalty differentiates twice.
+    job = {"family": family, "until": 4}
+    results = run(
+        tmp_path,
+        *({**job, "name": strategy, "strategy": strategy} for strategy in ("ddp", *STAGES)),
+        {**job, "name": "one", "strategy": "ddp", "devices": 1},
+    )
+    for name in (*STAGES, "one"):
+        assert_same_training(results[name], results["ddp"])
+        for group in (g for state in results[name]["optimizer_states"].values() for g in state["param_groups"]):
+            assert group["betas"][1] == pytest.approx(0.9 + 0.09 * (1 - math.cos(math.pi * 24 / 60)) / 2)
 
 
 def test_averages_are_read_in_training_alike_and_go_on_exactly(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from datamodules.assets.fetching import fetch
+from gesso.common.schedules import Schedule
 from launch.callbacks.ema import EMA
 from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.autoencoder.kl import AutoencoderKL
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
@@ -28,6 +30,7 @@ from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
+from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
@@ -127,6 +130,14 @@ def stylegan3() -> ImageFamily:
     )
 
 
+def r3gan() -> ImageFamily:
+    options = R3Options((16, 16, 8, 8), blocks=1, group_width=8)
+    augmentation = AugmentOptions("bgc_cutout", schedule=Schedule(0.0, 0.5))
+    module = R3GAN(latent_dim=8, num_classes=3, generator=options, discriminator=options, augmentation=augmentation)
+    module.total_kimg = 0.02
+    return module
+
+
 def style(family: Callable[[], ImageFamily]) -> Callable[[], ImageFamily]:
     def make() -> ImageFamily:
         module = family()
@@ -170,6 +181,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
+    "r3gan": r3gan,
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,

@@ -58,11 +58,23 @@ def test_schedules_equal_torchs(schedule: Any) -> None:
         theirs.step()
 
 
+def test_beta2_goes_the_way_of_the_learning_rate() -> None:
+    options = OptimizerOptions(
+        lr=1.0, beta1=0.5, beta2=0.9, schedule="cosine", hold_kimg=10.0, decay_kimg=30.0, final_beta2=0.99
+    )
+    for images in (0, 10_000, 13_000, 20_000, 30_000, 40_000):
+        gone = 1 - options.learning_rate(images)
+        assert options.betas(images) == (0.5, pytest.approx(0.9 + 0.09 * gone))
+    assert OptimizerOptions(beta2=0.9, schedule="cosine").betas(1000) == (0.9, 0.9)
+    assert options.with_extra_updates(4).final_beta2 == pytest.approx(0.99**0.8)
+
+
 def test_options_out_of_range_are_named() -> None:
     for options, message in (
         ({"lr": -1.0}, "lr is -1.0; it must be 0 or more"),
         ({"beta1": 1.0}, "beta1 is 1.0; it must be 0 or more and less than 1"),
         ({"warmup_kimg": 5.0, "decay_kimg": 4.0}, "decay_kimg is 4.0; it must be more than warmup_kimg"),
+        ({"final_beta2": 0.9}, "final_beta2 needs schedule linear or cosine, whose course it follows, not constant"),
         ({"schedule": "inverse_sqrt"}, "needs hold_kimg or warmup_kimg"),
     ):
         with pytest.raises(ValueError, match=message):

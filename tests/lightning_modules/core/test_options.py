@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gesso.common.schedules import Schedule
 from lightning_modules.catalogue import FAMILIES, family
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
@@ -59,6 +60,14 @@ NEW: dict[str, dict[str, object]] = {
         "synthesis": {"layers": 4, "channel_max": 8, "rotation_equivariant": True},
         "discriminator": {"channel_max": 8},
     },
+    "R3GAN": {
+        "resolution": 8,
+        "generator": {"widths": [16, 8], "group_width": 8},
+        "discriminator": {"widths": [16, 8], "group_width": 8},
+        "r2_gamma": 0.5,
+        "r1_gamma": {"start": 3.0, "end": 1.0},
+        "augmentation": {"transforms": "bgc", "schedule": {"start": 0.0, "end": 0.5, "over_kimg": 5.0}},
+    },
     **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
     "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
     **dict.fromkeys(("CUT", "CycleGAN"), TRANSLATOR),
@@ -83,6 +92,17 @@ def test_a_family_comes_back_from_its_plain_options(name: str, capsys: pytest.Ca
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in module.state_dict().items()}
     for network, optimized in module.optimization().items():
         assert optimized == again.optimization()[network]
+
+
+def test_a_number_may_be_given_a_schedule() -> None:
+    module = DCGAN.from_options({"resolution": 32, "r1_gamma": {"start": 2.0, "end": 1.0}})
+    assert module.hparams["r1_gamma"] == Schedule(2.0, 1.0)
+    (r1,) = module.regularizers
+    assert r1.factor == Schedule(2.0, 1.0)
+    fading = {"augmentation": {"transforms": "blit", "schedule": {"start": 0.0, "end": 0.5}}}
+    assert DCGAN.from_options({"resolution": 32, **fading}).hparams["augmentation"].schedule == Schedule(0.0, 0.5)
+    with pytest.raises(ValueError, match="r1_gamma has no option stop; it has start, end, over_kimg"):
+        DCGAN.from_options({"resolution": 32, "r1_gamma": {"start": 2.0, "stop": 1.0}})
 
 
 def test_older_names_mean_what_they_meant(capsys: pytest.CaptureFixture[str]) -> None:

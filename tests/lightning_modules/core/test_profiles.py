@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from gesso.common.schedules import Schedule
 from lightning_modules.core.profiles import HalfLife, Power, inner_product, reconstruction
 
 
@@ -46,6 +47,17 @@ def test_a_half_life_halves_and_its_ramp_bounds_it() -> None:
     assert profile.decay(250, 5000) ** 4 == pytest.approx(0.5)
     # 5 % of 2,000 images are 100.
     assert HalfLife(1.0, ramp_up=0.05).decay(100, 2000) == 0.5
+
+
+def test_a_half_life_may_grow() -> None:
+    profile = HalfLife(Schedule(0.0, 2.0, over_kimg=10.0, course="linear"), ramp_up=0.0)
+    # Of the images before the step: at first the average is the weights themselves.
+    assert profile.decay(100, 100) == 0
+    assert profile.decay(1000, 6000) == 0.5
+    assert profile.decay(1000, 12_000) == pytest.approx(0.5**0.5)
+    assert profile.key == "half_life_0-2"
+    with pytest.raises(ValueError, match="half-life needs over_kimg"):
+        HalfLife(Schedule(0.0, 2.0))
 
 
 def test_inner_products_are_the_integrals() -> None:

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.losses.regularizers import R1, R2, FirstOrderPenalty, GradientPenalty, PathLength, Regularizer
+from gesso.common.schedules import Schedule
+from lightning_modules.losses.penalties import first_order_penalty
+from lightning_modules.losses.regularizers import (
+    R1,
+    R2,
+    FirstOrderPenalty,
+    FirstOrderPenaltyOfFakes,
+    GradientPenalty,
+    PathLength,
+    Regularizer,
+)
 
 COUNT, SHAPE = 5, (2, 4, 4)
 
@@ -74,6 +84,55 @@ def test_the_first_order_penalty_is_r1_in_expectation() -> None:
     assert all(p.grad is not None for name, p in critic.named_parameters() if name != "3.bias")
 
 
+def test_penalties_of_a_quadratic_critic_are_closed_forms(images: tuple[Tensor, Tensor]) -> None:
+    real, fake = (x.double() for x in images)
+    matrix = torch.randn(32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    hessian = (matrix + matrix.T) / 2
+
+    def critic(x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return ((flat @ hessian) * flat).sum(1) / 2
+
+    # gamma/2 E|Hx|^2.
+    for kind, x in ((R1, real), (R2, fake)):
+        penalty = kind(3.0)
+        expected = 1.5 * (x.flatten(1) @ hessian).square().sum(1).mean()
+        torch.testing.assert_close(penalty.weight(0) * penalty(critic, real, fake, Drawn()), expected)
+    # D(x + s e) - D(x) = s e'Hx + s^2/2 e'He: the share of s^2 goes with s.
+    for kind, x in ((FirstOrderPenalty, real), (FirstOrderPenaltyOfFakes, fake)):
+        e = torch.randn(COUNT, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+        found = kind(1.0)(critic, real, fake, Drawn())
+        for scale in (1.0, 0.1, 0.01):
+            slope = ((x.flatten(1) @ hessian) * e.flatten(1)).sum(1)
+            exact = (slope + scale / 2 * ((e.flatten(1) @ hessian) * e.flatten(1)).sum(1)).square().mean()
+            ours = first_order_penalty(critic, x, e, scale=scale)
+            assert ours.item() == pytest.approx(exact.item(), rel=1e-9)
+        assert found.item() == pytest.approx(exact.item(), rel=1e-9)
+
+
+def test_the_first_order_penalty_tends_to_r1_as_its_scale_goes_to_0() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    hessian, x = (matrix + matrix.T) / 2, torch.randn(1, 1, 2, 2, generator=generator, dtype=torch.float64)
+
+    def critic(y: Tensor) -> Tensor:
+        flat = y.flatten(1)
+        return ((flat @ hessian) * flat).sum(1) / 2
+
+    # Of e ~ N(0, I) the moments alone count: E(e'g)^2 = |g|^2, E(e'He)^2 = (tr H)^2 + 2 |H|^2, and odd ones are 0.
+    r1 = (x.flatten() @ hessian).square().sum()
+    fourth = hessian.trace().square() + 2 * hessian.square().sum()
+    directions = torch.randn(200_000, 1, 2, 2, generator=generator)
+    many = x.expand(200_000, 1, 2, 2)
+    apart = []
+    for scale in (1.0, 0.3, 0.03):
+        found = first_order_penalty(critic, many, directions, scale=scale)
+        assert found.item() == pytest.approx((r1 + scale**2 / 4 * fourth).item(), rel=0.02)
+        apart.append(abs(found.item() / r1.item() - 1))
+    assert apart[0] > 4 * apart[1] > 4 * apart[2]
+    assert apart[2] < 0.02
+
+
 def test_the_first_order_difference_is_taken_in_fp32() -> None:
     torch.manual_seed(0)
     critic = nn.Sequential(nn.Flatten(), nn.Linear(32, 1), nn.Flatten(0))
@@ -89,17 +148,24 @@ def test_the_first_order_difference_is_taken_in_fp32() -> None:
 def test_a_lazy_regularizer_weighs_what_it_leaves_out(regularizer: Regularizer, weight: float) -> None:
     due = [step for step in range(10) if regularizer.due(step)]
     assert due == list(range(0, 10, regularizer.interval))
-    assert regularizer.weight == weight
+    assert regularizer.weight(1000) == weight
     with pytest.raises(ValueError, match=f"interval of {regularizer.name} is 0"):
         type(regularizer)(1.0, 0)
 
 
+def test_a_weight_may_change_over_the_training() -> None:
+    fading = R1(Schedule(2.0, 0.2, course="linear"), 4)
+    assert [fading.weight(seen, total_kimg=10.0) for seen in (0, 5000, 20_000)] == pytest.approx([4.0, 2.2, 0.4])
+
+
 def test_which_ones_differentiate_twice() -> None:
-    assert {kind.name: kind.requires_double_backward for kind in (R1, R2, GradientPenalty, FirstOrderPenalty)} == {
+    kinds = (R1, R2, GradientPenalty, FirstOrderPenalty, FirstOrderPenaltyOfFakes)
+    assert {kind.name: kind.requires_double_backward for kind in kinds} == {
         "r1": True,
         "r2": True,
         "gradient_penalty": True,
         "first_order": False,
+        "first_order_fake": False,
     }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gesso.common.schedules import Schedule
 from lightning_modules.losses.penalties import r1_penalty
 from lightning_modules.networks.augment.adaptive import AdaptiveAugmentation, AugmentOptions
 from lightning_modules.networks.augment.columns import NORMALS, UNIFORMS, Columns
@@ -177,6 +178,38 @@ def test_p_stays_at_its_target_and_without_one() -> None:
     fixed.watch(torch.ones(4))
     fixed.end_step(0)
     assert fixed.p.item() == 0.25
+
+
+def test_p_may_follow_a_schedule_instead() -> None:
+    pipeline = augmentation("bgc_cutout", schedule=Schedule(0.0, 0.55, over_kimg=20_000.0), interval=1)
+    assert pipeline.groups == {"blit", "geom", "color", "cutout"}
+    for kimg, p in ((0, 0.0), (5_000, 0.55 * (1 - 0.5**0.5) / 2), (10_000, 0.275), (20_000, 0.55), (90_000, 0.55)):
+        pipeline.begin_step(kimg * 1000, total_kimg=None)
+        assert pipeline.p.item() == pytest.approx(p, abs=1e-6)
+        # What the discriminator thinks of real images changes nothing.
+        pipeline.watch(torch.ones(8))
+        pipeline.end_step(0)
+        assert pipeline.p.item() == pytest.approx(p, abs=1e-6)
+    constant = augmentation("blit", schedule=0.25)
+    constant.begin_step(0, total_kimg=None)
+    assert constant.p.item() == 0.25
+
+
+def test_colours_may_change_less_often_than_the_rest() -> None:
+    images = torch.full((4000, 1, 2, 2), 0.5)
+    shares = []
+    for share in (1.0, 0.5, 0.0):
+        pipeline = augmentation("color", initial_p=0.4, color_share=share)
+        found = pipeline(images, Drawn())
+        shares.append((found[:, 0, 0, 0] != 0.5).float().mean().item())
+    # Of brightness, contrast and the flip of grey levels, which changes half of what it is applied to.
+    expected = [1 - (1 - p) ** 2 * (1 - p / 2) for p in (0.4, 0.2, 0.0)]
+    assert shares == pytest.approx(expected, abs=0.03)
+    # Others keep p.
+    both = augmentation("bgc_cutout", initial_p=1.0, color_share=0.0)
+    columns = Columns.drawn(Drawn(), 8, both.p)
+    both.transformed(torch.rand(8, 3, 8, 8), columns)
+    assert columns.p == 1
 
 
 def test_p_keeps_whole_numbers_when_weights_have_16_bits() -> None:
