@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def declarations(kind: type) -> dict[str, tuple[object, object]]:
     return found
 
 
-def group_of(hint: object) -> type[Any] | None:  # type: ignore[explicit-any] # no type says "a dataclass"
+def group_of(hint: object) -> type | None:
     """The dataclass among the alternatives of a type, if there is one."""
     return next((part for part in _parts(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
 

@@ -52,7 +52,7 @@ def _like(hint: object, default: object, name: str, value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     # An option that is no dataclass by default may be one: a number's schedule.
-    kind = type(default) if dataclasses.is_dataclass(default) else group_of(hint)
+    kind: type | None = type(default) if dataclasses.is_dataclass(default) else group_of(hint)
     if kind is None:
         return value
     known = [field.name for field in dataclasses.fields(kind)]
