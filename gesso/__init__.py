@@ -147,8 +147,8 @@ def evaluate(
     metrics: str | Sequence[str] | None = None,
     extractor: ExtractorName = "inception-tf",
     num_samples: int | None = None,
-    split: str = "test",
-    reference_split: str = "train",
+    split: str | None = None,
+    reference_split: str | None = None,
     reference_samples: int | None = None,
     second: PathLike | None = None,
     direction: str | None = None,
@@ -162,13 +162,15 @@ def evaluate(
     Args:
         source: a run or checkpoint, a shard set, or batches of square images of one size: uint8, or float in
             [-1, 1], NCHW. A run that stylises or translates is measured on held-out pictures.
-        reference: the shard set to compare with, or that of such pictures; None: the run's own.
+        reference: the shard set to compare with; of a run that makes pictures of others, that of these; None: the
+            run's own.
         metrics: by name, as ``gesso evaluate --help`` lists them: ``fid``, ``prdc``, ``lpips`` ...; None: those that
             it marks.
         extractor: ``inception-tf`` is comparable with papers; ``mobilenet_v2`` is light enough for a CPU.
         num_samples: images to measure; None: 50,000 of a run that generates, 100 of one that stylises, else all.
-        split: of a shard set given as ``source``.
-        reference_split: of ``reference``; papers use the training set.
+        split: of a shard set given as ``source`` (None: ``test``), or of the pictures that a run makes others of
+            (None: the held-out ones).
+        reference_split: of the real pictures to compare with; None: ``train``, as in papers.
         reference_samples: only so many of its images; None: all.
         second: shard set of the styles, or of domain B; None: the run's own.
         direction: of a run that translates: ``b-to-a``; None: its main one.
@@ -192,8 +194,8 @@ def evaluate(
         extractor=extractor,
         batch_size=batch_size,
         seed=seed,
-        reference_split=reference_split,
         reference_samples=reference_samples,
+        split=split,
         direction=direction,
         occasion="evaluate",
         option="metrics",
@@ -204,7 +206,7 @@ def evaluate(
         options,
         second=second,
         num_samples=num_samples,
-        split=split,
+        reference_split=reference_split,
         device=device,
         sampling=sampling,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,3 +54,13 @@ def picture(image: Image.Image, side: int) -> Tensor:
     left, top = ((size - edge) // 2 for size in image.size)
     square = image.crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def scikit_ssim(images: Tensor, others: Tensor) -> float:
+    """Mean SSIM by scikit-image of grey pictures float64 [N, H, W] in [0, 1], with the settings of Wang et al. 2004."""
+    from skimage.metrics import structural_similarity
+
+    options: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pairs = zip(images.numpy(), others.numpy(), strict=True)
+    values = [float(structural_similarity(one, other, data_range=1.0, **options)) for one, other in pairs]
+    return sum(values) / len(values)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from datamodules.shards import ShardData
+    from launch.evaluation.sources import Asked
     from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 
 
@@ -50,7 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data",
         metavar="SHARDS",
-        help="shard set whose pictures a run stylises or translates (default: the run's own); else as --against",
+        help="shard set whose pictures a run stylises, translates or reconstructs (default: the run's own); else as "
+        "--against",
     )
     parser.add_argument(
         "--style-data",
@@ -62,7 +64,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--direction", metavar="A-TO-B", help="of a translating run: which way (default: its first)")
     parser.add_argument("--reference", metavar="SPLIT", help="the split to compare with; now --against says it")
     parser.add_argument("--reference-samples", type=int, metavar="N", help="only so many of its images (default all)")
-    parser.add_argument("--split", default="test", help="split of a shard set given as source (default test)")
+    parser.add_argument(
+        "--split",
+        help="split of a shard set given as source (default test), or of the pictures that a run makes others of "
+        "(default: the held-out one)",
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -108,7 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gesso.common.files import write_whole
     from launch.runs.folder import at_images
 
-    arguments.set, arguments.reference_split = _against(arguments)
+    arguments.set, split = _against(arguments)
+    arguments.reference_split = split or "train"
     source = Path(arguments.source)
     real = (source / MANIFEST_NAME).is_file() or source.name == MANIFEST_NAME
     result = _real(arguments) if real else _of_run(arguments)
@@ -121,28 +128,28 @@ def run(arguments: argparse.Namespace) -> int:
         # Figures of another sampler, or of the other direction, stand beside the first, too.
         what += [f"{name}{value}" for name, value in sampling.changes(arguments).items()]
         what += [result["direction"]] if "direction" in result else []
-        given = (arguments.against, arguments.data, arguments.second_data, arguments.reference)
+        given = (arguments.against, arguments.data, arguments.second_data, arguments.reference, arguments.split)
         if any(given) or arguments.reference_samples:
             # Figures of or against other images stand beside the first, they do not replace them.
             compared = result.get("reference", {})
             what += [compared[key] for key in ("name", "split", "images") if key in compared]
-            what += result.get("data", [])
+            what += [*result.get("data", []), *filter(None, [arguments.split])]
         name = "-".join([at_images(result["images_seen"]), *map(str, what)]).replace("/", "_")
         write_whole(run / "evaluations" / f"{name}.json", json.dumps(result, indent=1))
     return 0
 
 
-def _against(arguments: argparse.Namespace) -> tuple[str | None, str]:
+def _against(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
     """The shard set (None: the run's own) and the split that ``--against`` names, or the older options."""
     if arguments.against is None:
-        return None, arguments.reference or "train"
+        return None, arguments.reference
     if arguments.reference:
         raise ValueError("--against names the split too: leave --reference out")
     shards, split = arguments.against, ""
     # A path may hold colons of its own.
     if not Path(shards).exists():
         shards, _, split = shards.rpartition(":") if ":" in shards else (shards, "", "")
-    return shards or None, split or "train"
+    return shards or None, split or None
 
 
 def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +183,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation.driver import needs_data
     from launch.evaluation.front import default_samples
     from launch.evaluation.references import held_out
-    from launch.evaluation.sources import data_of
+    from launch.evaluation.sources import data_of, given_sets
     from launch.evaluation.temporal import temporal_consistency
     from launch.inference.loading import load_family
     from launch.inference.pictures import check_ending, check_free, image_grid, save_picture
@@ -198,7 +205,7 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
     # Also where it translates nothing, and no direction can be asked for.
     translates = "translate" in module.abilities() or arguments.direction is not None
     direction = {"direction": module.known_direction(arguments.direction)} if translates else {}
-    given = _given(arguments, evaluator)
+    given = given_sets(evaluator, _asked(arguments))
     wanted = needs_data(evaluator) or arguments.video or arguments.sheet
     data = data_of(Path(origin["path"]), module, given) if wanted else None
     load_pictures(module)
@@ -211,22 +218,31 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
         preview = module.sheet(held_out(data, 8, device))
         print(save_picture(image_grid(*preview), arguments.sheet), file=sys.stderr)
     made = {"sampling": sampled} if (sampled := module.sampled()) else {}
-    return _noted(evaluator, {**scores, **origin, **direction, **_beside(arguments, evaluator, data), **made})
+    beside = {**_beside(arguments, evaluator, data), **_measured_pictures(evaluator, data)}
+    return _noted(evaluator, {**scores, **origin, **direction, **beside, **made})
 
 
-def _given(arguments: argparse.Namespace, evaluator: Evaluator) -> dict[str, str | None]:
-    """The shard sets that come in the place of the run's own: ``path``, and ``second`` for a second stream."""
-    given = {"path": arguments.data, "second": arguments.second_data}
-    shards = arguments.set
-    if arguments.against is not None and not evaluator.references:
-        raise ValueError("--against: these metrics compare with no set; --data and --style-data name a run's pictures")
-    if shards is not None:
-        # A run that generates is compared with its one stream, one that translates with its second.
-        stream = "path" if all(pictures.key == "image" for pictures in evaluator.references) else "second"
-        if given[stream]:
-            raise ValueError(f"--against {shards}: {given[stream]} is named for the same; leave one out")
-        given[stream] = shards
-    return given
+def _asked(arguments: argparse.Namespace) -> Asked:
+    """The pictures that were named instead of the run's own."""
+    from launch.evaluation.sources import Asked
+
+    shards, split = _against(arguments)
+    return Asked(
+        {
+            "data": "--data",
+            "second": "--style-data",
+            "against": "--against",
+            "split": "--split",
+            "reference_split": "--reference" if arguments.reference else "--against",
+            "reference_samples": "--reference-samples",
+        },
+        data=arguments.data,
+        second=arguments.second_data,
+        against=shards,
+        split=arguments.split,
+        reference_split=split,
+        reference_samples=arguments.reference_samples,
+    )
 
 
 def _real(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -236,14 +252,14 @@ def _real(arguments: argparse.Namespace) -> dict[str, Any]:
 
     data = ShardData(arguments.set or arguments.data or arguments.source)
     source = ShardData(arguments.source, size=data.size, channels=data.channels)
-    device = _device(arguments)
-    number = min(arguments.num_samples or 10**12, source.manifest.split(arguments.split).samples)
-    pictures = Pictures("image", arguments.split)
+    device, split = _device(arguments), arguments.split or "test"
+    number = min(arguments.num_samples or 10**12, source.manifest.split(split).samples)
+    pictures = Pictures("image", split)
     options = replace(_options(arguments, number), num_samples=number)
     evaluator = GenerationEvaluator(lambda index, batch: (batch or {})["image"], options, "images", pictures)
     driver.prepare(evaluator, data, device, sources=source, progress=True, option=options.option)
     scores = _score(evaluator, source, device, prepared=True)
-    about = {"path": arguments.source, "split": arguments.split, **_beside(arguments, evaluator, data)}
+    about = {"path": arguments.source, "split": split, **_beside(arguments, evaluator, data)}
     return _noted(evaluator, {**scores, **about, "data": [source.manifest.name]})
 
 
@@ -258,6 +274,7 @@ def _options(arguments: argparse.Namespace, number: int) -> EvaluationOptions:
         seed=arguments.seed,
         reference_split=arguments.reference_split,
         reference_samples=arguments.reference_samples,
+        split=arguments.split,
         direction=arguments.direction,
         occasion="evaluate",
         option="--metrics",
@@ -288,6 +305,18 @@ def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData
     if evaluator.source is not None and data is not None:
         beside |= {"data": [stream.manifest.name for stream in data.streams().values()], "size": data.size}
     return beside
+
+
+def _measured_pictures(evaluator: Evaluator, data: ShardData | None) -> dict[str, Any]:
+    """The split of the pictures that a run makes others of, and how many it has if they are taken more than once."""
+    from launch.evaluation.driver import stream_of
+
+    if evaluator.source is None or data is None:
+        return {}
+    stream = stream_of(data, evaluator.source)
+    split = evaluator.source.split or stream.held_out_split
+    pictures = stream.manifest.split(split).samples
+    return {"split": split, **({"pictures": pictures} if pictures < evaluator.num_samples else {})}
 
 
 def _device(arguments: argparse.Namespace) -> Any:

@@ -19,7 +19,7 @@ from gesso.common.arguments import one_of, whole
 from gesso.common.pixels import check_values, to_uint8
 from gesso.common.ranges import SEEDS, Range
 from launch.evaluation import driver
-from launch.evaluation.sources import data_of
+from launch.evaluation.sources import Asked, data_of, given_sets
 from launch.inference.loading import load_family
 from launch.training.family_files import load_pictures
 from launch.training.hardware import best_device
@@ -36,13 +36,13 @@ def evaluate(
     *,
     second: str | os.PathLike[str] | None,
     num_samples: int | None,
-    split: str,
+    reference_split: str | None,
     device: str,
     sampling: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
-    """See ``gesso.evaluate``; ``num_samples`` is that of the options where it is given."""
+    """See ``gesso.evaluate``; ``num_samples`` and ``reference_split`` are those of the options where they are given."""
     where = best_device(device)
-    options = _checked(options)
+    options = _checked(options if reference_split is None else replace(options, reference_split=reference_split))
     if num_samples is not None:
         num_samples = whole(num_samples, "num_samples", Range(1))
     of_a_run = isinstance(source, str | os.PathLike) and not _is_shard_set(Path(source))
@@ -59,6 +59,7 @@ def evaluate(
         reference = reference or source
         data = ShardData(os.fspath(source), options.batch_size)
         size = {"channels": data.channels, "size": data.size}
+        split = options.split or "test"
         number = min(num_samples or 10**12, data.manifest.split(split).samples)
         images = data.reference_batches(split, rank=0, world_size=1, batch_size=options.batch_size, limit=number)
     else:
@@ -66,8 +67,16 @@ def evaluate(
         if sampling:
             module.sample_with(sampling)
         number = num_samples or default_samples(module)
-        given = {"path": _named(reference), "second": _named(second)}
-        return _of_run(module, Path(origin["path"]), given, replace(options, num_samples=_enough(number)))
+        asked = Asked(
+            {field: field for field in ("second", "split", "reference_split", "reference_samples")}
+            | {"data": "reference"},
+            data=_named(reference),
+            second=_named(second),
+            split=options.split,
+            reference_split=reference_split,
+            reference_samples=options.reference_samples,
+        )
+        return _of_run(module, Path(origin["path"]), asked, replace(options, num_samples=_enough(number)))
     evaluator = GenerationEvaluator(
         lambda index, batch: (batch or {})["image"], replace(options, num_samples=_enough(number)), "images"
     )
@@ -88,12 +97,11 @@ def default_samples(module: ImageFamily) -> int:
     return 100 if "stylize" in module.abilities() else 50_000
 
 
-def _of_run(
-    module: ImageFamily, checkpoint: Path, given: dict[str, str | None], options: EvaluationOptions
-) -> dict[str, float]:
+def _of_run(module: ImageFamily, checkpoint: Path, asked: Asked, options: EvaluationOptions) -> dict[str, float]:
     evaluator = module.evaluator(options)
     if evaluator is None:
         raise ValueError(f"{checkpoint}: nothing can be measured of {module.described()}")
+    given = given_sets(evaluator, asked)
     data = data_of(checkpoint, module, given) if driver.needs_data(evaluator) else None
     load_pictures(module)
     driver.prepare(evaluator, data, module.device, option=options.option)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,69 @@ from datamodules.catalogue import data_module, data_module_of
 from datamodules.shards import ShardData
 from gesso.common.strict_yaml import read_mapping
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.metrics.evaluator import Evaluator
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The pictures that an evaluation of a run was asked to take instead of the run's own; None: not asked.
+
+    Args:
+        data: shard set of the pictures that the run makes others of, or else of the real ones to compare with.
+        second: shard set of the second stream: the styles, or domain B.
+        against: shard set of the real pictures to compare with.
+        split: of the pictures that the run makes others of.
+        reference_split: of the real pictures.
+        reference_samples: number of the real pictures.
+        names: field -> the option in the caller's words, for error messages.
+    """
+
+    names: Mapping[str, str]
+    data: str | None = None
+    second: str | None = None
+    against: str | None = None
+    split: str | None = None
+    reference_split: str | None = None
+    reference_samples: int | None = None
+
+
+def given_sets(evaluator: Evaluator, asked: Asked) -> dict[str, str | None]:
+    """The shard sets that come in the place of the run's own, as ``data_of`` takes them.
+
+    Raises:
+        ValueError: something was asked for that this evaluator cannot heed, or one set was named twice.
+    """
+    source, references, names = evaluator.source, evaluator.references, asked.names
+    if asked.split is not None and source is None:
+        raise ValueError(
+            f"{names['split']} {asked.split}: the run makes pictures of no others; {names['reference_split']} names "
+            "the split of real ones to compare with"
+        )
+    comparing = [field for field in ("against", "reference_split", "reference_samples") if getattr(asked, field)]
+    if comparing and not references:
+        raise ValueError(
+            f"{names[comparing[0]]}: these metrics compare with no set; {names['data']} and {names['second']} name a "
+            "run's pictures"
+        )
+    own = source is not None and all(pictures.key == source.key for pictures in references)
+    if own and comparing and comparing[0] != "reference_samples":
+        raise ValueError(
+            f"{names[comparing[0]]}: what the run makes of pictures is compared with these pictures themselves; "
+            f"{names['data']} and {names['split']} name others"
+        )
+    given: dict[str, str | None] = {"path": None, "second": asked.second}
+    # What a run translates may be either of its two streams.
+    wanted = [("data", asked.data, "path" if source is None or source.key == "image" else "second")]
+    # A run that generates is compared with its one stream, one that translates with the other one.
+    first = all(pictures.key == "image" for pictures in references)
+    wanted.append(("against", asked.against, "path" if first else "second"))
+    for field, shards, stream in wanted:
+        if shards is None:
+            continue
+        if given[stream] is not None:
+            raise ValueError(f"{names[field]} {shards}: {given[stream]} is named for the same; leave one out")
+        given[stream] = shards
+    return given
 
 
 def data_of(checkpoint: Path, module: ImageFamily, given: Mapping[str, str | None]) -> ShardData:
@@ -34,6 +98,8 @@ def data_of(checkpoint: Path, module: ImageFamily, given: Mapping[str, str | Non
     else:
         kind, options = data_module_of(frozenset(spec.images)), {}
     first, *others = kind.path_options()
+    if given.get("second") and not others:
+        raise ValueError(f"{given['second']}: {module.described()} takes one set of pictures; leave the second one out")
     named = {first: given.get("path"), **{option: given.get("second") for option in others}}
     options |= {option: path for option, path in named.items() if path}
     if missing := [option for option in named if not options.get(option)]:

@@ -48,8 +48,8 @@ class ReconstructingFamily(ImageFamily):
             self.reconstruct,
             options,
             self.described(),
-            source=Pictures(),
-            reference=Pictures(limit=options.reference_samples),
+            source=Pictures(split=options.split),
+            reference=Pictures(split=options.split, limit=options.reference_samples),
         )
 
     def _pairs(self, images: Tensor, columns: int) -> Preview:

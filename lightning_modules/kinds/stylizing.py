@@ -101,12 +101,12 @@ class StylizationEvaluator(TableEvaluator):
         options: of the evaluation.
     """
 
-    source = Pictures("image")
     examples = 64
 
     def __init__(self, family: StyleFamily, options: EvaluationOptions) -> None:
         super().__init__("stylization", options, family.described())
         self.family = family
+        self.source = Pictures("image", options.split)
         # Each picture has another style.
         self.batch_size = 1
         self._styles: list[tuple[Tensor, Style]] = []

@@ -69,7 +69,7 @@ class TranslatingFamily(ImageFamily):
             lambda images: self.translate(images, direction),
             options,
             self.described(),
-            source=Pictures(source),
+            source=Pictures(source, options.split),
             reference=Pictures(target, options.reference_split, options.reference_samples),
         )
 

@@ -33,6 +33,7 @@ class EvaluationOptions:
         seed: seed of the sequence of samples.
         reference_split: split of the real images to compare with.
         reference_samples: number of real images; None: all.
+        split: split of the pictures that a family makes others of; None: the held-out one.
         direction: of a translating family; None: its main one.
         occasion: selects the default metrics: see ``specs.Occasion``.
         option: the option with the metrics' names, for error messages.
@@ -45,6 +46,7 @@ class EvaluationOptions:
     seed: int = 0
     reference_split: str = "train"
     reference_samples: int | None = None
+    split: str | None = None
     direction: str | None = None
     occasion: Occasion = "training"
     option: str = "evaluation.metrics"

@@ -110,7 +110,7 @@ class StyleMetrics(SumMetric):
         content, stylized, style = (in_range(images.to(self.device)) for images in (content, stylized, style))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
             means = self._means(content, stylized, style)
-            self.sums += len(content) * torch.stack([means[name] for name in self.averaged]).double()
+            self.sums += len(content) * torch.stack([means[name].double() for name in self.averaged])
             self.count += len(content)
             if "artfid" in self.names:
                 self._add_features(stylized, style)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from gesso.common.pixels import to_uint8
 from lightning_modules.core.abilities import CannotDo
@@ -17,6 +17,7 @@ from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.translating import TranslatingFamily, domains
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.evaluator import EvaluationOptions, Pictures
+from tests.pictures import scikit_ssim
 
 
 class Negative(TranslatingFamily):
@@ -87,6 +88,9 @@ def test_what_it_compares(direction: str | None, source: str, target: str) -> No
     assert evaluator.source == Pictures(source)
     assert list(evaluator.references) == [Pictures(target, "train", 50)]
     assert evaluator.names == {"fid/mobilenet_v2": "min", "ssim": "max"}
+    # The held-out pictures, or those of the split that was asked for.
+    asked: Any = Negative().evaluator(replace(options, split="test"))
+    assert (asked.source, list(asked.references)) == (Pictures(source, "test"), list(evaluator.references))
     # There is no second translation of an image.
     evaluator.begin({}, 40)
     assert evaluator.num_samples == 40
@@ -105,9 +109,8 @@ def test_ssim_is_of_originals_and_translations() -> None:
     evaluator.begin({}, 5)
     for index in torch.arange(5).split(2):
         evaluator.update(index, {"image": images[index]})
-    originals, made = (to_uint8(pictures).float() / 255 for pictures in (images, images / 2))
-    expected = structural_similarity_index_measure(made, originals, data_range=1.0)
-    assert evaluator.compute() == {"ssim": pytest.approx(float(expected), abs=1e-5)}
+    originals, made = (to_uint8(pictures)[:, 0].double() / 255 for pictures in (images, images / 2))
+    assert evaluator.compute() == {"ssim": pytest.approx(scikit_ssim(originals, made), abs=1e-6)}
 
 
 @pytest.fixture
