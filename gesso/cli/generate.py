@@ -101,7 +101,7 @@ def _check_editing(arguments: argparse.Namespace) -> None:
 
 def _maker(module: ImageFamily, arguments: argparse.Namespace) -> Callable[[Tensor], Tensor]:
     """Maps numbers of images [N] to the images."""
-    label = _label(module, arguments.label)
+    label = sampling.label(module, arguments.label)
 
     def labels(index: Tensor) -> Tensor | None:
         return None if label is None else label.expand(len(index))
@@ -141,18 +141,6 @@ def _check_no_others(folder: Path, count: int) -> None:
         )
 
 
-def _label(module, label: int | None):  # type: ignore[no-untyped-def]
-    if label is None:
-        return None
-    import torch
-
-    classes = module.batch_spec().num_classes
-    if not 0 <= label < classes:
-        raise ValueError(f"--label {label}: the model has {classes or 'no'} classes")
-    return torch.tensor([label])
-
-
 def _wrote(path: Path, origin: dict) -> int:
-    weights = "averaged" if origin["average"] else "raw"
-    print(f"{path}  ({weights} weights at {origin['images_seen'] / 1000:.1f} kimg, {origin['path']})")
+    print(f"{path}  ({sampling.described(origin)})")
     return 0

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightning_modules.core.family import ImageFamily
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,3 +39,25 @@ def changes(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.guidance_interval is not None:
         found["guidance_from"], found["guidance_to"] = arguments.guidance_interval
     return found
+
+
+def label(module: ImageFamily, number: int | None) -> Tensor | None:
+    """The class that ``--label`` names, int64 [1]; None: none was named.
+
+    Raises:
+        ValueError: the model has no such class.
+    """
+    if number is None:
+        return None
+    import torch
+
+    classes = module.batch_spec().num_classes
+    if not 0 <= number < classes:
+        raise ValueError(f"--label {number}: the model has {classes or 'no'} classes")
+    return torch.tensor([number])
+
+
+def described(origin: dict[str, Any]) -> str:
+    """Where weights come from, in words: ``averaged weights at 12.0 kimg, RUN``; see ``loading.load_family``."""
+    weights = "averaged" if origin["average"] else "raw"
+    return f"{weights} weights at {origin['images_seen'] / 1000:.1f} kimg, {origin['path']}"

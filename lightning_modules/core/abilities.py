@@ -12,12 +12,15 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_modules.kinds.stylizer import Style
+    from lightning_modules.kinds.w_space import WSpace
     from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 
 #: A batch on the device: ``image`` float32 NCHW in [-1, 1], ``label`` int64 [N] (-1: none), maybe ``caption``.
 Batch = Mapping[str, Any]  # type: ignore[explicit-any] # tensors, but for captions and the position
 #: What a family may be able to do; each is a method.
-Ability = Literal["generate", "interpolate", "sample_with", "edit", "stylize", "translate", "encode", "sheet"]
+Ability = Literal[
+    "generate", "interpolate", "sample_with", "edit", "w_space", "stylize", "translate", "encode", "sheet"
+]
 
 #: Texts of the error for each ability that a family lacks.
 _LACKS: dict[Ability, str] = {
@@ -25,6 +28,7 @@ _LACKS: dict[Ability, str] = {
     "interpolate": "has no latents to interpolate between",
     "sample_with": "makes a picture in one pass: it takes no sampler, steps, guidance or truncation",
     "edit": "edits no pictures",
+    "w_space": "has no latent space W, which a StyleGAN has: no directions, projections or mixed styles",
     "stylize": "puts no picture into another's style",
     "translate": "translates no pictures from one domain into another",
     "encode": "encodes no pictures into latents: it is no autoencoder",
@@ -151,6 +155,14 @@ class Abilities(L.LightningModule):
             CannotDo: this family edits no pictures.
         """
         self._cannot("edit")
+
+    def w_space(self) -> WSpace:
+        """The generator's latent space W, in which pictures are projected, mixed and edited.
+
+        Raises:
+            CannotDo: this family has none.
+        """
+        self._cannot("w_space")
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """Stylises the content picture [1, 3, H, W] with one or several styles: see ``kinds.stylizer.Stylizer``.

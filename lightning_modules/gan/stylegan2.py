@@ -15,6 +15,7 @@ from lightning_modules.core.abilities import Batch, CannotDo
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
 from lightning_modules.kinds.adversarial import AdversarialFamily
+from lightning_modules.kinds.w_space import GeneratorSpace
 from lightning_modules.losses.regularizers import PathLength
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions
@@ -109,6 +110,15 @@ class StyleGAN2(AdversarialFamily):
             latents, labels, truncation_psi=self.truncation_psi, truncation_cutoff=self.truncation_cutoff
         )
         return images.float().clamp(-1, 1)
+
+    def w_space(self) -> GeneratorSpace:
+        """See ``Abilities.w_space``; with the truncation of now."""
+        return GeneratorSpace(
+            self.generator,
+            self.conditions,
+            truncation_psi=self.truncation_psi,
+            truncation_cutoff=self.truncation_cutoff,
+        )
 
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
         """See ``Abilities.sample_with``: ``truncation_psi`` and ``truncation_cutoff``."""

@@ -25,10 +25,14 @@ class LatentFamily(GenerativeFamily):
 
     def generate(self, index: Tensor, *, seed: int, labels: Tensor | None = None) -> Tensor:
         """See ``Abilities.generate``. Without ``labels``, a conditional family cycles through its classes."""
+        return self.decode(*self.conditions(index, seed, labels))
+
+    def conditions(self, index: Tensor, seed: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Latents [N, latent_dim] and labels [N] (None: unconditional) of samples, on the module's device."""
         if self.num_classes and labels is None:
             labels = index % self.num_classes
         latents = self.latents(index, seed=seed)
-        return self.decode(latents, labels.to(self.device) if self.num_classes and labels is not None else None)
+        return latents, labels.to(self.device) if self.num_classes and labels is not None else None
 
     def latents(self, index: Tensor, *, seed: int) -> Tensor:
         """Latents number ``index`` of the sequence ``seed``: [N, latent_dim] on the module's device."""

@@ -7,7 +7,7 @@ weighted channel by channel so that their sum agrees with people's judgements.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -74,16 +74,41 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: shapes differ, or pictures are too small.
         """
+        self._check(images, target)
+        # Each on its own, since a target without gradient then keeps no activations.
+        return self._distances(images, map(_unit, self._features(target)))
+
+    def to_targets(self, target: Tensor) -> Callable[[Tensor], Tensor]:
+        """The distances to pictures that stay the same, whose features are computed once.
+
+        Args:
+            target: [N, 3, H, W] in [-1, 1].
+
+        Returns:
+            Images [N, 3, H, W] to distances float32 [N], as ``forward`` gives them.
+        """
+        self._check(target, target)
+        with torch.no_grad():
+            kept = [_unit(features) for features in self._features(target)]
+
+        def distances(images: Tensor) -> Tensor:
+            self._check(images, target)
+            return self._distances(images, kept)
+
+        return distances
+
+    def _check(self, images: Tensor, target: Tensor) -> None:
         smallest = SMALLEST[self.name]
         if images.shape != target.shape or images.dim() != 4 or min(images.shape[2:]) < smallest:
             raise ValueError(
                 f"LPIPS ({self.name}) compares pictures of one shape [N, 3, H, W], with sides of {smallest} pixels or "
                 f"more; got {tuple(images.shape)} and {tuple(target.shape)}"
             )
+
+    def _distances(self, images: Tensor, theirs: Iterable[Tensor]) -> Tensor:
         distance = torch.zeros(len(images), device=images.device)
-        # Each on its own, since a target without gradient then keeps no activations.
-        for ours, theirs, head in zip(self._features(images), self._features(target), self.heads, strict=True):
-            difference = (_unit(ours) - _unit(theirs)).square().mean((2, 3))
+        for ours, unit, head in zip(self._features(images), theirs, self.heads, strict=True):
+            difference = (_unit(ours) - unit).square().mean((2, 3))
             distance = distance + (difference * head.float()).sum(1)
         return distance
 

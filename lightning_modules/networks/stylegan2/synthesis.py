@@ -194,8 +194,9 @@ class SynthesisNetwork(nn.Module):
         self._noise_sides = [[side] if side == 4 else [side, side] for side in sides]
         #: Latents w that an image takes: one for each layer, and the last image's.
         self.num_ws = sum(map(len, self._noise_sides)) + 1
-        #: Numbers of an image's noise.
-        self.noise_size = sum(side**2 for sides in self._noise_sides for side in sides)
+        #: Sides of the maps of an image's noise, and how many numbers they have together.
+        self.noise_sides = tuple(side for sides in self._noise_sides for side in sides)
+        self.noise_size = sum(side**2 for side in self.noise_sides)
 
     def forward(self, ws: Tensor, noise: NoiseInput = "constant") -> Tensor:
         """Images of latents, about in [-1, 1], not clamped: at least float32 ``[N, channels, resolution, resolution]``.
@@ -218,9 +219,14 @@ class SynthesisNetwork(nn.Module):
         assert image is not None
         return image
 
+    def affines(self) -> list[EqualizedLinear]:
+        """The maps from w to styles, one for each of the ``num_ws`` latents: of the layers, and of the last image."""
+        layers = [module.affine for module in self.modules() if isinstance(module, SynthesisLayer)]
+        *_, last = [module.affine for module in self.modules() if isinstance(module, ToRGB)]
+        return [*layers, last]
+
     def _by_block(self, noise: Tensor) -> list[list[Tensor]]:
-        sizes = [side**2 for sides in self._noise_sides for side in sides]
-        parts = iter(noise.split(sizes, 1))
+        parts = iter(noise.split([side**2 for side in self.noise_sides], 1))
         return [[next(parts).view(-1, 1, side, side) for side in sides] for sides in self._noise_sides]
 
 

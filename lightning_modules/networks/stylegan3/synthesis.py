@@ -203,6 +203,8 @@ class SynthesisNetwork(ExactBuffers):
         self.register_buffer("magnitudes", torch.ones(len(signals)))
         #: Latents w that an image takes: of the Fourier features, and of each layer.
         self.num_ws = len(signals) + 1
+        #: There is no noise.
+        self.noise_sides: tuple[int, ...] = ()
 
     def forward(self, ws: Tensor, noise: object = None, *, transform: Tensor | None = None) -> Tensor:
         """Images of latents, about in [-1, 1], not clamped: at least float32 ``[N, channels, resolution, resolution]``.
@@ -224,6 +226,11 @@ class SynthesisNetwork(ExactBuffers):
             w = ws[:, number + 1]
             x = checkpointed(layer, x, w, gains[number], enabled=self.options.gradient_checkpointing)
         return in_full_precision(x) * self.options.output_scale, torch.stack(seen)
+
+    def affines(self) -> list[EqualizedLinear]:
+        """The maps from w to styles, one for each of the ``num_ws`` latents: of the waves, and of each layer."""
+        layers = [module.affine for module in self.modules() if isinstance(module, SynthesisLayer)]
+        return [self.input.affine, *layers]
 
     @torch.no_grad()
     def follow(self, magnitudes: Tensor, images: int) -> None:
