@@ -29,6 +29,7 @@ FAMILIES = Catalogue(
         "EDM": "lightning_modules.diffusion.edm",
         "FastStyle": "lightning_modules.style.fast_style",
         "Flow": "lightning_modules.diffusion.flow",
+        "MUNIT": "lightning_modules.translation.munit",
         "MeanFlow": "lightning_modules.diffusion.meanflow",
         "ProgressiveDistillation": "lightning_modules.diffusion.progressive",
         "R3GAN": "lightning_modules.gan.r3gan",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -15,6 +20,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="run, checkpoint or exported file")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE_OR_FOLDER")
     parser.add_argument("--direction", metavar="B-TO-A", help="which way (default: the run's first, mostly a-to-b)")
+    styles = parser.add_mutually_exclusive_group()
+    styles.add_argument("--styles", type=int, metavar="N", help="N results of each picture, in styles drawn at random")
+    styles.add_argument("--style", metavar="PICTURE", help="in the style of this picture of the other domain")
+    parser.add_argument("--seed", type=int, default=0, help="of --styles (default: %(default)s)")
     parser.add_argument("--size", type=int, metavar="N", help="longer side in pixels (default: the picture's)")
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
@@ -25,23 +34,42 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.size is not None and arguments.size < 1:
         raise ValueError("--size must be 1 or more")
+    if arguments.styles is not None and arguments.styles < 1:
+        raise ValueError("--styles must be 1 or more")
     from rich.console import Console
     from rich.progress import Progress
 
     from launch.inference import folders
     from launch.inference.loading import load_family
-    from launch.inference.translation import translate_file
+    from launch.inference.translation import style_of, translate_file
     from launch.training.hardware import best_device
 
-    planned = folders.plan([Path(name) for name in arguments.pictures], arguments.out, "translated")
+    inputs = [Path(name) for name in arguments.pictures]
+    count = arguments.styles or 1
+    plans = [folders.plan(inputs, *_goal(arguments.out, number, count)) for number in range(1, count + 1)]
     module, _ = load_family(arguments.run_folder, average=not arguments.raw, device=best_device(arguments.device))
     direction = module.known_direction(arguments.direction)
+    styles: list[Tensor | None] = [None]
+    if arguments.styles is not None:
+        module.require("translate_in_style")
+        styles = [*module.draw_styles(count, seed=arguments.seed).split(1)]
+    if arguments.style is not None:
+        styles = [style_of(module, Path(arguments.style), direction)]
+    failed = 0
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("translate", total=len(planned.jobs))
-        failed = folders.run(
-            planned,
-            lambda file, target: translate_file(module, file, target, direction, size=arguments.size),
-            lambda done: bar.update(task, completed=done),
-        )
-    print(planned.out)
+        task = bar.add_task("translate", total=sum(len(planned.jobs) for planned in plans))
+        for planned, style in zip(plans, styles, strict=True):
+            convert = functools.partial(translate_file, module, direction=direction, size=arguments.size, style=style)
+            failed += folders.run(planned, convert, lambda done: bar.advance(task))
+            print(planned.out)
     return int(failed > 0)
+
+
+def _goal(out: str | None, number: int, count: int) -> tuple[str | None, str]:
+    """Where the results in style ``number`` of ``count`` go: ``--out``, and what is done."""
+    if count == 1:
+        return out, "translated"
+    if out:
+        path = Path(out)
+        out = str(path.with_stem(f"{path.stem}-{number}") if path.suffix else path / f"style-{number}")
+    return out, f"translated-{number}"

@@ -16,7 +16,7 @@ from gesso.common.ranges import SEEDS, Range
 from launch.inference.loading import load_family
 from launch.inference.pictures import Picture, as_picture, image_grid, save_picture
 from launch.inference.stylization import Method, Request, stylize_picture, stylizer
-from launch.inference.translation import translate
+from launch.inference.translation import style_of, translate
 from launch.training.hardware import best_device
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.kinds.stylizer import Stylizer
@@ -119,18 +119,27 @@ class Model:
         return _stylized(self.module, content, style, self.module.device, weights=weights, alpha=alpha, size=size)
 
     @torch.no_grad()
-    def translate(self, images: Picture, direction: str | None = None, *, size: int | None = None) -> Tensor:
+    def translate(
+        self,
+        images: Picture,
+        direction: str | None = None,
+        *,
+        size: int | None = None,
+        style: Picture | None = None,
+    ) -> Tensor:
         """Pictures of one domain as pictures of the other: [N, C, H, W] in [-1, 1], on the CPU.
 
         Args:
             images: a file, a PIL image, or a tensor [N, C, H, W] in [-1, 1].
             direction: which way, ``b-to-a``; None: the family's main one.
             size: longer side of the result in pixels; None: the picture's own.
+            style: a picture of the other domain in whose style; None: the family's choice.
 
         Raises:
-            ValueError: the family does not translate, not this way, or not pictures of so many channels.
+            ValueError: the family does not translate, not this way, not pictures of so many channels, or in no styles.
         """
-        return translate(self.module, images, direction, size=size)
+        chosen = None if style is None else style_of(self.module, style, direction)
+        return translate(self.module, images, direction, size=size, style=chosen)
 
     def save_grid(self, path: str | os.PathLike[str], num: int = 64, *, seed: int = 0) -> Path:
         """Writes ``num`` samples, side by side, into a PNG file."""

@@ -16,7 +16,14 @@ from lightning_modules.pictures.sizes import fit
 
 
 @torch.no_grad()
-def translate(module: ImageFamily, picture: Picture, direction: str | None, *, size: int | None = None) -> Tensor:
+def translate(
+    module: ImageFamily,
+    picture: Picture,
+    direction: str | None,
+    *,
+    size: int | None = None,
+    style: Tensor | None = None,
+) -> Tensor:
     """A picture, or several of one size, put into the other domain: [N, C, H, W] in [-1, 1], on the CPU.
 
     Args:
@@ -24,6 +31,7 @@ def translate(module: ImageFamily, picture: Picture, direction: str | None, *, s
         picture: see ``Picture``.
         direction: which way; None: the family's main one.
         size: longer side of the result in pixels; None: the picture's own.
+        style: of the result, [1, D]: see ``Abilities.translate_in_style``; None: the family's choice.
 
     Raises:
         ValueError: the family does not translate, not this way, or not pictures of so many channels.
@@ -37,10 +45,30 @@ def translate(module: ImageFamily, picture: Picture, direction: str | None, *, s
         )
     if size is not None:
         images = fit(images, whole(size, "size", Range(1)))
-    return module.translate(images.to(module.device), chosen).float().cpu()
+    images = images.to(module.device)
+    made = module.translate(images, chosen) if style is None else module.translate_in_style(images, chosen, style)
+    return made.float().cpu()
 
 
-def translate_file(module: ImageFamily, file: Path, out: Path, direction: str | None, *, size: int | None) -> Path:
+def translate_file(
+    module: ImageFamily, file: Path, out: Path, direction: str | None, *, size: int | None, style: Tensor | None = None
+) -> Path:
     """Translates one picture file, an animation frame by frame, and writes the result to ``out``."""
     channels = module.batch_spec().channels or 3
-    return convert_file(file, out, lambda picture: translate(module, picture, direction, size=size), channels=channels)
+
+    def convert(picture: Tensor) -> Tensor:
+        return translate(module, picture, direction, size=size, style=style)
+
+    return convert_file(file, out, convert, channels=channels)
+
+
+@torch.no_grad()
+def style_of(module: ImageFamily, picture: Picture, direction: str | None) -> Tensor:
+    """The style [1, D] of a picture of a direction's target domain.
+
+    Raises:
+        ValueError: the family takes no styles, or does not translate this way.
+    """
+    module.require("translate_in_style")
+    images = as_picture(picture, channels=module.batch_spec().channels or 3)
+    return module.style_of(images.to(module.device), module.known_direction(direction))

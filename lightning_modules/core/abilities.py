@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 Batch = Mapping[str, Any]  # type: ignore[explicit-any] # tensors, but for captions and the position
 #: What a family may be able to do; each is a method.
 Ability = Literal[
-    "generate", "interpolate", "sample_with", "edit", "w_space", "stylize", "translate", "encode", "sheet"
+    "generate",
+    "interpolate",
+    "sample_with",
+    "edit",
+    "w_space",
+    "stylize",
+    "translate",
+    "translate_in_style",
+    "encode",
+    "sheet",
 ]
 
 #: Texts of the error for each ability that a family lacks.
@@ -31,6 +40,7 @@ _LACKS: dict[Ability, str] = {
     "w_space": "has no latent space W, which a StyleGAN has: no directions, projections or mixed styles",
     "stylize": "puts no picture into another's style",
     "translate": "translates no pictures from one domain into another",
+    "translate_in_style": "has one translation of each picture: it takes no styles",
     "encode": "encodes no pictures into latents: it is no autoencoder",
     "sheet": "has no sheet of held-out pictures to show",
 }
@@ -179,6 +189,22 @@ class Abilities(L.LightningModule):
             CannotDo: this family does not translate.
         """
         self._cannot("translate")
+
+    def translate_in_style(self, images: Tensor, direction: str, styles: Tensor) -> Tensor:
+        """Translates like ``translate``, each image in the style [N, D] or [1, D] that is given for it.
+
+        Raises:
+            CannotDo: this family has one translation of each image.
+        """
+        self._cannot("translate_in_style")
+
+    def draw_styles(self, count: int, *, seed: int) -> Tensor:
+        """``count`` styles [count, D] of the sequence ``seed``; raises like ``translate_in_style``."""
+        self._cannot("translate_in_style")
+
+    def style_of(self, images: Tensor, direction: str) -> Tensor:
+        """Styles [N, D] of images of a direction's target domain; raises like ``translate_in_style``."""
+        self._cannot("translate_in_style")
 
     def directions(self) -> tuple[str, ...]:
         """Directions that ``translate`` accepts, the main one first; empty: it does not translate."""

@@ -34,3 +34,12 @@ def init_xavier_(network: nn.Module, gain: float = 0.02) -> None:
             nn.init.xavier_normal_(module.weight, gain)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def init_kaiming_(network: nn.Module) -> None:
+    """Initialises convolutions and linear layers as MUNIT does: N(0, 2 / inputs) (He et al. 2015); biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -40,6 +40,8 @@ from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
+from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
@@ -52,6 +54,7 @@ from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
+from lightning_modules.translation.munit import MUNIT
 from tests.cycle import Cycle
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 
@@ -136,7 +139,7 @@ def make(
         module = r3gan(first_order=family != "r3gan", **options)
     elif family == "together":
         module = Cycle(**options)
-    elif family in ("cyclegan", "cut", "fastcut"):
+    elif family in ("cyclegan", "cut", "fastcut", "munit"):
         module = translating(family, **options)
     elif family == "teacher":
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
@@ -161,6 +164,10 @@ def make(
 
 
 def translating(family: str, **options: Any) -> ImageFamily:
+    if family == "munit":
+        small = MunitOptions(4, blocks=1, style_dim=3, hidden=8)
+        critic = MultiscaleDiscriminatorOptions(4, 2)
+        return MUNIT(resolution=32, channels=1, autoencoder=small, discriminator=critic, **options)
     if family == "fastcut":
         options |= {"lambda_nce": 10.0, "nce_identity": False, "flip_equivariance": True}
     cut = family != "cyclegan"

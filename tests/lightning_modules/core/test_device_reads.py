@@ -29,6 +29,8 @@ from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
+from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
@@ -41,6 +43,7 @@ from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
+from lightning_modules.translation.munit import MUNIT
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 from tests.pictures import paintings, photographs
 from tests.trainers import bare_trainer
@@ -173,6 +176,11 @@ def cut() -> ImageFamily:
     return CUT(resolution=32, flip_equivariance=True, projection_width=8, generator=small, discriminator=critic)
 
 
+def munit() -> ImageFamily:
+    small = MunitOptions(4, blocks=1, style_dim=3, hidden=8)
+    return MUNIT(resolution=32, lambda_cycle=1.0, autoencoder=small, discriminator=MultiscaleDiscriminatorOptions(4, 2))
+
+
 FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "non_saturating": gan(gradient_clip_norm=1.0),
     "conditional": gan(num_classes=3, loss="hinge", spectral_norm=True, normalization="none"),
@@ -187,6 +195,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "autoencoder_kl": autoencoder_kl,
     "cut": cut,
     "cyclegan": cyclegan,
+    "munit": munit,
     **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),

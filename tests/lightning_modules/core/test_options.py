@@ -71,6 +71,11 @@ NEW: dict[str, dict[str, object]] = {
     **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
     "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
     **dict.fromkeys(("CUT", "CycleGAN"), TRANSLATOR),
+    "MUNIT": {
+        "resolution": 32,
+        "autoencoder": {"width": 4, "blocks": 1},
+        "discriminator": {"width": 4, "layers": 2},
+    },
     "AutoencoderKL": {
         "resolution": 16,
         "autoencoder": {"width": 32, "multipliers": [1, 1], "blocks": 1},
