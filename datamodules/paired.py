@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from datamodules.shards import ShardData
 from datamodules.streaming.floats import to_float_images
+from datamodules.truth import TruePictures
 from gesso.common.ranges import Count
 
 
@@ -109,15 +112,37 @@ class UnpairedData(TwoStreamData):
         path: folder of domain A's shard set.
         path_b: folder of domain B's shard set.
         global_batch_size: images of each domain in one step over all ranks.
+        paired: held-out images of both domains that have the same caption show the same: what a translation is to
+            become is known, which metrics (``truth_lpips`` ...) and previews compare it with. No training sees it.
         options: those of ``ShardData``, for both.
     """
 
     SECOND, SECOND_OPTION = "image_b", "path_b"
 
-    def __init__(self, path: str, path_b: str, global_batch_size: Count = 8, **options: Any) -> None:
+    def __init__(
+        self, path: str, path_b: str, global_batch_size: Count = 8, *, paired: bool = False, **options: Any
+    ) -> None:
         super().__init__(path, global_batch_size, **options)
         self.path_b = path_b
+        self.paired = paired
         self._options = options
+
+    def true_pictures(self, key: str, split: str | None = None) -> Callable[[Sequence[str]], Tensor]:
+        """See ``ShardData``."""
+        if not self.paired:
+            return super().true_pictures(key, split)
+        streams = self.streams()
+        (other,) = (stream for name, stream in streams.items() if name != key)
+        found = TruePictures(other, split)
+        found.check(streams[key], split)
+        return found
+
+    def held_out_batch(self, count: int) -> dict[str, Any]:
+        """See ``ShardData``; with ``paired``, both images of a row show the same, and the batch says so."""
+        if not self.paired:
+            return super().held_out_batch(count)
+        batch = ShardData.held_out_batch(self, count)
+        return {**batch, self.SECOND: self.true_pictures("image")(batch["caption"]), "paired": True}
 
 
 class Pairs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -271,6 +271,20 @@ class ShardData(L.LightningDataModule):
         for batch in stream:
             images = batch["image"]
             yield {**batch, "image": images.permute(0, 3, 1, 2) if self.latents is None else self.to_floats(images)}
+
+    def true_pictures(self, key: str, split: str | None = None) -> Callable[[Sequence[str]], Tensor]:
+        """For each picture of a split of the stream ``key`` (None: the held-out one): what it is to become, if known.
+
+        Returns:
+            A function from captions of such pictures to uint8 [N, C, size, size] in [0, 255].
+
+        Raises:
+            ValueError: it is not known.
+        """
+        raise ValueError(
+            f"of {self.path} no true translations are known: they are of two sets whose held-out pictures have the "
+            "same captions, with UnpairedData and --data.paired true"
+        )
 
     @property
     def held_out_split(self) -> str:

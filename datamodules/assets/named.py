@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.assets import emoji
+
 
 @dataclass(frozen=True)
 class Records:
@@ -86,6 +88,11 @@ def mnist_from_pickle(folder: Path) -> None:
     for part, (images, labels) in {"train": official, "t10k": test}.items():
         _write_idx(folder, part, np.rint(images * 256).astype(np.uint8), labels)
     file.unlink()
+
+
+def base_emoji(folder: Path) -> None:
+    """A vendor's pictures of all emoji and their list, to those without skin tones and a list of names."""
+    emoji.keep_base_emoji(folder)
 
 
 def fashion_mnist_from_json(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.assets import named
+from datamodules.assets import emoji, named
 from datamodules.assets.fetching import assets, fetch
 from datamodules.building.candidates import Extent, Item, Skipped, Source, file_version, hidden_remark
 from datamodules.building.folders import FolderSource, ZipSource, is_zip
@@ -51,6 +51,8 @@ def open_source(source: str | os.PathLike[str], scratch: Path, out: Path | None 
     known = [name for name, asset in assets().items() if asset.kind == "data"]
     if text in known and not path.exists():
         folder = fetch(text)
+        if text in emoji.VENDORS:
+            return EmojiSource(text, folder)
         return NamedSource(text, folder) if text in named.CLASSES else FolderSource(folder)
     if not (os.path.lexists(text) or has_magic(text) or is_remote(text) or text.startswith("file:")):
         raise FileNotFoundError(
@@ -179,3 +181,35 @@ class NamedSource:
 
     def classes(self, found: set[str]) -> tuple[str, ...]:
         return named.CLASSES[self.name]
+
+
+class EmojiSource:
+    """The emoji of one vendor on white, with their names as captions and their categories as classes.
+
+    Those that only the other vendor's set trains on are left out: see ``assets.emoji``.
+    """
+
+    official = True
+    default_format: Literal["jpg", "png"] = "png"
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.identity = f"data set {name}"
+        self.remarks: list[str] = []
+        self._folder = folder
+
+    def items(self) -> Iterator[Item | Skipped]:
+        names = str(self._folder / emoji.NAMES)
+        start = 0
+        for found in emoji.emoji(self._folder, emoji.VENDORS[self.name]):
+            length = len(found.name.encode())
+            if found.split is not None:
+                image, caption = Extent(str(self._folder / found.file)), Extent(names, start, length)
+                yield Item(found.name, image, found.category, found.split, caption)
+            start += length + 1
+
+    def decode(self, item: Item, data: bytes, channels: int | None, min_size: int, max_pixels: int) -> np.ndarray:
+        return read_image(data, channels, min_size=min_size, max_pixels=max_pixels)
+
+    def classes(self, found: set[str]) -> tuple[str, ...]:
+        return class_names(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,7 @@ def check_enough(
     Raises:
         ValueError: the data has no such pictures, or there are too few; names the metrics and the remedy.
     """
+    truths_of(evaluator, sources or data)
     least: dict[str, int] = {}
     for name in evaluator.names:
         if (known := specs.quantity(name)) is not None and known[0].least:
@@ -137,15 +138,29 @@ def score(
     else:
         steps = steps_of_a_rank(count, available, world_size, size)
         batches = own_pictures(stream, evaluator.source.split, count, rank, world_size, size)
+    truths = truths_of(evaluator, data)
     for _ in range(steps):
         if interrupted():
             return {}
         # Some ranks have a batch less in each round through the pictures.
         if (found := next(batches, None)) is not None:
             index, batch = found
-            evaluator.update(index, None if batch is None else on_device(batch, ["image"], device))
+            if truths is not None and batch is not None:
+                batch = {**batch, "truth": truths(batch["caption"])}
+            evaluator.update(index, None if batch is None else on_device(batch, ["image", "truth"], device))
             progress(len(index) * world_size)
     return evaluator.compute()
+
+
+def truths_of(evaluator: Evaluator, data: ShardData | None) -> Callable[[Sequence[str]], Tensor] | None:
+    """What finds, by their captions, what pictures are to become; None: the evaluator does not ask.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    if not evaluator.truth or evaluator.source is None or data is None:
+        return None
+    return data.true_pictures(evaluator.source.key, evaluator.source.split)
 
 
 def stream_of(data: ShardData | None, pictures: Pictures) -> ShardData:

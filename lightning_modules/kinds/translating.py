@@ -46,19 +46,25 @@ class TranslatingFamily(ImageFamily):
         return {"samples": self.sheet(held_out)}
 
     def sheet(self, held_out: Batch) -> Preview:
-        """Grid with, for each direction, a row of up to eight held-out images above a row of their translations."""
+        """Grid with, for each direction, a row of up to eight held-out images above a row of their translations.
+
+        Of a batch that is ``paired``, below these what they were to become.
+        """
         keys = {direction: domains(direction)[0] for direction in self.directions()}
         columns = min(8, *(len(held_out[key]) for key in keys.values()))
         rows: list[Tensor] = []
         for direction, key in keys.items():
             originals = held_out[key][:columns]
             rows += [originals, self.translate(originals, direction).to(originals)]
+            if held_out.get("paired"):
+                rows.append(held_out[domains(direction)[1]][:columns])
         return Preview(torch.cat(rows), columns=columns)
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
         """Compares translations of held-out images with images of the target domain, and with their sources.
 
-        By ``LPIPS`` and ``SSIM`` one sees how much of the originals is left.
+        By ``LPIPS`` and ``SSIM`` one sees how much of the originals is left. With paired data (``UnpairedData``),
+        ``truth_lpips`` and others compare translations with what they were to become.
         """
         if options.metrics == ():
             return None

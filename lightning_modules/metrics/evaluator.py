@@ -100,6 +100,11 @@ class Evaluator(Protocol):
         ...
 
     @property
+    def truth(self) -> bool:
+        """Whether ``update`` gets, as ``truth``, what each picture of ``source`` is to become; it needs paired data."""
+        ...
+
+    @property
     def examples(self) -> int:
         """Number of held-out samples that ``begin`` gets."""
         ...
@@ -164,6 +169,7 @@ class TableEvaluator:
     """
 
     source: Pictures | None = None
+    truth = False
     examples = 0
 
     def __init__(self, kind: Kind, options: EvaluationOptions, what: str) -> None:

@@ -18,9 +18,14 @@ from lightning_modules.metrics.specs import Kind
 from lightning_modules.metrics.statistics import FeatureStatistics
 from lightning_modules.networks.lpips import LPIPS
 
+#: What the metrics to the truth are called, and those of a plain copy, before the names of ``SourceSimilarity``.
+TRUTH, COPIED = "truth_", "copied_"
+
 
 class SourceEvaluator(TableEvaluator):
     """Held-out pictures, each made into another once: FID and others to real ones, LPIPS and others to their sources.
+
+    Where it is known what they are to become, LPIPS and others to that as well, of what was made and of the sources.
 
     Args:
         kind: of the family.
@@ -47,12 +52,16 @@ class SourceEvaluator(TableEvaluator):
         super().__init__(kind, options, what)
         self.make, self.source = make, source
         self._kept = [name for name in self.own if name in similarity.COMPUTED]
-        self._features = [name for name in self.own if name not in similarity.COMPUTED]
+        self._true = [name.removeprefix(TRUTH) for name in self.own if name.startswith(TRUTH)]
+        self.truth = bool(self._true)
+        self._features = [name for name in self.own if name not in similarity.COMPUTED and not name.startswith(TRUTH)]
         if self._features:
             self.references = (reference,)
         self._reference: FeatureStatistics | None = None
         self._likeness: GenerationMetrics | None = None
         self._similarity: SourceSimilarity | None = None
+        #: Of what was made, and of the sources, to the truth.
+        self._to_truth: dict[str, SourceSimilarity] = {}
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, int]]:
@@ -62,9 +71,11 @@ class SourceEvaluator(TableEvaluator):
     def load(self, files: Mapping[str, Path], device: torch.device) -> None:
         """See ``Evaluator``."""
         super().load(files, device)
+        lpips = LPIPS(files["vgg16_lpips"]).to(device) if "lpips" in (*self._kept, *self._true) else None
         if self._kept:
-            lpips = LPIPS(files["vgg16_lpips"]).to(device) if "lpips" in self._kept else None
             self._similarity = SourceSimilarity(lpips, self._kept).to(device)
+        if self._true:
+            self._to_truth = {of: SourceSimilarity(lpips, self._true).to(device) for of in (TRUTH, COPIED)}
 
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
         """See ``Evaluator``."""
@@ -86,6 +97,10 @@ class SourceEvaluator(TableEvaluator):
             self._likeness.update(made, index.to(made.device))
         if self._similarity is not None:
             self._similarity.update(sources, made)
+        if self._to_truth:
+            truth = to_uint8(batch["truth"])
+            self._to_truth[TRUTH].update(truth, made)
+            self._to_truth[COPIED].update(truth, sources)
         self.update_foreign(sources, made)
 
     def compute(self) -> dict[str, float]:
@@ -93,11 +108,13 @@ class SourceEvaluator(TableEvaluator):
         found = self._likeness.compute() if self._likeness is not None else {}
         if self._similarity is not None:
             found |= self._similarity.compute()
+        for of, metric in self._to_truth.items():
+            found |= {f"{of}{name}": value for name, value in metric.compute().items()}
         return {**found, **super().compute()}
 
     def reset(self) -> None:
         """See ``Evaluator``."""
         super().reset()
-        for metric in (self._likeness, self._similarity):
+        for metric in (self._likeness, self._similarity, *self._to_truth.values()):
             if metric is not None:
                 metric.reset()

@@ -183,6 +183,35 @@ OWN = (
         default=_BOTH,
     ),
     MetricSpec(
+        "truth_lpips",
+        "perceptual distance of a translation and what it is to become, where that is known; and of a plain copy",
+        ("translation",),
+        (
+            Quantity("truth_lpips", "LPIPS to the truth", "min", chart="truth_lpips"),
+            Quantity("copied_lpips", "LPIPS to the truth, of a copy", None, chart="truth_lpips"),
+        ),
+        "vgg16",
+        weights=("vgg16_lpips",),
+    ),
+    MetricSpec(
+        "truth_ssim",
+        "structural similarity of a translation and what it is to become, where that is known; and of a plain copy",
+        ("translation",),
+        (
+            Quantity("truth_ssim", "SSIM to the truth", "max", (-1.0, 1.0), chart="truth_ssim"),
+            Quantity("copied_ssim", "SSIM to the truth, of a copy", None, (-1.0, 1.0), chart="truth_ssim"),
+        ),
+    ),
+    MetricSpec(
+        "truth_psnr",
+        "peak signal-to-noise ratio of a translation and what it is to become, in dB; and of a plain copy",
+        ("translation",),
+        (
+            Quantity("truth_psnr", "PSNR to the truth (dB)", "max", (0.0, 100.0), chart="truth_psnr"),
+            Quantity("copied_psnr", "PSNR to the truth, of a copy (dB)", None, (0.0, 100.0), chart="truth_psnr"),
+        ),
+    ),
+    MetricSpec(
         "content_cosine",
         "cosine similarity of VGG19's features of content and result: higher keeps more",
         ("stylization",),

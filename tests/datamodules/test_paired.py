@@ -14,13 +14,15 @@ from datamodules.paired import UnpairedData
 from gesso.cli.main import main
 
 
-def build(folder: Path, name: str, count: int, base: int) -> str:
-    """A shard set of ``count`` uniform grey pictures, ``base`` levels and up."""
+def build(folder: Path, name: str, count: int, base: int, captions: list[str] | None = None) -> str:
+    """A shard set of ``count`` uniform grey pictures, ``base`` levels and up; with captions all in one split."""
     (folder / name).mkdir()
     for number in range(count):
         Image.new("L", (32, 32), base + number).save(folder / name / f"{number:03d}.png")
+        if captions:
+            (folder / name / f"{number:03d}.txt").write_text(captions[number])
     out = folder / f"{name}-shards"
-    arguments = ["--size", "32", "--format", "png", "--workers", "1"]
+    arguments = ["--size", "32", "--format", "png", "--workers", "1", *(["--splits", "100"] if captions else [])]
     assert main(["shards", "build", str(folder / name), str(out), *arguments]) == 0
     return str(out)
 
@@ -74,3 +76,41 @@ def test_held_out_pictures_of_both(domains: tuple[str, str]) -> None:
     assert int(batch["image"].max()) < 100 < 150 <= int(batch["image_b"].min())
     assert data.path_options() == {"path": "image", "path_b": "image_b"}
     assert list(data.streams()) == ["image", "image_b"]
+
+
+# ---- known translations ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Pictures 0 to 19 and, of the same captions, 219 to 200."""
+    folder, captions = tmp_path_factory.mktemp("pairs"), [f"number {number}" for number in range(20)]
+    return build(folder, "low", 20, 0, captions), build(folder, "high", 20, 200, captions[::-1])
+
+
+def test_held_out_pictures_are_paired_by_their_captions(pairs: tuple[str, str]) -> None:
+    data = unpaired(pairs, paired=True)
+    for key, expected in (("image", [216, 202]), ("image_b", [3, 17])):
+        found = data.true_pictures(key)(["number 3", "number 17"])
+        assert found.dtype == torch.uint8
+        assert found.shape == (2, 1, 32, 32)
+        assert found[:, 0, 5, 5].tolist() == expected
+    batch = data.held_out_batch(7)
+    a, b = (batch[key][:, 0, 0, 0].int() for key in ("image", "image_b"))
+    assert (a + b).tolist() == [219] * 7
+    assert batch["paired"]
+    # Training knows nothing of it.
+    assert levels(data, 3) == levels(unpaired(pairs), 3)
+
+
+def test_what_is_no_truth_is_said(pairs: tuple[str, str], domains: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no true translations are known.*--data\.paired true"):
+        unpaired(pairs).true_pictures("image")
+    with pytest.raises(ValueError, match="has no captions, by which"):
+        unpaired(domains, paired=True).true_pictures("image")
+    fewer = build(tmp_path, "fewer", 19, 200, [f"number {number}" for number in range(19)])
+    with pytest.raises(ValueError, match=r"low-shards: 1 held-out picture without .* in .*fewer-shards, .*'number 19'"):
+        unpaired((pairs[0], fewer), paired=True).true_pictures("image")
+    twice = build(tmp_path, "twice", 3, 200, ["one", "two", "one"])
+    with pytest.raises(ValueError, match="two pictures of its split train have the caption 'one'"):
+        unpaired((pairs[0], twice), paired=True).true_pictures("image")

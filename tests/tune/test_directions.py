@@ -17,7 +17,18 @@ from lightning_modules.metrics import specs
 from tune import checks
 
 #: As the papers have it, written down by hand: what gets better by growing.
-MORE = {"is", "precision", "recall", "density", "coverage", "ssim", "psnr", "content_cosine"}
+MORE = {
+    "is",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "ssim",
+    "psnr",
+    "content_cosine",
+    "truth_ssim",
+    "truth_psnr",
+}
 QUANTITIES = [(spec, quantity.name) for spec in specs.OWN for quantity in spec.quantities if quantity.direction]
 
 

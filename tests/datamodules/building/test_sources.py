@@ -39,3 +39,26 @@ def test_named_sets_keep_their_official_splits(name: str, size: int | None, chan
         for sample in samples(tmp_path / "out", "test")[:100]:
             image = pixels(sample["png"]).transpose(2, 0, 1).tobytes()
             assert bytes([int(sample["cls"])]) + image in originals
+
+
+@pytest.mark.slow
+def test_emoji_are_paired_where_they_are_held_out_and_nowhere_else(tmp_path: Path) -> None:
+    """By their names, and by their pixels: no held-out picture is among those of training."""
+    names: dict[str, dict[str, set[str]]] = {}
+    for vendor in ("google", "twitter"):
+        manifest = build(f"emoji-{vendor}", tmp_path / vendor, workers=2, progress=False)
+        assert (manifest.size, manifest.channels, len(manifest.classes)) == ((64, 64), 3, 10)
+        found = {split: samples(tmp_path / vendor, split) for split in ("train", "test")}
+        names[vendor] = {split: {sample["txt"].decode() for sample in rows} for split, rows in found.items()}
+        assert {split: len(rows) for split, rows in found.items()} == {
+            split: len(given) for split, given in names[vendor].items()
+        }
+        drawn = {split: {pixels(sample["png"]).tobytes() for sample in rows} for split, rows in found.items()}
+        assert not drawn["train"] & drawn["test"]
+        # On white.
+        assert pixels(found["test"][0]["png"])[0, 0].min() > 250
+    google, twitter = names["google"], names["twitter"]
+    assert google["test"] == twitter["test"]
+    assert len(google["test"]) == 173
+    assert not google["train"] & twitter["train"]
+    assert not (google["train"] | twitter["train"]) & google["test"]

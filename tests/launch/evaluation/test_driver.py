@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.paired import UnpairedData
 from datamodules.shards import ShardData
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
-from launch.evaluation.driver import check_enough, needs_data, own_pictures, steps_of_a_rank
+from launch.evaluation.driver import check_enough, needs_data, own_pictures, prepare, score, steps_of_a_rank
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.evaluator import EvaluationOptions, GenerationEvaluator, Pictures
+from lightning_modules.metrics.sources import SourceEvaluator
 from tests.pictures import photographs
 
 
@@ -82,6 +85,40 @@ def test_what_compares_with_nothing_needs_no_data() -> None:
     check_enough(free, None, option="evaluation.metrics")
     with pytest.raises(ValueError, match="wants pictures 'image'"):
         check_enough(comparing, None, option="evaluation.metrics")
+
+
+class Brighter(SourceEvaluator):
+    """Translates by making 200 levels brighter."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "translation",
+            lambda images: images + 400 / 255,
+            EvaluationOptions(("truth_psnr",), num_samples=50, batch_size=3),
+            "a family",
+            source=Pictures("image"),
+            reference=Pictures("image_b"),
+        )
+
+
+def test_translations_are_compared_with_their_truth(tmp_path: Path) -> None:
+    """Pictures of two sets with the same captions, in whatever order they lie."""
+    for name, base in (("dark", 0), ("light", 200)):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            Image.new("L", (32, 32), base + 5 * number).save(tmp_path / name / f"{number}.png")
+            (tmp_path / name / f"{number}.txt").write_text(f"picture {number}")
+        command = ["shards", "build", str(tmp_path / name), str(tmp_path / f"{name}-shards"), "--splits", "100"]
+        assert main([*command, "--format", "png", "--workers", "1"]) == 0
+    paths = [str(tmp_path / f"{name}-shards") for name in ("dark", "light")]
+    evaluator, device = Brighter(), torch.device("cpu")
+    with pytest.raises(ValueError, match="no true translations are known"):
+        prepare(evaluator, UnpairedData(*paths, workers=0), device)
+    data = UnpairedData(*paths, workers=0, paired=True)
+    prepare(evaluator, data, device)
+    scores = score(evaluator, data, device)
+    assert evaluator.num_samples == 8
+    assert scores == {"truth_psnr": 100.0, "copied_psnr": pytest.approx(20 * math.log10(255 / 200), abs=1e-3)}
 
 
 def of_rank(data: ShardData, count: int, rank: int, ranks: int, size: int) -> list[dict[int, torch.Tensor]]:

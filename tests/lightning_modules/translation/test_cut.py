@@ -200,6 +200,14 @@ def test_previews_show_pairs() -> None:
     }
 
 
+def test_where_the_truth_is_known_the_sheet_has_it_below() -> None:
+    module, held_out = small(), {**next(iter(Domains(0, 1))), "paired": True}
+    with module.evaluating():
+        images, columns = module.sheet(held_out)
+    assert len(images) == 3 * columns
+    torch.testing.assert_close(images[2 * columns :], held_out["image_b"])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="resolution 8 is too small for a discriminator with 2 layers, which wants 12"):
         small(resolution=8)
