@@ -1,6 +1,6 @@
 """FID against evaluations of the network, on MNIST: a diffusion model, what is distilled from it, and rivals.
 
-    python -m tests.benchmarks.few_steps [--folder FOLDER] [--samples 5000] [--kimg-scale 1.0]
+    python -m tests.benchmarks.few_steps [--folder FOLDER] [--samples 5000] [--kimg-scale 1.0] [--evaluations 1000]
 
 Trains the recipes ``mnist-edm``, ``mnist-flow`` and ``mnist-dcgan``, then ``mnist-edm-fewstep`` and
 ``mnist-edm-progressive`` with the first one as their teacher, and ``mnist-meanflow``; what FOLDER holds already is not
@@ -78,6 +78,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("few-steps"), help="of shards and runs")
     parser.add_argument("--samples", type=int, default=FULL, help="at most so many for each figure")
     parser.add_argument("--kimg-scale", type=float, default=1.0, help="of the recipes' lengths")
+    parser.add_argument("--evaluations", type=int, default=1000, help="no samplings of more than so many")
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE", help="of these recipes alone")
     arguments = parser.parse_args()
     shards = arguments.folder / "mnist"
@@ -90,10 +91,18 @@ def main() -> int:
         run = trained(contestant, arguments.folder, shards, arguments.kimg_scale)
         rows = [row for row in rows if row["recipe"] != contestant.recipe]
         for sampling, most in contestant.samplings:
+            if evaluations_of(sampling) > arguments.evaluations:
+                continue
             rows.append(measured(contestant, run, arguments.folder, sampling, min(most, arguments.samples)))
             write(rows)
     show(rows)
     return 0
+
+
+def evaluations_of(sampling: dict[str, object]) -> int:
+    """Of the network, for a sample; 1 without a sampler."""
+    steps = int(str(sampling.get("steps", 1)))
+    return 2 * steps - 1 if sampling.get("sampler") == "heun" else steps
 
 
 def gesso(*arguments: str) -> str:
