@@ -50,6 +50,8 @@ class AutoencoderKL(ReconstructingFamily):
         ValueError: a resolution that cannot be halved so often, or a weight below 0.
     """
 
+    fixed_options = ("autoencoder",)
+
     def __init__(
         self,
         *,

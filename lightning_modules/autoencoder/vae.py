@@ -34,6 +34,7 @@ class VAE(LatentFamily):
         options: those of ``ImageFamily``.
     """
 
+    fixed_options = ("autoencoder",)
     renamed_options: ClassVar[Renamed] = {
         "width": ("autoencoder.width",),
         "gradient_checkpointing": ("autoencoder.gradient_checkpointing",),

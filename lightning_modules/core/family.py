@@ -70,6 +70,11 @@ class ImageFamily(NetworkUpdates):
 
     #: Options that had other names before: see ``core.options``.
     renamed_options: ClassVar[Renamed] = {}
+    #: Options, by dotted name, that decide what trained weights mean without showing in their shapes: training does not
+    #: go on with other values. ``("network",)`` names all of the network's.
+    fixed_options: ClassVar[tuple[str, ...]] = ()
+    #: Those of ``runs`` without which a new training does not begin.
+    needed_runs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -148,7 +153,7 @@ class ImageFamily(NetworkUpdates):
         raise NotImplementedError
 
     def runs(self) -> dict[str, str]:
-        """Other runs whose weights a new training begins with, by option: run folders or checkpoints."""
+        """Other runs whose weights a new training begins with, by option: run folders or checkpoints; empty: none."""
         return {}
 
     def take_run(self, option: str, module: ImageFamily) -> None:

@@ -19,6 +19,9 @@ Checkpoint = dict[str, Any]  # type: ignore[explicit-any] # Lightning's own type
 #: Key of a checkpoint's moving averages: ``{name of the average: {name of the tensor: whole fp32 tensor}}``.
 AVERAGES = "averages"
 
+#: Options of a network that change neither its function at the end nor what its weights mean.
+FREE = {"dropout", "gradient_checkpointing", "half_resolutions", "w_avg_beta"}
+
 
 def saved_averages(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     """A checkpoint's moving averages, by name and by the tensors' names in the module; {} if it has none."""
@@ -86,7 +89,7 @@ def check_checkpoint(module: L.LightningModule, checkpoint: Checkpoint) -> None:
     """Checks that a checkpoint is of the module's family and architecture.
 
     Raises:
-        ValueError: it is not; one line.
+        ValueError: it is not, or an option that decides what the weights mean has changed; one line.
     """
     family, own = checkpoint.get("gesso", {}).get("family"), type(module).__name__
     if family is None:
@@ -94,13 +97,25 @@ def check_checkpoint(module: L.LightningModule, checkpoint: Checkpoint) -> None:
     if family != own:
         raise ValueError(f"the checkpoint holds a {family}, the config asks for a {own}: use the run's own config.yaml")
     theirs, ours = checkpoint["state_dict"], module.state_dict()
+    renamed = getattr(type(module), "renamed_options", {})
+    saved, _ = with_new_names(checkpoint.get("hyper_parameters", {}), renamed)
+    changed = changes(saved, constructor_options(module.hparams))
     for name in sorted(theirs.keys() | ours.keys()):
         shapes = [tuple(state[name].shape) if name in state else None for state in (theirs, ours)]
         if shapes[0] != shapes[1]:
-            renamed = getattr(type(module), "renamed_options", {})
-            saved, _ = with_new_names(checkpoint.get("hyper_parameters", {}), renamed)
-            changed = changes(saved, constructor_options(module.hparams))
             raise ValueError(
                 f"the checkpoint holds another architecture of {own} ({name} is {shapes[0]} there, {shapes[1]} here"
                 f"{'; changed: ' + ', '.join(changed) if changed else ''}): use the run's own config.yaml"
             )
+    if fixed := [change for change in changed if _is_fixed(change.partition(":")[0], module)]:
+        raise ValueError(
+            f"the checkpoint's weights mean something else with other options ({', '.join(fixed)}): leave them as they "
+            "are in the run's own config.yaml, or begin a new run"
+        )
+
+
+def _is_fixed(option: str, module: L.LightningModule) -> bool:
+    """Whether a dotted option belongs to ``ImageFamily.fixed_options``."""
+    fixed: tuple[str, ...] = getattr(type(module), "fixed_options", ())
+    named = any(option == name or option.startswith(f"{name}.") for name in fixed)
+    return named and option.rpartition(".")[2] not in FREE

@@ -62,7 +62,7 @@ class ECT(EDM):
         self.teacher, self.q, self.stage_kimg, self.huber, self.middle = teacher, q, stage_kimg, huber, middle
 
     def runs(self) -> dict[str, str]:
-        return {"teacher": self.teacher} if self.teacher else {}
+        return {"teacher": self.teacher or ""}
 
     def take_run(self, option: str, module: ImageFamily) -> None:
         self.begin_with(module)

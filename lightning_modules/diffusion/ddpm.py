@@ -37,6 +37,7 @@ class DDPM(DenoisingFamily):
         options: those of ``DenoisingFamily`` and ``ImageFamily``.
     """
 
+    fixed_options = (*DenoisingFamily.fixed_options, "timesteps", "schedule", "prediction")
     path: Path = VP
 
     def __init__(

@@ -40,6 +40,8 @@ class EDM(DenoisingFamily):
         options: those of ``DenoisingFamily`` and ``ImageFamily``.
     """
 
+    fixed_options = (*DenoisingFamily.fixed_options, "sigma_data", "noise_scale")
+
     def __init__(
         self,
         *,

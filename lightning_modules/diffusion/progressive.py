@@ -31,7 +31,7 @@ class ProgressiveDistillation(EDM):
 
     Args:
         teacher: the run of an ``EDM`` with the same network, whose averaged weights student and first teacher begin
-            with; null: random ones.
+            with; null: none, for a training that is resumed.
         teacher_steps: of the first teacher, a power of two.
         stage_kimg: length of a stage in thousands of images. Stages follow until one step is left, or training ends.
         half_life_kimg: half-life of the average of the student that becomes the next teacher.
@@ -40,6 +40,9 @@ class ProgressiveDistillation(EDM):
     """
 
     taught_by = (EDM,)
+    # The student knows the noise levels of the first teacher's steps alone.
+    fixed_options = (*EDM.fixed_options, "teacher_steps", "sigma_min", "sigma_max", "rho")
+    needed_runs = ("teacher",)
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class ProgressiveDistillation(EDM):
         self.teacher_network = copy.deepcopy(self.network).requires_grad_(False)
 
     def runs(self) -> dict[str, str]:
-        return {"teacher": self.teacher} if self.teacher else {}
+        return {"teacher": self.teacher or ""}
 
     def take_run(self, option: str, module: ImageFamily) -> None:
         self.begin_with(module)

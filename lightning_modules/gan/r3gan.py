@@ -37,6 +37,8 @@ class R3GAN(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
+    fixed_options = ("generator",)
+
     def __init__(
         self,
         *,

@@ -49,6 +49,7 @@ class StyleGAN2(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
+    fixed_options = ("mapping", "synthesis")
     penalties_apart = True
     generator: StyleGenerator
     discriminator: Discriminator

@@ -55,6 +55,7 @@ class DenoisingFamily(PictureOrLatentFamily):
     own_samplers: tuple[str, ...] = ()
     #: The families whose networks mean the same as this one's.
     taught_by: tuple[type[DenoisingFamily], ...] = ()
+    fixed_options = ("network",)
     network: nn.Module
 
     def __init__(  # type: ignore[explicit-any] # options as ImageFamily declares them

@@ -60,6 +60,8 @@ class CUT(TranslatingFamily):
         ValueError: pictures that are too small for the discriminator, or a weight below 0.
     """
 
+    fixed_options = ("generator",)
+
     def __init__(
         self,
         *,

@@ -61,6 +61,8 @@ class CycleGAN(TranslatingFamily):
         ValueError: pictures that are too small for the discriminator, or a weight below 0.
     """
 
+    fixed_options = ("generator", "unet")
+
     def __init__(
         self,
         *,

@@ -77,6 +77,15 @@ def test_a_student_begins_with_its_teacher_and_resumes_without_it(
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "teacher" in line]
         assert line.startswith(f"gesso: --model.teacher {path}: {said}")
         assert sorted((tmp_path / "runs").iterdir()) == before
+    # Without a teacher there is nothing to distil; consistency models may begin from nothing, and say so.
+    assert main(["fit", "--config=mnist-edm-progressive", *student[:-1]]) == 2
+    said = (
+        "gesso: --model.teacher: name the run that a ProgressiveDistillation begins with; it learns from nothing else"
+    )
+    assert said in capsys.readouterr().err.splitlines()
+    assert sorted((tmp_path / "runs").iterdir()) == before
+    assert main(["fit", "--config=mnist-edm-fewstep", *student[:-1], "--run.kimg=0.016"]) == 0
+    assert "--model.teacher names no run: an ECT begins with random weights" in capsys.readouterr().err
 
 
 def test_samples_of_another_sampler_are_scored_and_told_apart(
