@@ -149,6 +149,13 @@ def newest(folder: Path) -> Path | None:
     return max(complete, key=lambda path: (images_seen(path), path.name != "last"), default=None)
 
 
+def older_ones(run: Path) -> list[Path]:
+    """The complete checkpoints in a run's folder but the newest, from the one with most images; [] of anything else."""
+    last = newest(run / "checkpoints")
+    complete = [path for path in (run / "checkpoints").glob("[0-9]*[0-9]") if is_complete(path)]
+    return sorted((path for path in complete if last is None or path.name != last.resolve().name), reverse=True)
+
+
 def images_seen(path: Path) -> int:
     """Images seen of a checkpoint, by its name, else by its state; -1: it does not say."""
     if path.name.isdecimal():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from gesso.common.randomness import keeping_generators
 from launch.checkpoints import layout
 from launch.checkpoints.export import SUFFIX, rebuild
-from launch.checkpoints.files import older_one_named
+from launch.checkpoints.files import older_one_named, older_ones
 from launch.runs.folder import find_checkpoint
 from launch.training.family_files import load_weights
 from lightning_modules.catalogue import family
@@ -49,11 +50,23 @@ def load_family(
 def load_autoencoder(module: ImageFamily) -> None:
     """Gives a family of latents the autoencoder that decodes them, with its averaged weights.
 
+    A run that was trained further since has it in an earlier checkpoint, if that was kept.
+
     Raises:
         ValueError, FileNotFoundError: there is none, or it is another one; names the run.
     """
-    if path := module.autoencoder_run():
-        hand_over("latents.autoencoder", path, module.take_autoencoder)
+    option = "latents.autoencoder"
+    if not (path := module.autoencoder_run()):
+        return
+    try:
+        hand_over(option, path, module.take_autoencoder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; if it was moved, put a link in its place: ln -s NEW_PLACE {path}") from error
+    except ValueError:
+        for earlier in older_ones(Path(path)):
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                return hand_over(option, str(earlier), module.take_autoencoder)
+        raise
 
 
 def hand_over(option: str, path: str, take: Callable[[ImageFamily], None]) -> None:

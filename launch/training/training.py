@@ -117,6 +117,7 @@ class Training:
         """
         from lightning.pytorch.utilities import rank_zero_only
 
+        from launch.checkpoints.files import images_seen
         from launch.training.fit import fit
         from launch.training.resumption import resume_point
 
@@ -124,11 +125,14 @@ class Training:
         if self.resume:
             run = open_run(self.resume)
             info = run.info()
-            if len(self.recipes) == 1 and not self.overrides and is_over(info):
+            seen, last = int(info.get("images_seen", 0)), run.last_checkpoint
+            # Not where the last checkpoints were deleted: then there is something left to train.
+            over = is_over(info) and (last is None or images_seen(last) >= seen)
+            if len(self.recipes) == 1 and not self.overrides and over:
                 from launch.runs.tracking import rank_zero_print
 
                 rank_zero_print(f"{run.path} has finished; to go on, train for longer: --run.kimg")
-                return Run(run.path, "finished", last_metrics(run), int(info.get("images_seen", 0)))
+                return Run(run.path, "finished", last_metrics(run), seen)
             if slurm_attempt() is None and self.checkpoint is None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 check_idle(run)
             checkpoint = resume_point(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class AutoencoderKL(ReconstructingFamily):
         ValueError: a resolution that cannot be halved so often, or a weight below 0.
     """
 
-    fixed_options = ("autoencoder",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder",)
 
     def __init__(
         self,

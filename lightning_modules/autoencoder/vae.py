@@ -34,7 +34,7 @@ class VAE(LatentFamily):
         options: those of ``ImageFamily``.
     """
 
-    fixed_options = ("autoencoder",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder",)
     renamed_options: ClassVar[Renamed] = {
         "width": ("autoencoder.width",),
         "gradient_checkpointing": ("autoencoder.gradient_checkpointing",),

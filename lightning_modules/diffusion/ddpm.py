@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class DDPM(DenoisingFamily):
         options: those of ``DenoisingFamily`` and ``ImageFamily``.
     """
 
-    fixed_options = (*DenoisingFamily.fixed_options, "timesteps", "schedule", "prediction")
+    fixed_options: ClassVar[tuple[str, ...]] = (*DenoisingFamily.fixed_options, "timesteps", "schedule", "prediction")
     path: Path = VP
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class EDM(DenoisingFamily):
         options: those of ``DenoisingFamily`` and ``ImageFamily``.
     """
 
-    fixed_options = (*DenoisingFamily.fixed_options, "sigma_data", "noise_scale")
+    fixed_options: ClassVar[tuple[str, ...]] = (*DenoisingFamily.fixed_options, "sigma_data", "noise_scale")
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ class ProgressiveDistillation(EDM):
 
     taught_by = (EDM,)
     # The student knows the noise levels of the first teacher's steps alone.
-    fixed_options = (*EDM.fixed_options, "teacher_steps", "sigma_min", "sigma_max", "rho")
-    needed_runs = ("teacher",)
+    fixed_options: ClassVar[tuple[str, ...]] = (*EDM.fixed_options, "teacher_steps", "sigma_min", "sigma_max", "rho")
+    needed_runs: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __init__(
         self,

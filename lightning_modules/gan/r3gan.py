@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class R3GAN(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
-    fixed_options = ("generator",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator",)
 
     def __init__(
         self,

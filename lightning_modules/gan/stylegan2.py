@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class StyleGAN2(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
-    fixed_options = ("mapping", "synthesis")
+    fixed_options: ClassVar[tuple[str, ...]] = ("mapping", "synthesis")
     penalties_apart = True
     generator: StyleGenerator
     discriminator: Discriminator

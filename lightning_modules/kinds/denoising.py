@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class DenoisingFamily(PictureOrLatentFamily):
     own_samplers: tuple[str, ...] = ()
     #: The families whose networks mean the same as this one's.
     taught_by: tuple[type[DenoisingFamily], ...] = ()
-    fixed_options = ("network",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("network",)
     network: nn.Module
 
     def __init__(  # type: ignore[explicit-any] # options as ImageFamily declares them

@@ -67,7 +67,8 @@ class LatentSpace(nn.Module):
         if self.options.encoder and (own := module.encoder_checksum()) != self.options.encoder:
             raise ValueError(
                 f"its encoder ({own[:12]}) is not the one that the latents were encoded with "
-                f"({self.options.encoder[:12]}): name that one's run or export, or encode the pictures again"
+                f"({self.options.encoder[:12]}): name that one's run or export "
+                "(of raw weights: `gesso checkpoint export RUN FILE --raw`), or encode the pictures again"
             )
         self._autoencoder = Frozen(module)
 

@@ -63,7 +63,7 @@ class FastStyle(StyleFamily):
         options: those of ``ImageFamily``.
     """
 
-    fixed_options = ("network",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("network",)
     renamed_options: ClassVar[Renamed] = {
         "network": ("network.kind",),
         "gradient_checkpointing": ("network.gradient_checkpointing",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class CUT(TranslatingFamily):
         ValueError: pictures that are too small for the discriminator, or a weight below 0.
     """
 
-    fixed_options = ("generator",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator",)
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class CycleGAN(TranslatingFamily):
         ValueError: pictures that are too small for the discriminator, or a weight below 0.
     """
 
-    fixed_options = ("generator", "unet")
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "unet")
 
     def __init__(
         self,

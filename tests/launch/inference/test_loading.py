@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from launch.checkpoints.export import export
-from launch.inference.loading import load_family
+from launch.checkpoints.files import MARKER
+from launch.inference import loading
+from launch.inference.loading import load_autoencoder, load_family
 from lightning_modules.autoencoder.vae import VAE
 
 ORIGIN = {"images_seen": 0, "weights": "raw"}
@@ -56,3 +59,43 @@ def test_an_export_takes_no_other_files_place(vae: VAE, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.safetensors: is there, and is not an exported model"):
         export(vae, mine, origin=ORIGIN)
     assert torch.equal(load_file(mine)["weight"], torch.ones(2))
+
+
+class Latents:
+    """A family of latents that were encoded by the autoencoder called ``wanted``."""
+
+    def __init__(self, run: Path, wanted: str) -> None:
+        self.run, self.wanted, self.taken = run, wanted, ""
+
+    def autoencoder_run(self) -> str:
+        return str(self.run)
+
+    def take_autoencoder(self, module: str) -> None:
+        if module != self.wanted:
+            raise ValueError("its encoder is not the one")
+        self.taken = module
+
+
+def test_an_autoencoder_that_was_trained_further_or_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    for images in (8, 16, 24):
+        (run / "checkpoints" / f"{images:012d}").mkdir(parents=True)
+        (run / "checkpoints" / f"{images:012d}" / MARKER).touch()
+    (run / "checkpoints" / "last").symlink_to(f"{24:012d}")
+
+    def name_of(path: str) -> tuple[str, None]:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such run or checkpoint")
+        return (f"{24:012d}" if Path(path) == run else Path(path).name), None
+
+    monkeypatch.setattr(loading, "load_family", name_of)
+    for images in (24, 8):
+        family: Any = Latents(run, f"{images:012d}")
+        load_autoencoder(family)
+        assert family.taken == f"{images:012d}"
+    unknown: Any = Latents(run, "another")
+    with pytest.raises(ValueError, match=f"^--model.latents.autoencoder {run}: its encoder is not the one"):
+        load_autoencoder(unknown)
+    moved: Any = Latents(tmp_path / "away", "another")
+    with pytest.raises(FileNotFoundError, match="away: no such run or checkpoint; if it was moved, put a link in its"):
+        load_autoencoder(moved)

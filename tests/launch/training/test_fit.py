@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import yaml
 from PIL import Image
 
 from gesso.cli.main import main
+from launch.checkpoints import layout
 from launch.runs.metrics import read_rows
 from tests.launch.identity import assert_identical, curve, training_state
 from tests.launch.offline import wandb_runs
@@ -255,13 +257,22 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.slow
 def test_a_refused_resume_changes_nothing(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit(*arguments("mnist-vae", shards, tmp_path), "--run.kimg=0.08")
+    often = "--checkpoints.every_kimg=0.04"
+    run = fit(*arguments("mnist-vae", shards, tmp_path), "--run.kimg=0.08", often)
     before = contents(run)
     assert main(["fit", "--resume", str(run), "--run.kimg=0.16", "--data.seed=5"]) == 2
     assert "seed was 0, is 5" in capsys.readouterr().err
     assert contents(run) == before
     assert main(["fit", "--resume", str(run)]) == 0
     assert "has finished; to go on, train for longer" in capsys.readouterr().err
+    # A run whose last checkpoint was deleted has not: it is trained again from the one before.
+    last = (run / "checkpoints" / "last").resolve()
+    weights = layout.read(last)["state_dict"]
+    shutil.rmtree(last)
+    assert main(["fit", "--resume", str(run)]) == 0
+    assert "has finished" not in capsys.readouterr().err
+    again = layout.read(last)["state_dict"]
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
 
 
 @pytest.mark.slow
