@@ -16,7 +16,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "diffusion models and flows", "how samples are made, instead of as the recipe has it"
     )
-    group.add_argument("--sampler", metavar="NAME", help="heun, euler (ddim), dpmpp-2m, dpmpp-2s, edm-stochastic, ddpm")
+    group.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help="heun, euler (ddim), dpmpp-2m, dpmpp-2s, edm-stochastic, ddpm; consistency of ECT, flow-map of MeanFlow",
+    )
     group.add_argument("--steps", type=int, metavar="N", help="from noise to picture")
     group.add_argument("--guidance", type=float, metavar="G", help="towards the class (classifier-free); 1: none")
     group.add_argument(
