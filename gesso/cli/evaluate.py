@@ -250,8 +250,9 @@ def _real(arguments: argparse.Namespace) -> dict[str, Any]:
     from launch.evaluation import driver
     from lightning_modules.metrics.evaluator import GenerationEvaluator, Pictures
 
-    data = ShardData(arguments.set or arguments.data or arguments.source)
-    source = ShardData(arguments.source, size=data.size, channels=data.channels)
+    # Of a set of latents the pictures that were encoded.
+    data = ShardData(arguments.set or arguments.data or arguments.source).pictures
+    source = ShardData(ShardData(arguments.source).pictures.path, size=data.size, channels=data.channels)
     device, split = _device(arguments), arguments.split or "test"
     number = min(arguments.num_samples or 10**12, source.manifest.split(split).samples)
     pictures = Pictures("image", split)

@@ -57,7 +57,8 @@ def evaluate(
         size: dict[str, Any] = {"channels": int(shape[1]), "size": int(shape[2])}
     elif not of_a_run:
         reference = reference or source
-        data = ShardData(os.fspath(source), options.batch_size)
+        # Of a set of latents the pictures that were encoded.
+        data = ShardData(os.fspath(source), options.batch_size).pictures
         size = {"channels": data.channels, "size": data.size}
         split = options.split or "test"
         number = min(num_samples or 10**12, data.manifest.split(split).samples)
@@ -82,7 +83,9 @@ def evaluate(
     )
     if reference is None and driver.needs_data(evaluator):
         raise ValueError("batches of images need a shard set to be compared with: give it as reference")
-    against = None if reference is None else ShardData(os.fspath(reference), options.batch_size, **size)
+    against = None
+    if reference is not None:
+        against = ShardData(ShardData(os.fspath(reference)).pictures.path, options.batch_size, **size)
     driver.prepare(evaluator, against, where, option=options.option)
     first = 0
     for batch in images:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import gesso
 from datamodules.building.inspection import inspect, verify
 from datamodules.building.tars import ShardWriter
 from datamodules.manifest import Manifest
@@ -228,6 +229,23 @@ def test_real_pictures_are_those_that_were_encoded(pictures: Manifest, latents: 
     replace(moved, provenance={**latents.provenance, "source_fingerprints": {}}).save()
     with pytest.raises(ValueError, match="were encoded of other pictures than those now in"):
         _ = ShardData(str(moved.root)).pictures
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_a_set_of_latents_is_scored_by_its_pictures(
+    pictures: Manifest, latents: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def scores(source: Path, reference: Path) -> list[float]:
+        options = ("--split", "val", "--metrics", "fid", "--extractor", "mobilenet_v2", "--device", "cpu")
+        capsys.readouterr()
+        assert main(["evaluate", str(source), "--against", str(reference), *options]) == 0
+        python = gesso.evaluate(source, reference, metrics="fid", extractor="mobilenet_v2", split="val", device="cpu")
+        return [json.loads(capsys.readouterr().out)["fid/mobilenet_v2"], *python.values()]
+
+    plain = scores(pictures.root, pictures.root)
+    assert scores(latents.root, pictures.root) == scores(pictures.root, latents.root) == plain
+    assert plain[0] == pytest.approx(plain[1])
 
 
 @pytest.mark.parametrize(
