@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class MUNIT(TranslatingFamily):
     Raises:
         ValueError: a resolution that the networks cannot halve so often, or a weight below 0.
     """
+
+    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder",)
 
     def __init__(
         self,
