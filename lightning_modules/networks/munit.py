@@ -15,6 +15,7 @@ from lightning_modules.networks.initialization import init_kaiming_
 from lightning_modules.networks.instance_norm import InstanceNorm
 from lightning_modules.networks.padding import reflect
 from lightning_modules.networks.precision import in_full_precision, like_weights
+from lightning_modules.networks.resnet_generator import ResnetBlock
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ContentEncoder(nn.Module):
         widths = [options.width * 2**number for number in range(options.halvings + 1)]
         self.stem = nn.Conv2d(channels, widths[0], 7)
         self.halvings = nn.ModuleList(nn.Conv2d(width, 2 * width, 4, stride=2) for width in widths[:-1])
-        self.blocks = nn.ModuleList(ContentBlock(widths[-1]) for _ in range(options.blocks))
+        self.blocks = nn.ModuleList(ResnetBlock(widths[-1]) for _ in range(options.blocks))
         self.norm = InstanceNorm()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,24 +145,8 @@ class Decoder(nn.Module):
         return torch.tanh(in_full_precision(self.to_image(reflect(x, 3))))
 
 
-class ContentBlock(nn.Module):
-    """x + F(x): two convolutions 3x3, an instance norm behind each, ReLU between."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3) for _ in range(2))
-        self.norm = InstanceNorm()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, h, w]`` to the same shape."""
-        first, second = self.convolutions
-        inner = F.relu(self.norm(first(reflect(x))))
-        added: Tensor = x + self.norm(second(reflect(inner)))
-        return added
-
-
 class StyledBlock(nn.Module):
-    """Like ``ContentBlock``, with means and standard deviations that are given (AdaIN, Huang and Belongie 2017)."""
+    """Like ``ResnetBlock``, with means and standard deviations that are given (AdaIN, Huang and Belongie 2017)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -83,3 +83,13 @@ def figures(name: str, folder: Path = FIXTURES) -> dict[str, Tensor]:
 def sparse(images: Tensor) -> Tensor:
     """Every 7th number of some images."""
     return images.detach().flatten()[::7]
+
+
+#: By precision: the largest difference, as a share of the largest figure.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def same(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Checks that what was computed in ``dtype`` is the authors' within its tolerance."""
+    apart = (found.detach().double() - expected).abs().max() / expected.abs().max()
+    assert apart < TOLERANCES[dtype], f"{apart:.2g}"

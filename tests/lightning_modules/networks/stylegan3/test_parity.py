@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from torch import Tensor
 
-from tests.lightning_modules.networks.stylegan2.mapped import figures, inputs, of_parameters, projections, sparse
+from tests.lightning_modules.networks.stylegan2.mapped import figures, inputs, of_parameters, projections, same, sparse
 from tests.lightning_modules.networks.stylegan3.mapped import FIXTURES, TRANSFORM, generator
-
-#: By precision: the largest difference, as a share of the largest figure.
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
-
-
-@pytest.fixture(params=TOLERANCES, ids=str)
-def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(request.param)
-    yield request.param
-    torch.set_default_dtype(before)
-
-
-def same(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    apart = (found.detach().double() - expected).abs().max() / expected.abs().max()
-    assert apart < TOLERANCES[dtype], f"{apart:.2g}"
 
 
 @pytest.mark.parametrize("name", ["translation", "rotation"])
