@@ -210,7 +210,7 @@ class GessoCLI(LightningCLI):
                 Opening(),
                 Clock(options.kimg, options.log_every_kimg),
                 Facts(),
-                Progress(),
+                *([] if trainer.enable_progress_bar is False else [Progress()]),
                 *(trainer.callbacks or []),
                 Interruption(),
                 *(self.config_init[name] for name in self.parser.callback_keys),

@@ -89,6 +89,8 @@ def _kind(name: str) -> str:
     if literal := re.fullmatch(r"typing\.Literal\[(.*)\]", name):
         return f"one of {literal[1]}"
     bare = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", name)
+    if re.match(r"(?:[\w.]*\.)?(?:Sequence|[Ll]ist|[Tt]uple)\b", bare):
+        return "a list"
     return {"NoneType": "null", "str": "text", "int": "a whole number", "float": "a number"}.get(bare, f"a {bare}")
 
 

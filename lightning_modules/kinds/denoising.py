@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gesso.common.arguments import one_of
 from gesso.common.ranges import Count, Share, Whole
-from lightning_modules.core.abilities import Batch, Preview
+from lightning_modules.core.abilities import Batch, CannotDo, Preview
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import changes, plain
@@ -168,11 +168,16 @@ class DenoisingFamily(PictureOrLatentFamily):
 
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
         """See ``Abilities.sample_with``."""
+        if any(name.startswith("truncation") for name in changes):
+            raise CannotDo(f"{self.described()} takes a sampler, steps and guidance, no truncation")
         known = [field.name for field in fields(SamplingOptions)]
         for name in changes:
             one_of(name, "option of sampling", known)
         before = {name: getattr(self.sampling, name) for name in changes}
-        self.sampling = self._checked_sampling(replace(self.sampling, **changes))  # type: ignore[arg-type]
+        chosen = self._checked_sampling(replace(self.sampling, **changes))  # type: ignore[arg-type]
+        if chosen.guidance == 1 and any(changes.get(name) for name in ("guidance_from", "guidance_to")):
+            raise ValueError("an interval of guidance does nothing without guidance, which is 1: ask for more")
+        self.sampling = chosen
         return before
 
     def _checked_sampling(self, sampling: SamplingOptions) -> SamplingOptions:

@@ -1,11 +1,13 @@
 """FID against evaluations of the network, on MNIST: a diffusion model, what is distilled from it, and rivals.
 
-    python -m tests.benchmarks.few_steps [--folder FOLDER] [--samples 5000] [--kimg-scale 1.0] [--evaluations 1000]
+    python -m tests.benchmarks.few_steps [--folder FOLDER] [--samples 5000] [--reference-samples N] [--kimg-scale 1.0]
+        [--evaluations 1000]
 
 Trains the recipes ``mnist-edm``, ``mnist-flow`` and ``mnist-dcgan``, then ``mnist-edm-fewstep`` and
 ``mnist-edm-progressive`` with the first one as their teacher, and ``mnist-meanflow``; what FOLDER holds already is not
 trained again. Every figure is FID in MobileNetV2's features of so many samples against all training images, with the
-averaged weights and seed 0; the teacher's images and seconds stand beside the students'. About an hour on two cores.
+averaged weights and seed 0; the teacher's images and seconds stand beside the students'. Some hours on two cores;
+``--samples 1000 --reference-samples 2000 --evaluations 50`` an hour.
 Figures go to ``results/few_steps.json``.
 """
 
@@ -77,6 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("few-steps"), help="of shards and runs")
     parser.add_argument("--samples", type=int, default=FULL, help="at most so many for each figure")
+    parser.add_argument("--reference-samples", type=int, help="of the training images; all if left out")
     parser.add_argument("--kimg-scale", type=float, default=1.0, help="of the recipes' lengths")
     parser.add_argument("--evaluations", type=int, default=1000, help="no samplings of more than so many")
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE", help="of these recipes alone")
@@ -93,7 +96,8 @@ def main() -> int:
         for sampling, most in contestant.samplings:
             if evaluations_of(sampling) > arguments.evaluations:
                 continue
-            rows.append(measured(contestant, run, arguments.folder, sampling, min(most, arguments.samples)))
+            samples = min(most, arguments.samples), arguments.reference_samples
+            rows.append(measured(contestant, run, arguments.folder, sampling, *samples))
             write(rows)
     show(rows)
     return 0
@@ -137,11 +141,12 @@ def trained(contestant: Contestant, folder: Path, shards: Path, scale: float) ->
 
 
 def measured(
-    contestant: Contestant, run: Path, folder: Path, sampling: dict[str, object], samples: int
+    contestant: Contestant, run: Path, folder: Path, sampling: dict[str, object], samples: int, reference: int | None
 ) -> dict[str, Any]:
     """One figure, with all that belongs to it."""
     options = [word for name, value in sampling.items() for word in (f"--{name}", str(value))]
     protocol = ["--extractor", "mobilenet_v2", "--metrics", "fid", "--num-samples", str(samples)]
+    protocol += [] if reference is None else ["--reference-samples", str(reference)]
     result = json.loads(gesso("evaluate", str(run), *protocol, *options))
     row = {
         "recipe": contestant.recipe,

@@ -70,6 +70,15 @@ def test_guidance_one_is_the_conditional_model_bit_for_bit_and_more_is_not() -> 
     assert torch.equal(module.generate(index, seed=0, labels=labels), plain)
 
 
+def test_changes_that_do_nothing_are_refused() -> None:
+    module = tiny(Flow, num_classes=3)
+    with pytest.raises(ValueError, match="an interval of guidance does nothing without guidance"):
+        module.sample_with({"guidance_from": 1.0})
+    with pytest.raises(ValueError, match="a Flow takes a sampler, steps and guidance, no truncation"):
+        module.sample_with({"truncation_psi": 0.5})
+    assert module.sample_with({"guidance": 2.0, "guidance_from": 1.0}) == {"guidance": 1.0, "guidance_from": 0.0}
+
+
 def test_classes_make_a_difference_and_cycle() -> None:
     module, index = tiny(Flow, num_classes=3), torch.arange(4)
     first, second = (module.generate(index, seed=0, labels=torch.full((4,), label)) for label in (0, 1))
