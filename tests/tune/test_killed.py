@@ -13,7 +13,8 @@ from tune.sweep import Sweep
 pytestmark = WHOLE_SWEEPS
 
 
-@pytest.mark.parametrize("scheduler", [pytest.param("none", marks=pytest.mark.proof), "asha"])
+@pytest.mark.proof
+@pytest.mark.parametrize("scheduler", ["none", "asha"])
 def test_a_killed_sweep_goes_on_and_comes_to_the_same(lab: Lab, scheduler: str) -> None:
     asked = ("--search=tpe", f"--scheduler={scheduler}", "--num-samples=4", "--concurrent=1", "--run.kimg=0.096")
     whole, undisturbed = lab.run(lab.space(**RANGES), *asked)
