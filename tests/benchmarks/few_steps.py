@@ -52,7 +52,11 @@ def sampled(sampler: str, steps: int, most: int = FULL) -> tuple[dict[str, objec
 
 CONTESTANTS = (
     Contestant("mnist-dcgan", None, [({}, FULL)]),
-    Contestant("mnist-flow", None, [sampled("heun", 10), sampled("dpmpp-2m", 8), sampled("euler", 4)]),
+    Contestant(
+        "mnist-flow",
+        None,
+        [sampled("heun", 10), *(sampled("dpmpp-2m", steps) for steps in (8, 4)), sampled("euler", 4)],
+    ),
     Contestant(
         "mnist-edm",
         None,
