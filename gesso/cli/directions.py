@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from gesso.common.arguments import seed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from launch.inference.w_files import Directions
     from lightning_modules.kinds.w_space import WSpace
 
@@ -85,9 +87,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--{given} is for --scorer")
 
 
-def _found(  # type: ignore[no-untyped-def]
-    arguments: argparse.Namespace, space: WSpace, layers: tuple[int, int] | None, label, origin: str
+def _found(
+    arguments: argparse.Namespace, space: WSpace, layers: tuple[int, int] | None, label: Tensor | None, origin: str
 ) -> Directions:
+    """The directions of the method or the scorers that the command names."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _goal(out: str | None, number: int, count: int) -> tuple[str | None, str]:
-    """Where the results in style ``number`` of ``count`` go: ``--out``, and what is done."""
+    """The results' ``--out``, and the end of their names without one, for style ``number`` of ``count``."""
     if count == 1:
         return out, "translated"
     if out:

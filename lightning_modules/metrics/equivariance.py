@@ -1,7 +1,7 @@
 """EQ-T and EQ-R: how well a generator's images move and turn with its input (Karras et al. 2021, appendix E).
 
 arXiv:2106.12423. Both are peak signal-to-noise ratios in dB between the image of a moved input and the moved image:
-higher is better; StyleGAN3-T has EQ-T 63, StyleGAN2 some 15.
+higher is better.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _turned(x: Tensor, angle: float) -> tuple[Tensor, Tensor]:
     height, width = x.shape[2:]
     spread = x.new_zeros(*x.shape[:2], height * FINE, width * FINE)
     spread[:, :, ::FINE, ::FINE] = x
-    # Half a fine place to the right, which the grid takes back.
+    # As the authors pad: the pixels' middles are then half a fine place off, which the grid takes back.
     before, after = 2 * reach + FINE // 2, 2 * reach - FINE // 2
     fine = _valid(F.pad(spread, (before, after, before, after)), kernel * FINE**2)
     # Of each place of the result, where it comes from.

@@ -91,6 +91,24 @@ class ResidualBlock(nn.Module):
         return x + self.contract(self.activation_after(self.grouped(y)))
 
 
+class Stage(nn.Sequential):
+    """The residual blocks at one side.
+
+    Args:
+        channels, options, depth: see ``ResidualBlock``.
+    """
+
+    def __init__(self, channels: int, options: R3Options, depth: int) -> None:
+        super().__init__(*(ResidualBlock(channels, options, depth) for _ in range(options.blocks)))
+        self.gradient_checkpointing = options.gradient_checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same shape."""
+        for block in self:
+            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
+        return x
+
+
 class R3Generator(nn.Module):
     """Latent vectors to images: a learned 4x4 basis weighted by the latent, then stages that double the side.
 
@@ -119,13 +137,12 @@ class R3Generator(nn.Module):
         super().__init__()
         widths, depth = _checked(options, resolution)
         self.num_classes = num_classes
-        self.gradient_checkpointing = options.gradient_checkpointing
         inputs = latent_dim * (2 if num_classes else 1)
         self.embedding = _embedding(num_classes, latent_dim) if num_classes else None
         self.weights = nn.Linear(inputs, widths[0], bias=False)
         nn.init.normal_(self.weights.weight, 0, inputs**-0.5)
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
-        self.stages = nn.ModuleList(_blocks(width, options, depth) for width in widths)
+        self.stages = nn.ModuleList(Stage(width, options, depth) for width in widths)
         self.changes = nn.ModuleList(_change(before, after) for before, after in pairwise(widths))
         self.to_image = _convolution(widths[-1], channels)
         self.register_buffer("taps", setup_filter(), persistent=False)
@@ -151,15 +168,10 @@ class R3Generator(nn.Module):
             if self.embedding is not None:
                 z = torch.cat([z, self.embedding(labels)], 1)
             x = self.basis * self.weights(z)[:, :, None, None]
-            x = self._through(self.stages[0], x)
+            x = self.stages[0](x)
         for change, stage in zip(self.changes, self.stages[1:], strict=True):
-            x = self._through(stage, upsample(change(x), self.taps))
+            x = stage(upsample(change(x), self.taps))
         return self.to_image(x).to(at_least_float32(dtype))
-
-    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
-        for block in stage.children():
-            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
-        return x
 
 
 class R3Discriminator(nn.Module):
@@ -191,9 +203,8 @@ class R3Discriminator(nn.Module):
         widths, depth = _checked(options, resolution)
         last, widths = widths[0], widths[::-1]
         self.num_classes = num_classes
-        self.gradient_checkpointing = options.gradient_checkpointing
         self.from_image = _convolution(channels, widths[0])
-        self.stages = nn.ModuleList(_blocks(width, options, depth) for width in widths)
+        self.stages = nn.ModuleList(Stage(width, options, depth) for width in widths)
         self.changes = nn.ModuleList(_change(before, after) for before, after in pairwise(widths))
         self.basis = nn.Conv2d(last, last, 4, groups=last, bias=False)
         nn.init.normal_(self.basis.weight, 0, 1 / 4)
@@ -216,17 +227,12 @@ class R3Discriminator(nn.Module):
         dtype = weights_dtype(self)
         x = self.from_image(images.to(dtype))
         for stage, change in zip(self.stages[:-1], self.changes, strict=True):
-            x = change(downsample(self._through(stage, x), self.taps))
+            x = change(downsample(stage(x), self.taps))
         # The stage at 4 px in the weights' own precision; logits in float32 at least.
         with torch.autocast(x.device.type, enabled=False):
-            x = self._through(self.stages[-1], x.to(dtype))
+            x = self.stages[-1](x.to(dtype))
             x = self.features(self.basis(x).flatten(1)).to(at_least_float32(dtype))
             return x[:, 0] if self.embedding is None else (x * self.embedding(labels)).sum(1)
-
-    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
-        for block in stage.children():
-            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
-        return x
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 1, *, gain: float = 1.0, groups: int = 1) -> nn.Conv2d:
@@ -241,10 +247,6 @@ def _embedding(num_classes: int, length: int, gain: float = 1.0) -> nn.Embedding
     layer = nn.Embedding(num_classes, length)
     nn.init.normal_(layer.weight, 0, gain / math.sqrt(num_classes))
     return layer
-
-
-def _blocks(width: int, options: R3Options, depth: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width, options, depth) for _ in range(options.blocks)))
 
 
 def _change(before: int, after: int) -> nn.Module:
