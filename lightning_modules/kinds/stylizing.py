@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from lightning_modules.core.abilities import Batch, BatchSpec, Preview
 from lightning_modules.core.family import ImageFamily, Losses
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.kinds.stylizer import Style, Stylizer
+from lightning_modules.losses.temporal import GRID, TemporalOptions, compound_loss, difference_loss, smooth_flow
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures, TableEvaluator
 from lightning_modules.metrics.style import StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
+from lightning_modules.pictures.flow import warp
 from lightning_modules.pictures.sizes import square
 
 
@@ -29,6 +31,9 @@ class StyleFamily(ImageFamily):
     Args:
         options: those of ``ImageFamily``.
     """
+
+    #: How pictures are moved in training for video; families without that loss leave it as it is.
+    temporal: TemporalOptions = TemporalOptions()
 
     def __init__(self, **options: Any) -> None:  # type: ignore[explicit-any] # as ImageFamily declares them
         super().__init__(**options)
@@ -72,6 +77,23 @@ class StyleFamily(ImageFamily):
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
         """The losses of a step, each unweighted and weighted."""
+
+    def temporal_loss(self, images: Tensor, pictures: Tensor, render: Callable[[Tensor], Tensor]) -> Tensor:
+        """How far the result of each image's next frame, which is made here, is from the moved result.
+
+        Args:
+            images: [N, 3, H, W] in [-1, 1].
+            pictures: their results.
+            render: what turns images into results.
+        """
+        options, count = self.temporal, len(images)
+        shift = options.shift * (2 * self.rand(count, 2) - 1)
+        flow = smooth_flow(shift, options.bend * self.randn(count, 2, GRID, GRID), (images.shape[2], images.shape[3]))
+        moved = warp(images, flow) + options.noise * self.randn(*images.shape)
+        results = render(moved)
+        if options.kind == "difference":
+            return difference_loss(results - pictures, moved - images)
+        return compound_loss(pictures, results, flow)
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Grid of four photographs (left) in up to six styles (top)."""

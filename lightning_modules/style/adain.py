@@ -15,6 +15,7 @@ from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss
 from lightning_modules.losses.style import mean_std, statistics_loss
+from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.adain import Decoder, DecoderOptions
 from lightning_modules.networks.instance_norm import adain
@@ -98,6 +99,8 @@ class AdaIN(StyleFamily):
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
         style_mixing: an augmentation (after MixStyle, Zhou et al. 2021): statistics of two paintings of the batch are
             mixed, so that each ``channel`` is of one of them, or each ``layer``; ``none``: a style is one painting's.
+        temporal_weight: of the temporal consistency, for video, which takes another pass through encoder and decoder.
+        temporal: options of that loss.
         decoder: options of the decoder.
         optimizer: options of its optimizer.
         options: those of ``ImageFamily``.
@@ -116,17 +119,21 @@ class AdaIN(StyleFamily):
         style_weight: NonNegative = 10.0,
         layer_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 1.0, 1.0),
         style_mixing: StyleMixing = "none",
+        temporal_weight: NonNegative = 0.0,
+        temporal: TemporalOptions = TemporalOptions(),
         decoder: DecoderOptions = DecoderOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=1e-4),
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_weights(content_weight=content_weight, style_weight=style_weight, layer_weights=min(layer_weights))
+        self.weights = {"content": content_weight, "style": style_weight, "temporal": temporal_weight}
+        check_weights(
+            layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
+        )
         self.save_hyperparameters()
         self.resolution, self.optimizer = resolution, optimizer
-        self.weights = {"content": content_weight, "style": style_weight}
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
-        self.style_mixing = style_mixing
+        self.style_mixing, self.temporal = style_mixing, temporal
         self.decoder = Decoder(decoder)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
@@ -167,15 +174,24 @@ class AdaIN(StyleFamily):
         return mixed  # type: ignore[return-value]
 
     def _losses(self, batch: Batch, style: Statistics) -> Losses:
-        encoder = self.encoder
-        with torch.no_grad():
-            target = adain(encoder(batch["image"], (LAYER,))[LAYER], *style[LAYER])
-        decoded = encoder(self.decoder(target).float(), STYLE_LAYERS)
+        images = batch["image"]
+        target = self._target(images, style)
+        pictures = self.decoder(target).float()
+        decoded = self.encoder(pictures, STYLE_LAYERS)
         by_layer = [
             weight * statistics_loss(decoded[name], *style[name]) for name, weight in self.layer_weights.items()
         ]
         terms = {"content": content_loss(decoded[LAYER], target), "style": torch.stack(by_layer).sum()}
+        if self.weights["temporal"]:
+            terms["temporal"] = self.temporal_loss(
+                images, pictures, lambda moved: self.decoder(self._target(moved, style))
+            )
         return weighted_sum(terms, self.weights)
+
+    @torch.no_grad()
+    def _target(self, images: Tensor, style: Statistics) -> Tensor:
+        """The features that are to be decoded."""
+        return adain(self.encoder(images, (LAYER,))[LAYER], *style[LAYER])
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         return AdaINTransfer(self.encoder, self.decoder).stylize(content, style, tile=tile)

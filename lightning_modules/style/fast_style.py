@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gesso.common.ranges import Count, NonNegative, Range
 from lightning_modules.core.family import Batch, Losses
@@ -19,6 +18,7 @@ from lightning_modules.kinds.stylizer import Style
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss, total_variation
 from lightning_modules.losses.style import gram, random_directions, relative_gram_loss, relative_sliced_wasserstein_loss
+from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, FastStyleOptions
 from lightning_modules.pictures.sizes import fit
@@ -27,8 +27,6 @@ from lightning_modules.style.tiled_statistics import whole_statistics
 
 CONTENT_LAYER = "relu3_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-#: Shift in pixels, and standard deviation of the noise, of the temporal loss.
-SHIFT, DISTURBANCE = 8, 0.02
 #: Numbers of random directions, and of places of a map, in a step of the sliced Wasserstein loss.
 DIRECTIONS, PLACES = 32, 4096
 #: ``gram``: Johnson's; ``sliced_wasserstein``: compares the whole distribution of the features (Heitz et al. 2021),
@@ -54,9 +52,8 @@ class FastStyle(StyleFamily):
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss; with 0 for the last one a step takes
             half as long, and textures are smaller.
         tv_weight: of the total variation.
-        temporal_weight: of the temporal consistency, for video: a picture shifted by a few pixels, with a little
-            noise, must give the shifted result (Wang et al. 2020, "Consistent Video Style Transfer via Compound
-            Regularization").
+        temporal_weight: of the temporal consistency, for video.
+        temporal: options of that loss.
         network: options of the network.
         optimizer: options of its optimizer.
         channels_last: slower here: the maps have few channels, and instance norms.
@@ -83,14 +80,13 @@ class FastStyle(StyleFamily):
         layer_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 1.0, 1.0),
         tv_weight: NonNegative = 0.1,
         temporal_weight: NonNegative = 0.0,
+        temporal: TemporalOptions = TemporalOptions(),
         network: FastStyleOptions = FastStyleOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4),
         channels_last: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(channels_last=channels_last, **options)
-        if resolution <= 2 * SHIFT:
-            raise ValueError(f"resolution is {resolution}; it must be more than {2 * SHIFT} pixels")
         self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
         check_weights(
             layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
@@ -99,6 +95,7 @@ class FastStyle(StyleFamily):
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
         self.resolution, self.noise, self.style_loss, self.optimizer = resolution, noise, style_loss, optimizer
+        self.temporal = temporal
         self.styles = tuple(styles)
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_size = style_size
@@ -171,7 +168,8 @@ class FastStyle(StyleFamily):
             "tv": total_variation(pictures),
         }
         if self.weights["temporal"]:
-            terms["temporal"] = self._temporal_loss(images, pictures, mix, noise)
+            # In a video the noise does not move with the picture.
+            terms["temporal"] = self.temporal_loss(images, pictures, lambda moved: self.network(moved, mix, noise))
         return weighted_sum(terms, self.weights)
 
     def _style_loss(self, features: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
@@ -181,18 +179,6 @@ class FastStyle(StyleFamily):
         return relative_sliced_wasserstein_loss(
             some_places(features, generator), target, directions.to(features, non_blocking=True)
         )
-
-    def _temporal_loss(self, images: Tensor, pictures: Tensor, mix: Tensor, noise: Tensor) -> Tensor:
-        down, right = self.randint(2, 2 * SHIFT + 1)
-        side = images.shape[2] - 2 * SHIFT
-
-        def window(x: Tensor) -> Tensor:
-            return x[..., down : down + side, right : right + side]
-
-        disturbed = window(images) + DISTURBANCE * self.randn(*images.shape[:2], side, side)
-        # In a video the noise does not move with the picture.
-        moved = self.network(disturbed, mix, noise[..., :side, :side])
-        return F.mse_loss(moved.float(), window(pictures).float())
 
     @torch.no_grad()
     def style_targets(self) -> dict[str, Tensor]:
