@@ -36,7 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "evaluate",
         help="FID and the others of a run or a shard set's split; of a style run, what it keeps and what it takes",
         description="Scores generated images (or, given a shard set, its --split) against a split of real images: fid, "
-        "kid, is, prdc. A run that stylises is scored on held-out photographs: lpips, ssim and content_cosine say how "
+        "kid, is, prdc, pr; of a StyleGAN also ppl, of a StyleGAN3 eqt and eqr. "
+        "A run that stylises is scored on held-out photographs: lpips, ssim and content_cosine say how "
         "much of the content is left, gram_distance and statistics_distance how far the style is, artfid both in one. "
         "A run that translates is scored on held-out pictures, "
         "too, against the other domain.",

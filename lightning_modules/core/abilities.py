@@ -24,6 +24,8 @@ Ability = Literal[
     "sample_with",
     "edit",
     "w_space",
+    "on_path",
+    "transformed",
     "stylize",
     "translate",
     "translate_in_style",
@@ -38,6 +40,8 @@ _LACKS: dict[Ability, str] = {
     "sample_with": "makes a picture in one pass: it takes no sampler, steps, guidance or truncation",
     "edit": "edits no pictures",
     "w_space": "has no latent space W, which a StyleGAN has: no directions, projections or mixed styles",
+    "on_path": "has no latents: there is no path between two of them",
+    "transformed": "has no input that moves and turns with the image, which a StyleGAN3 has",
     "stylize": "puts no picture into another's style",
     "translate": "translates no pictures from one domain into another",
     "translate_in_style": "has one translation of each picture: it takes no styles",
@@ -173,6 +177,34 @@ class Abilities(L.LightningModule):
             CannotDo: this family has none.
         """
         self._cannot("w_space")
+
+    def on_path(self, index: Tensor, times: Tensor, *, seed: int, space: Literal["z", "w"]) -> Tensor:
+        """Images on paths between samples, which perceptual path lengths follow: NCHW about in [-1, 1].
+
+        Args:
+            index: int64 [N]: path number i goes from sample 2i to sample 2i + 1 of the sequence ``seed``, both of one
+                class and with one noise.
+            times: float64 [N]: where on each path, from 0 to 1.
+            seed: of the sequence.
+            space: ``z``: the great circle between latents; ``w``: the straight line in W.
+
+        Raises:
+            CannotDo: this family has no latents, or no W.
+        """
+        self._cannot("on_path")
+
+    def transformed(self, index: Tensor, transforms: Tensor, *, seed: int) -> Tensor:
+        """Samples whose network's input is moved and turned: NCHW about in [-1, 1], not clamped.
+
+        Args:
+            index: int64 [N]; of ``generate``.
+            transforms: [N, 3, 3], where each place of the image comes from, in sides of the image, from its middle.
+            seed: of ``generate``.
+
+        Raises:
+            CannotDo: this family has no such input.
+        """
+        self._cannot("transformed")
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """Stylises the content picture [1, 3, H, W] with one or several styles: see ``kinds.stylizer.Stylizer``.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from gesso.common.randomness import mix_seed
 from gesso.common.ranges import Count, NonNegative, Share, Whole, check_options
 from gesso.common.ranks import mean_over_ranks
 from gesso.common.schedules import Schedule
@@ -121,6 +122,19 @@ class StyleGAN2(AdversarialFamily):
             truncation_cutoff=self.truncation_cutoff,
         )
 
+    def on_path(self, index: Tensor, times: Tensor, *, seed: int, space: Literal["z", "w"]) -> Tensor:
+        """See ``Abilities.on_path``; each path has noise of its own."""
+        mapping = self.generator.mapping
+        if space == "w":
+            start, end = (mapping(*of_one).double() for of_one in self.path_ends(index, seed=seed))
+            w = start.lerp(end, times[:, None].to(start)).to(mapping.w_avg.dtype)
+        else:
+            w = mapping(*self.path_latents(index, times, seed=seed))
+        space_w = self.w_space()
+        numbers = sum(side**2 for side in space_w.noise_sides)
+        noise = [torch.randn(numbers, generator=_generator(mix_seed(seed, 1, number))) for number in index.tolist()]
+        return space_w.images(space_w.layers(w), torch.stack(noise).to(self.device) if numbers else None)
+
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
         """See ``Abilities.sample_with``: ``truncation_psi`` and ``truncation_cutoff``."""
         if unknown := sorted(changes.keys() - {"truncation_psi", "truncation_cutoff"}):
@@ -199,3 +213,7 @@ class StyleGAN2(AdversarialFamily):
                 f"a micro-batch of {count} images is no multiple of model.discriminator.minibatch_group "
                 f"({self.group}): a batch of more images on each rank, fewer micro_batches, or smaller groups"
             )
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from typing import Any
 
 import torch
@@ -15,7 +13,6 @@ from lightning_modules.core.abilities import Batch
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.losses.weights import check_weights
-from lightning_modules.metrics.equivariance import decibels, rotation_error, translation_error
 from lightning_modules.networks.blur import gaussian_blur
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan2.generator import NoiseInput
@@ -98,27 +95,12 @@ class StyleGAN3(StyleGAN2):
         self._means_of_w = {last: self._means_of_w[last]}
         super()._follow_w()
 
-    @torch.no_grad()
-    def equivariance(self, count: int = 64, *, seed: int = 0, batch_size: int = 16) -> dict[str, float]:
-        """EQ-T and EQ-R in dB of ``count`` images, shifted by up to an eighth of their side or turned by any angle.
-
-        The images are those of ``generate`` with this seed; EQ-R is of use for R alone.
-        """
-        sums = {"eq_t": torch.zeros(2, dtype=torch.float64), "eq_r": torch.zeros(2, dtype=torch.float64)}
-        draws = random.Random(seed)
-        reach = self.resolution // 8
-        for first in range(0, count, batch_size):
-            index = torch.arange(first, min(first + batch_size, count))
-            labels = (index % self.num_classes).to(self.device) if self.num_classes else None
-            ws = self.generator.broadcast(self.generator.mapping(self.latents(index, seed=seed), labels))
-
-            def render(transform: Tensor, ws: Tensor = ws) -> Tensor:
-                return self.generator.synthesis(ws, transform=transform.to(ws.device)).cpu()
-
-            shift = draws.randint(-reach, reach), draws.randint(-reach, reach)
-            sums["eq_t"] += torch.stack(translation_error(render, shift))
-            sums["eq_r"] += torch.stack(rotation_error(render, draws.uniform(-math.pi, math.pi)))
-        return {name: decibels(*of_one) for name, of_one in sums.items()}
+    def transformed(self, index: Tensor, transforms: Tensor, *, seed: int) -> Tensor:
+        """See ``Abilities.transformed``."""
+        space = self.w_space()
+        ws = space.layers(space.sampled(index, seed=seed))
+        images: Tensor = self.generator.synthesis(ws, transform=transforms.to(ws.device))
+        return images.float()
 
     def shown(self, images: Tensor) -> Tensor:
         """What the discriminator sees in training: blurred images in the beginning, then augmented."""

@@ -28,5 +28,5 @@ class GenerativeFamily(ImageFamily):
         if options.metrics == ():
             return None
         return GenerationEvaluator(
-            lambda index, batch: self.generate(index, seed=options.seed), options, self.described()
+            lambda index, batch: self.generate(index, seed=options.seed), options, self.described(), family=self
         )

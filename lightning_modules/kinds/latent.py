@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +43,26 @@ class LatentFamily(GenerativeFamily):
             for number in index.tolist()
         ]
         return torch.stack(rows).to(self.device)
+
+    def on_path(self, index: Tensor, times: Tensor, *, seed: int, space: Literal["z", "w"]) -> Tensor:
+        """See ``Abilities.on_path``."""
+        if space == "w":
+            self.require("w_space")
+        latents, labels = self.path_latents(index, times, seed=seed)
+        return self.decode(latents, labels).float()
+
+    def path_latents(self, index: Tensor, times: Tensor, *, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Latents [N, latent_dim] on great circles, and their labels: see ``Abilities.on_path``."""
+        (start, labels), (end, _) = self.path_ends(index, seed=seed)
+        between = slerp(start.double(), end.double(), times[:, None].to(start.device)).squeeze(1)
+        return between.to(start.dtype), labels
+
+    def path_ends(
+        self, index: Tensor, *, seed: int
+    ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+        """Latents and labels of both ends of paths: see ``Abilities.on_path``."""
+        labels = index % self.num_classes if self.num_classes else None
+        return self.conditions(2 * index, seed, labels), self.conditions(2 * index + 1, seed, labels)
 
     def interpolate(self, *, pairs: int, steps: int, seed: int) -> Preview:
         """``pairs`` rows, each of ``steps`` images on the great circle between two latents of one class."""

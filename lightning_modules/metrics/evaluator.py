@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,8 @@ from torch import Tensor
 from gesso.common.pixels import to_uint8
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
-from lightning_modules.metrics.generation import GenerationMetrics
+from lightning_modules.metrics.generation import COMPUTED, GenerationMetrics
+from lightning_modules.metrics.probes import Probed, Probes
 from lightning_modules.metrics.specs import Direction, ExtractorName, Kind, MetricSpec, Occasion
 from lightning_modules.metrics.statistics import FeatureStatistics
 
@@ -166,14 +167,18 @@ class TableEvaluator:
         kind: kind of the measured family.
         options: of the evaluation.
         what: the family in error messages, such as ``a DCGAN``.
+        abilities: what it can do.
     """
 
     source: Pictures | None = None
     truth = False
     examples = 0
 
-    def __init__(self, kind: Kind, options: EvaluationOptions, what: str) -> None:
-        chosen = specs.choose(kind, options.metrics, options.occasion, what=what, option=options.option)
+    def __init__(
+        self, kind: Kind, options: EvaluationOptions, what: str, abilities: Collection[str] = frozenset()
+    ) -> None:
+        asked = options.metrics
+        chosen = specs.choose(kind, asked, options.occasion, what=what, option=options.option, abilities=abilities)
         self.options = options
         self.num_samples = options.num_samples
         self.batch_size = options.batch_size
@@ -233,13 +238,14 @@ def _by_name(spec: MetricSpec, value: Any, extractor: str) -> dict[str, float]:
 
 
 class GenerationEvaluator(TableEvaluator):
-    """Evaluates generated images: FID and others.
+    """Evaluates generated images: FID and others; and what a generator does with its latents.
 
     Args:
         make: maps ``update``'s arguments to images NCHW in [-1, 1].
         options: of the evaluation.
         what: the family in error messages, such as ``a DCGAN``.
         source: real pictures of which ``make`` needs batches; None: it needs indices only.
+        family: the generator, which path lengths and equivariance ask for images of their own; None: there is none.
     """
 
     def __init__(
@@ -248,24 +254,33 @@ class GenerationEvaluator(TableEvaluator):
         options: EvaluationOptions,
         what: str,
         source: Pictures | None = None,
+        family: Probed | None = None,
     ) -> None:
-        super().__init__("generation", options, what)
+        super().__init__("generation", options, what, family.abilities() if family is not None else ())
         self.make = make
         self.source = source
         if self.compares:
             self.references = (Pictures("image", options.reference_split, options.reference_samples),)
+        self.family = family
+        self._of_sets = [name for name in self.own if name in COMPUTED]
+        self._probed = [name for name in self.own if name not in COMPUTED]
         self._generation: GenerationMetrics | None = None
+        self._probes: Probes | None = None
 
     def load(self, files: Mapping[str, Path], device: torch.device) -> None:
         """See ``Evaluator``."""
         super().load(files, device)
-        if self.own and not self.references:
+        if self._of_sets and not self.references:
             self._measure(None)
+        if self._probed and self.family is not None:
+            asked = {"num_samples": self.num_samples, "seed": self.options.seed}
+            self._probes = Probes(self.family, self._probed, **asked, files=files, device=device)
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, int]]:
         """See ``Evaluator``."""
-        return {} if self._generation is None else self._generation.settings
+        of_sets = {} if self._generation is None else self._generation.settings
+        return {**of_sets, **({} if self._probes is None else self._probes.settings)}
 
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
         """See ``Evaluator``."""
@@ -273,11 +288,15 @@ class GenerationEvaluator(TableEvaluator):
 
     def _measure(self, statistics: FeatureStatistics | None) -> None:
         assert self.extractor is not None
-        metrics = GenerationMetrics(self.extractor, statistics, self.own, num_samples=self.num_samples)
+        metrics = GenerationMetrics(self.extractor, statistics, self._of_sets, num_samples=self.num_samples)
         self._generation = metrics.to(self.device)
 
     def update(self, index: Tensor, batch: Mapping[str, Any] | None) -> None:
         """See ``Evaluator``."""
+        if self._probes is not None:
+            self._probes.update(index)
+        if not self._of_sets and not self.foreign:
+            return
         images = to_uint8(self.make(index, batch))
         index = index.to(images.device)
         if self._generation is not None:
@@ -286,10 +305,14 @@ class GenerationEvaluator(TableEvaluator):
 
     def compute(self) -> dict[str, float]:
         """See ``Evaluator``."""
-        return {**(self._generation.compute() if self._generation is not None else {}), **super().compute()}
+        of_sets = self._generation.compute() if self._generation is not None else {}
+        probed = self._probes.compute() if self._probes is not None else {}
+        return {**of_sets, **probed, **super().compute()}
 
     def reset(self) -> None:
         """See ``Evaluator``."""
         super().reset()
         if self._generation is not None:
             self._generation.reset()
+        if self._probes is not None:
+            self._probes.reset()

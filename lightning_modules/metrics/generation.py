@@ -12,12 +12,16 @@ from lightning_modules.metrics.features import FeatureExtractor, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.inception_score import InceptionScore
 from lightning_modules.metrics.kernel import fitting_subset, kernel_distance
-from lightning_modules.metrics.prdc import prdc
+from lightning_modules.metrics.prdc import prdc, precision_recall
 from lightning_modules.metrics.specs import OWN, full_names
 from lightning_modules.metrics.statistics import FeatureStatistics, StatisticsAccumulator
 
 #: The metrics of the table that are computed here.
-COMPUTED = tuple(spec.name for spec in OWN if "generation" in spec.kinds)
+COMPUTED = tuple(spec.name for spec in OWN if "generation" in spec.kinds and not spec.abilities)
+#: Those that compare features themselves, not their mean and covariance alone.
+_OF_FEATURES = {"kid", "prdc", "pr"}
+#: Neighbour of ``pr``.
+PR_NEAREST = 3
 
 
 class GenerationMetrics(nn.Module):
@@ -64,7 +68,7 @@ class GenerationMetrics(nn.Module):
         self.kid_subset_size = kid_subset_size
         self.nearest_k = nearest_k
         self._copies: dict[str, int] = {}
-        if not {"kid", "prdc"} & set(metrics):
+        if not _OF_FEATURES & set(metrics):
             # With fewer samples than dimensions the Fréchet term from the features themselves is the faster one.
             cap = num_samples if num_samples < extractor.feature_dim else 0
         self.statistics = StatisticsAccumulator(extractor.feature_dim, extractor.name, num_samples=num_samples, cap=cap)
@@ -92,7 +96,7 @@ class GenerationMetrics(nn.Module):
         """``{"fid/<extractor>": ..., ...}`` over all ranks.
 
         Keys: ``fid``, ``kid``, ``kid_std``, ``is``, ``is_std``, ``precision``, ``recall``, ``density``, ``coverage``,
-        as far as asked for.
+        ``precision_k3``, ``recall_k3``, as far as asked for.
 
         Raises:
             ValueError: too few samples for a metric.
@@ -121,6 +125,11 @@ class GenerationMetrics(nn.Module):
                     subsets=self.kid_subsets,
                     subset_size=self.kid_subset_size,
                 )
+            if "pr" in self.metrics:
+                assert reference.features is not None
+                assert generated.features is not None
+                both = precision_recall(reference.features, generated.features, nearest_k=PR_NEAREST)
+                results["precision_k3"], results["recall_k3"] = both
             if "prdc" in self.metrics:
                 assert reference.features is not None
                 assert generated.features is not None
@@ -144,6 +153,8 @@ class GenerationMetrics(nn.Module):
         if "prdc" in self.metrics:
             copies = {name: number for name, number in self._copies.items() if number}
             found["prdc"] = {"nearest_k": self.nearest_k, "real": real, "generated": made, **copies}
+        if "pr" in self.metrics:
+            found["pr"] = {"nearest_k": PR_NEAREST, "real": real, "generated": made}
         if self.inception_score is not None:
             found["is"] = {"splits": self.inception_score.splits}
         return found
@@ -201,7 +212,7 @@ def _check(extractor: FeatureExtractor, reference: FeatureStatistics | None, met
             f"the reference statistics are of {reference.extractor}, the metrics want {extractor.name}: "
             "numbers of different extractors cannot be compared"
         )
-    if reference is not None and reference.features is None and {"kid", "prdc"} & set(metrics):
+    if reference is not None and reference.features is None and _OF_FEATURES & set(metrics):
         raise ValueError("KID and precision/recall need reference statistics with features; compute them with cap > 0")
     if "is" in metrics and not extractor.num_classes:
         raise ValueError(

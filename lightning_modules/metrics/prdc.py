@@ -66,6 +66,30 @@ def prdc(real: Tensor, fake: Tensor, *, nearest_k: int = 5, block: int = 1024) -
     )
 
 
+def precision_recall(real: Tensor, fake: Tensor, *, nearest_k: int = 3, block: int = 1024) -> tuple[float, float]:
+    """Precision and recall as Kynkäänniemi et al. 2019 (arXiv:1904.06991) define them: a ball holds its border, too.
+
+    So a sample with copies is inside of their balls, whose radius is 0.
+
+    Args:
+        real: float32 [n, D].
+        fake: float32 [m, D].
+        nearest_k: as in ``prdc``; 3 in the papers.
+        block: as in ``prdc``.
+
+    Raises:
+        ValueError: too few samples for ``nearest_k``.
+    """
+    if min(len(real), len(fake)) <= nearest_k:
+        raise ValueError(f"precision and recall with nearest_k={nearest_k} need more samples than that on each side")
+    shares = []
+    for balls, probes in ((real, fake), (fake, real)):
+        radii = _radii(balls, nearest_k, block)
+        inside = [(torch.cdist(rows, balls) <= radii).any(dim=1) for rows in probes.split(block)]
+        shares.append(torch.cat(inside).double().mean().item())
+    return shares[0], shares[1]
+
+
 def _copies(features: Tensor, radii: Tensor) -> int:
     return int((radii <= _NOTHING * features.norm(dim=1)).sum())
 

@@ -174,7 +174,7 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
 
     Args:
         start, end: [N, ...]; a latent's angle is that of all its numbers together.
-        t: [T] in [0, 1].
+        t: [T] in [0, 1], or [N, T]: of each path its own.
 
     Returns:
         [N, T, ...], ``start`` at t = 0 and ``end`` at t = 1.
@@ -183,7 +183,7 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     start, end = start.flatten(1), end.flatten(1)
     cosine = torch.cosine_similarity(start, end, dim=1).clamp(-1, 1)
     omega = cosine.acos()[:, None, None]
-    t = t[None, :, None]
+    t = t.expand(len(start), -1)[:, :, None]
     start, end = start[:, None], end[:, None]
     sine = omega.sin()
     arc = ((1 - t) * omega).sin() / sine * start + (t * omega).sin() / sine * end

@@ -60,8 +60,8 @@ class FourierFeatures(nn.Module):
 
         Args:
             w: ``[N, w_dim]``.
-            transform: where each place of the image comes from, ``[3, 3]`` in sides of the image, from its middle:
-                the inverse of how the image is to move; None: it stays.
+            transform: where each place of the image comes from, ``[3, 3]`` or ``[N, 3, 3]`` in sides of the image,
+                from its middle: the inverse of how the image is to move; None: it stays.
         """
         turned = in_full_precision(self.affine(w))
         turned = turned / turned[:, :2].norm(dim=1, keepdim=True)
@@ -70,8 +70,8 @@ class FourierFeatures(nn.Module):
         shift = rotation @ torch.stack([-x, -y], 1)[:, :, None]
         if transform is not None:
             transform = transform.to(w)
-            shift = shift + rotation @ transform[:2, 2:]
-            rotation = rotation @ transform[:2, :2]
+            shift = shift + rotation @ transform[..., :2, 2:]
+            rotation = rotation @ transform[..., :2, :2]
         frequencies, signal = self.frequencies.to(turned.dtype), self.signal
         phases = self.phases + (frequencies @ shift).squeeze(2)
         moved = frequencies @ rotation

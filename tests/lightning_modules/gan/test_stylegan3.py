@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from launch.callbacks.ema import EMA
+from launch.evaluation.driver import prepare, score
 from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.stylegan3 import StyleGAN3
+from lightning_modules.metrics.evaluator import EvaluationOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan3.schedule import SynthesisOptions
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, moved_alike, small
@@ -113,10 +115,16 @@ def test_the_blur_fades_away() -> None:
 
 
 def test_equivariance_is_measured_of_generated_images() -> None:
-    found = narrow().equivariance(4, batch_size=3)
-    assert found.keys() == {"eq_t", "eq_r"}
-    assert found == narrow().equivariance(4, batch_size=3)
-    assert 10 < found["eq_r"] < found["eq_t"]
+    options = EvaluationOptions(metrics=("eqt", "eqr"), num_samples=4, batch_size=3)
+    evaluator = narrow().eval().evaluator(options)
+    assert evaluator is not None
+    assert dict(evaluator.names) == {"eqt": "max", "eqr": "max"}
+    assert not evaluator.weights
+    prepare(evaluator, None, torch.device("cpu"))
+    found = score(evaluator, None, torch.device("cpu"))
+    assert 10 < found["eqr"] < found["eqt"]
+    with pytest.raises(ValueError, match="eqt cannot be measured of a StyleGAN2"):
+        small().evaluator(options)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from lightning_modules.metrics import specs
 from lightning_modules.metrics.features import FeatureExtractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
-from lightning_modules.metrics.prdc import prdc
+from lightning_modules.metrics.prdc import prdc, precision_recall
 from tests.lightning_modules.metrics.metrics_reference import scipy_frechet
 
-METRICS = ("fid", "kid", "is", "prdc")
+METRICS = ("fid", "kid", "is", "prdc", "pr")
 KEYS = {"fid", "kid", "kid_std", "is", "is_std", "precision", "recall", "density", "coverage"}
+KEYS |= {"precision_k3", "recall_k3"}
 
 
 class _TinyNetwork(nn.Module):
@@ -72,6 +73,8 @@ def test_one_pass_equals_each_metric_alone() -> None:
     compared = prdc(kept_real, kept_fake)
     expected = {key: getattr(compared, key) for key in ("precision", "recall", "density", "coverage")}
     assert {key: results[f"{key}/mobilenet_v2"] for key in expected} == pytest.approx(expected)
+    both = results["precision_k3/mobilenet_v2"], results["recall_k3/mobilenet_v2"]
+    assert both == pytest.approx(precision_recall(kept_real, kept_fake, nearest_k=3))
     mmd = squared_mmd(kept_real[:60], kept_fake).item()
     assert results["kid/mobilenet_v2"] == pytest.approx(mmd, abs=results["kid_std/mobilenet_v2"])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.metrics.prdc import PRDC, prdc
+from lightning_modules.metrics.prdc import PRDC, prdc, precision_recall
 
 
 def brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> PRDC:
@@ -34,6 +34,25 @@ def test_equals_brute_force(nearest_k: int, block: int) -> None:
     expected = brute_force(real.double().numpy(), fake.double().numpy(), nearest_k)
     assert all(0 < value < 1 for value in expected[:2])  # else the comparison says little
     assert prdc(real, fake, nearest_k=nearest_k, block=block) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+def test_precision_and_recall_alone_equal_brute_force(block: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    real = torch.randn(60, 6, generator=generator)
+    fake = 0.8 * torch.randn(50, 6, generator=generator) + 0.5
+    expected = brute_force(real.double().numpy(), fake.double().numpy(), 3)
+    assert precision_recall(real, fake, block=block) == pytest.approx(expected[:2])
+
+
+def test_a_ball_of_the_authors_holds_its_border() -> None:
+    """Distances that are exact: the third neighbour of 0 is at 3, and so is what was made."""
+    real = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0], [101.0], [102.0], [103.0]])
+    fake = torch.tensor([[-3.0], [-3.5], [-500.0], [-600.0]])
+    assert precision_recall(real, fake)[0] == 0.25
+    assert prdc(real, fake, nearest_k=3).precision == 0
+    with pytest.raises(ValueError, match="nearest_k=3"):
+        precision_recall(real[:3], fake)
 
 
 def test_equal_and_disjoint_sets() -> None:
