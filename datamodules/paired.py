@@ -137,6 +137,11 @@ class UnpairedData(TwoStreamData):
         found.check(streams[key], split)
         return found
 
+    def check_held_out(self) -> None:
+        """See ``ShardData``; with ``paired``, each held-out image of domain A has a partner."""
+        if self.paired:
+            self.true_pictures("image")
+
     def held_out_batch(self, count: int) -> dict[str, Any]:
         """See ``ShardData``; with ``paired``, both images of a row show the same, and the batch says so."""
         if not self.paired:

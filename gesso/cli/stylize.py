@@ -12,6 +12,9 @@ from gesso.common.arguments import seed
 if TYPE_CHECKING:
     from launch.inference.stylization import Request
 
+#: How much of its flicker is taken out of a video.
+SMOOTH = 0.7
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
@@ -39,13 +42,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--tile", type=int, metavar="N", help="work on squares of N pixels (default: large pictures only; 0: never)"
     )
     parser.add_argument(
-        "--smooth", type=float, default=0.7, metavar="S", help="videos: how much flicker is taken out, 0 to below 1"
+        "--smooth", type=float, metavar="S", help="videos: how much flicker is taken out, 0 to below 1 (default: 0.7)"
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--method", choices=("adain", "gatys"), default="adain")
     how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
-    parser.add_argument("--steps", type=int, default=200, metavar="N", help="gatys: iterations at the smallest scale")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--steps", type=int, metavar="N", help="gatys: iterations at the smallest scale (default: 200)")
+    parser.add_argument("--seed", type=seed, help="gatys: of where it begins (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="default: CONTENT-stylized")
     parser.set_defaults(run=run)
@@ -56,6 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("no style: name one picture or more with --style (a run trained for its own needs none)")
     if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
         raise ValueError("--size, --style-size and --steps must be 1 or more")
+    if arguments.method != "gatys" or arguments.run_folder:
+        for name in ("steps", "seed"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} is for --method gatys: the others go over a picture once, the same way")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -64,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     content = Path(arguments.content)
     clip = content.suffix.lower() in video.SUFFIXES and not content.is_dir()
+    if arguments.smooth is not None and not clip:
+        raise ValueError(f"--smooth is for videos, and {content} is none")
     ours = video.is_ours if clip else pictures.is_ours
     planned = folders.plan([content], arguments.out, "stylized", suffix=".mp4" if clip else ".png", ours=ours)
     # What cannot be read is known before anything is fetched or computed.
@@ -80,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             stylization.trained(arguments.run_folder, device)
             if arguments.run_folder
             else stylization.stylizer(
-                arguments.method, device, steps=arguments.steps, seed=arguments.seed, progress=iterated
+                arguments.method, device, steps=arguments.steps or 200, seed=arguments.seed or 0, progress=iterated
             )
         )
         if clip:
@@ -89,7 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
                 bar.update(task, completed=done, total=total)
 
             report = stylization.stylize_clip(
-                content, planned.out, method, request, device, smooth=arguments.smooth, progress=framed
+                content,
+                planned.out,
+                method,
+                request,
+                device,
+                smooth=SMOOTH if arguments.smooth is None else arguments.smooth,
+                progress=framed,
             )
             print(report, file=sys.stderr)
             failed = 0

@@ -7,6 +7,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gesso.common.arguments import seed
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     styles = parser.add_mutually_exclusive_group()
     styles.add_argument("--styles", type=int, metavar="N", help="N results of each picture, in styles drawn at random")
     styles.add_argument("--style", metavar="PICTURE", help="in the style of this picture of the other domain")
-    parser.add_argument("--seed", type=int, default=0, help="of --styles (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, help="of --styles (default: 0)")
     parser.add_argument("--size", type=int, metavar="N", help="longer side in pixels (default: the picture's)")
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
@@ -36,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--size must be 1 or more")
     if arguments.styles is not None and arguments.styles < 1:
         raise ValueError("--styles must be 1 or more")
+    if arguments.seed is not None and arguments.styles is None:
+        raise ValueError("--seed is of --styles, which are drawn at random: nothing else here is")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -52,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     styles: list[Tensor | None] = [None]
     if arguments.styles is not None:
         module.require("translate_in_style")
-        styles = [*module.draw_styles(count, seed=arguments.seed).split(1)]
+        styles = [*module.draw_styles(count, seed=arguments.seed or 0).split(1)]
     if arguments.style is not None:
         styles = [style_of(module, Path(arguments.style), direction)]
     failed = 0

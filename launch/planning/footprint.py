@@ -184,7 +184,9 @@ def with_checkpointing(module: ImageFamily, on: bool) -> ImageFamily | None:
     options = constructor_options(module.hparams)
     if not any(paths(options, "gradient_checkpointing")):
         return None
-    return type(module).from_options(replaced(options, "gradient_checkpointing", on))
+    other = type(module).from_options(replaced(options, "gradient_checkpointing", on))
+    other.total_kimg = module.total_kimg
+    return other
 
 
 class Memory(TorchDispatchMode):

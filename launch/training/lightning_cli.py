@@ -189,6 +189,8 @@ class GessoCLI(LightningCLI):
         self.datamodule = self.config_init.data
         self.model = self.config_init.model
         self.model.nonfinite_limit = self.config_init.run.nonfinite_limit
+        # Schedules may end there, also of a training that is only planned.
+        self.model.total_kimg = self.config_init.run.kimg
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: object) -> L.Trainer:
@@ -300,12 +302,14 @@ def check_data(cli: GessoCLI) -> None:
     data = cli.datamodule
     spec = cli.model.batch_spec()
     if (data.latents is not None) != spec.latents:
+        autoencoder = "set --model.latents.autoencoder to the run that they were encoded with"
         has, wants, remedy = (
-            ("latents", "pictures", "set --model.latents.autoencoder to the run that they were encoded with")
+            ("latents", "pictures", autoencoder if "latents" in cli.model.hparams else "name a set of pictures")
             if data.latents is not None
             else ("pictures", "latents", f"`gesso encode {data.path} --with RUN OUT` makes them")
         )
         raise ValueError(f"{data.path}: holds {has}, and {cli.model.described()} is trained on {wants} here: {remedy}")
+    data.check_held_out()
     # Only asked where it matters: an older set's index is read for it.
     unlabelled = data.unlabelled if spec.num_classes else 0
     cli.model.check_data(

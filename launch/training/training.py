@@ -121,13 +121,14 @@ class Training:
         from launch.training.fit import fit
         from launch.training.resumption import resume_point
 
-        checkpoint = None
+        checkpoint, trained = None, 0
         if self.resume:
             run = open_run(self.resume)
             info = run.info()
             seen, last = int(info.get("images_seen", 0)), run.last_checkpoint
             # Not where the last checkpoints were deleted: then there is something left to train.
             over = is_over(info) and (last is None or images_seen(last) >= seen)
+            trained = seen if over and self.checkpoint is None else 0
             if len(self.recipes) == 1 and not self.overrides and over:
                 from launch.runs.tracking import rank_zero_print
 
@@ -139,6 +140,15 @@ class Training:
         if self.checkpoint:
             checkpoint = find_checkpoint(self.checkpoint)
         cli, _ = self._begin(checkpoint, logs=True)
+        if trained and trained >= round(1000 * cli.config_init.run.kimg):
+            # Its config would tell of a training that never was.
+            from launch.runs.tracking import rank_zero_print
+
+            rank_zero_print(
+                f"{run.path} has finished at {trained / 1000:g} kimg, so that other options train nothing, and its "
+                "config.yaml stays as it is; to go on, train for longer: --run.kimg"
+            )
+            return Run(run.path, "finished", last_metrics(run), trained)
         return fit(cli, checkpoint, command=self.command, resumed=self.resume is not None)
 
     def validate(self) -> Run:

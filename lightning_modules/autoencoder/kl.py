@@ -50,7 +50,7 @@ class AutoencoderKL(ReconstructingFamily):
         ValueError: a resolution that cannot be halved so often, or a weight below 0.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder", "discriminator")
 
     def __init__(
         self,

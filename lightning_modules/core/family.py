@@ -71,7 +71,7 @@ class ImageFamily(NetworkUpdates):
     #: Options that had other names before: see ``core.options``.
     renamed_options: ClassVar[Renamed] = {}
     #: Options, by dotted name, that decide what trained weights mean without showing in their shapes: training does not
-    #: go on with other values. ``("network",)`` names all of the network's.
+    #: go on with other values. ``("network",)`` names all of the network's. The networks that judge belong here, too.
     fixed_options: ClassVar[tuple[str, ...]] = ()
     #: Those of ``runs`` without which a new training does not begin.
     needed_runs: ClassVar[tuple[str, ...]] = ()

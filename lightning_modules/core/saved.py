@@ -20,7 +20,15 @@ Checkpoint = dict[str, Any]  # type: ignore[explicit-any] # Lightning's own type
 AVERAGES = "averages"
 
 #: Options of a network that change neither its function at the end nor what its weights mean.
-FREE = {"dropout", "gradient_checkpointing", "half_resolutions", "magnitude_half_life_kimg", "w_avg_beta"}
+FREE = {
+    "dropout",
+    "gradient_checkpointing",
+    "half_resolutions",
+    "magnitude_half_life_kimg",
+    # A rank's micro-batch must be a multiple of it: fewer images a rank may need smaller groups.
+    "minibatch_group",
+    "w_avg_beta",
+}
 
 
 def saved_averages(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:

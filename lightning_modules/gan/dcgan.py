@@ -26,7 +26,7 @@ class DCGAN(AdversarialFamily):
         options: those of ``AdversarialFamily`` (losses and penalties) and ``ImageFamily``.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("generator",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
     renamed_options: ClassVar[Renamed] = {
         "width": ("generator.width", "discriminator.width"),
         "attention_resolution": ("generator.attention_resolution", "discriminator.attention_resolution"),

@@ -37,7 +37,7 @@ class R3GAN(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("generator",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
 
     def __init__(
         self,

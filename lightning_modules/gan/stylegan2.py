@@ -50,7 +50,7 @@ class StyleGAN2(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("mapping", "synthesis")
+    fixed_options: ClassVar[tuple[str, ...]] = ("mapping", "synthesis", "discriminator")
     penalties_apart = True
     generator: StyleGenerator
     discriminator: Discriminator

@@ -52,6 +52,8 @@ class MunitAutoencoder(nn.Module):
         self.content_encoder = ContentEncoder(options, channels)
         self.style_encoder = StyleEncoder(options, channels)
         self.decoder = Decoder(options, channels)
+        #: Side below which an encoder's last map has nothing left to be mirrored at its edges or normalised.
+        self.smallest = 2 ** max(len(self.style_encoder.halvings), options.halvings + 1)
         init_kaiming_(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,7 +65,15 @@ class MunitAutoencoder(nn.Module):
 
         Args:
             images: ``[N, channels, H, W]`` in [-1, 1].
+
+        Raises:
+            ValueError: the pictures are too small.
         """
+        if min(images.shape[2:]) < self.smallest:
+            raise ValueError(
+                f"the autoencoder wants pictures of {self.smallest} pixels or more, not "
+                f"{images.shape[3]} x {images.shape[2]}"
+            )
         x = like_weights(images, self)
         return self.content_encoder(x), self.style_encoder(x)
 

@@ -106,6 +106,7 @@ class AdaIN(StyleFamily):
         options: those of ``ImageFamily``.
     """
 
+    fixed_options: ClassVar[tuple[str, ...]] = ("decoder",)
     renamed_options: ClassVar[Renamed] = {
         "gradient_checkpointing": ("decoder.gradient_checkpointing",),
         "lr": ("optimizer.lr",),

@@ -60,7 +60,7 @@ class CUT(TranslatingFamily):
         ValueError: pictures that are too small for the discriminator, or a weight below 0.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("generator",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
 
     def __init__(
         self,

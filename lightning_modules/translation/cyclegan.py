@@ -61,7 +61,7 @@ class CycleGAN(TranslatingFamily):
         ValueError: pictures that are too small for the discriminator, or a weight below 0.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "unet")
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "unet", "discriminator")
 
     def __init__(
         self,

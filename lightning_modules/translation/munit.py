@@ -53,7 +53,7 @@ class MUNIT(TranslatingFamily):
         ValueError: a resolution that the networks cannot halve so often, or a weight below 0.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("autoencoder", "discriminator")
 
     def __init__(
         self,
@@ -175,7 +175,9 @@ class MUNIT(TranslatingFamily):
 
     def draw_styles(self, count: int, *, seed: int) -> Tensor:
         """See ``Abilities.draw_styles``."""
-        return torch.randn(count, self.style_dim, generator=torch.Generator().manual_seed(seed))
+        # One after the other: a style depends on its number alone, not on how many are drawn.
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack([torch.randn(self.style_dim, generator=generator) for _ in range(count)])
 
     def style_of(self, images: Tensor, direction: str) -> Tensor:
         """See ``Abilities.style_of``."""

@@ -108,6 +108,11 @@ def test_what_is_no_truth_is_said(pairs: tuple[str, str], domains: tuple[str, st
         unpaired(pairs).true_pictures("image")
     with pytest.raises(ValueError, match="has no captions, by which"):
         unpaired(domains, paired=True).true_pictures("image")
+    # Before a training begins, not at its first preview.
+    with pytest.raises(ValueError, match="has no captions, by which"):
+        unpaired(domains, paired=True).check_held_out()
+    unpaired(domains).check_held_out()
+    unpaired(pairs, paired=True).check_held_out()
     fewer = build(tmp_path, "fewer", 19, 200, [f"number {number}" for number in range(19)])
     with pytest.raises(ValueError, match=r"low-shards: 1 held-out picture without .* in .*fewer-shards, .*'number 19'"):
         unpaired((pairs[0], fewer), paired=True).true_pictures("image")

@@ -50,9 +50,15 @@ def test_what_was_done_is_what_is_reported(shards: Path, few: Path, capsys: pyte
     assert older == result
     # A split of the same set; and a set's name alone, colon and all.
     own, _ = evaluate(capsys, str(shards), "--metrics", "prdc", "--against", ":val")
+    assert own["extractor"] == "mobilenet_v2"
+    assert "seed" not in own, "nothing was drawn"
     assert own["precision/mobilenet_v2"] == result["precision/mobilenet_v2"]
     whole, _ = evaluate(capsys, str(shards), "--metrics", "prdc", "--against", str(few), "--reference-samples", "60")
     assert (whole["reference"]["split"], whole["reference"]["images"]) == ("train", 60)
+    # A metric that compares with no set has its remark, too.
+    alone, line = evaluate(capsys, str(shards), "--metrics", "is")
+    assert alone["remarks"] == ["IS of fewer than 2,048 is too low, and comparable only with figures of just as many"]
+    assert line == f"{splits['test']} pictures; {alone['remarks'][0]}"
 
 
 @pytest.mark.network

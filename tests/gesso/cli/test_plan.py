@@ -67,6 +67,15 @@ def test_a_plan_follows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_a_plan_knows_how_long_training_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """R3GAN's schedules end with the training, and so do learning rates: one step needs to know when."""
+    narrow = [f"--model.{network}.widths=[16, 16, 16, 8]" for network in ("generator", "discriminator")]
+    groups = [f"--model.{network}.group_width=8" for network in ("generator", "discriminator")]
+    assert main(["plan", "--config", "mnist-r3gan", *narrow, *groups, "--bandwidth", "10", "--step-ms", "9"]) == 0
+    assert "discriminator: differentiated twice" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_plan_predicts_the_time_of_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--devices", "8", "--nodes", "2", "--bandwidth", "0.1", "--latency-ms", "1", "--step-ms", "20"]
     assert main([*PLAN, *options, "--overlap", "0"]) == 0

@@ -145,6 +145,9 @@ BAD = {
     "text for a video": (["text.mp4", "--style", "one.png"], "text.mp4: not a video"),
     "empty video": (["empty.mp4", "--style", "one.png"], "empty.mp4: not a video"),
     "no such video": (["nowhere.mp4", "--style", "one.png"], "nowhere.mp4"),
+    "steps": (["photo.png", "--style", "one.png", "--steps", "9"], "--steps is for --method gatys"),
+    "seed": (["photo.png", "--style", "one.png", "--seed", "9"], "--seed is for --method gatys"),
+    "smooth": (["photo.png", "--style", "one.png", "--smooth", "0.5"], "--smooth is for videos, and photo.png is none"),
     "size": (["photo.png", "--style", "one.png", "--size", "0"], "--size"),
 }
 

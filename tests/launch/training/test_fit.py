@@ -265,6 +265,10 @@ def test_a_refused_resume_changes_nothing(shards: Path, tmp_path: Path, capsys: 
     assert contents(run) == before
     assert main(["fit", "--resume", str(run)]) == 0
     assert "has finished; to go on, train for longer" in capsys.readouterr().err
+    # Other options train nothing there, so that the run's config does not tell of them.
+    assert main(["fit", "--resume", str(run), "--data.flip=true", "--run.kimg=0.06"]) == 0
+    assert "has finished at 0.08 kimg, so that other options train nothing" in capsys.readouterr().err
+    assert contents(run) == before
     # A run whose last checkpoint was deleted has not: it is trained again from the one before.
     last = (run / "checkpoints" / "last").resolve()
     weights = layout.read(last)["state_dict"]

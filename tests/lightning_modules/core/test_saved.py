@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import pytest
 
+from gesso.common.schedules import Schedule
+from lightning_modules.catalogue import FAMILIES, family
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.diffusion.consistency import ECT
 from lightning_modules.diffusion.ddpm import DDPM
 from lightning_modules.diffusion.edm import EDM
 from lightning_modules.diffusion.progressive import ProgressiveDistillation
 from lightning_modules.gan.stylegan2 import StyleGAN2
+from lightning_modules.kinds.latents import LatentOptions
+from lightning_modules.losses.temporal import TemporalOptions
+from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.denoisers import DenoiserOptions
+from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
+from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
+from lightning_modules.samplers.sampling import SamplingOptions
+from lightning_modules.translation.cut import CUT
 
 TINY = DenoiserOptions(width=8, multipliers=(1, 2), blocks=1, attention_resolutions=(), dropout=0.0)
 NARROW: dict[str, Any] = {
@@ -62,6 +73,38 @@ def test_weights_keep_their_meaning(
     after.on_load_checkpoint({**checkpoint, "hyper_parameters": older})
 
 
+@pytest.mark.parametrize("name", FAMILIES.own)
+def test_no_network_changes_under_its_weights(name: str) -> None:
+    """All options of a network are fixed, those of networks that judge as well: few show in a weight's shape."""
+    kind = family(name)
+    training = (OptimizerOptions, SamplingOptions, AugmentOptions, LatentOptions, TemporalOptions, Schedule)
+    groups = {
+        parameter.name: type(parameter.default)
+        for parent in kind.__mro__
+        if "__init__" in vars(parent)
+        for parameter in inspect.signature(vars(parent)["__init__"]).parameters.values()
+        if is_dataclass(parameter.default)
+    }
+    networks = {option for option, group in groups.items() if not issubclass(group, training)}
+    assert networks
+    assert networks <= set(kind.fixed_options)
+
+
+def test_a_discriminator_keeps_its_meaning() -> None:
+    options: dict[str, Any] = {"resolution": 32, "channels": 1, "generator": ResnetGeneratorOptions(4, 1)}
+    critic = PatchDiscriminatorOptions(4, 2, "instance", antialias=True)
+    checkpoint = checkpoint_of(CUT(**options, discriminator=critic))
+    for change in ({"antialias": False}, {"normalization": "none"}):
+        after = CUT(**options, discriminator=replace(critic, **change))
+        with pytest.raises(
+            ValueError, match=rf"something else with other options \(discriminator.{next(iter(change))}:"
+        ):
+            after.on_load_checkpoint({**checkpoint})
+
+
 def test_what_belongs_to_the_training_may_change() -> None:
     free = {"label_dropout": 0.3, "P_mean": 0.0, "network": replace(TINY, dropout=0.5, gradient_checkpointing=True)}
     built(EDM, **free).on_load_checkpoint(checkpoint_of(built(EDM)))
+    # Fewer images a rank want smaller groups.
+    smaller = {"discriminator": replace(NARROW["discriminator"], minibatch_group=2)}
+    built(StyleGAN2, **smaller).on_load_checkpoint(checkpoint_of(built(StyleGAN2)))

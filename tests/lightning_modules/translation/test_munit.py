@@ -180,6 +180,14 @@ def test_pictures_are_translated_in_several_styles_and_in_one_of_a_picture(
     assert np.abs(made[0].astype(int) - made[1]).max() > 0
     assert main(["translate", run, one, "--styles", "3", "--seed", "5", "--out", "again.png"]) == 0
     assert np.array_equal(np.asarray(Image.open("again-2.png")), made[1])
+    # A style has a number: it is the same one however many there are.
+    assert main(["translate", run, one, "--styles", "2", "--seed", "5", "--out", "fewer.png"]) == 0
+    assert np.array_equal(np.asarray(Image.open("fewer-2.png")), made[1])
+    capsys.readouterr()
+    assert main(["translate", run, one, "--seed", "5"]) == 2
+    assert "--seed is of --styles" in capsys.readouterr().err
+    assert main(["translate", run, one, "--size", "8"]) == 2
+    assert "the autoencoder wants pictures of 16 pixels or more, not 8 x 8" in capsys.readouterr().err
     assert main(["translate", run, "many", "--style", one, "--direction", "b-to-a", "--out", "styled"]) == 0
     assert len(list(Path("styled").glob("*.png"))) == 6
     assert main(["translate", run, "many", "--styles", "2", "--out", "folders"]) == 0
