@@ -11,6 +11,7 @@ EXTRAS = {
     "tune": ("ray", "optuna", "sklearn"),
     "video": ("av",),
     "markers": ("numba",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 
 

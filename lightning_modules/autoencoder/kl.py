@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from gesso.common.randomness import mix_seed
 from gesso.common.ranges import Count, NonNegative
+from lightning_modules.core.deployment import Deployable, Layout, Named, Port
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.optimization import OptimizerOptions
@@ -19,6 +22,7 @@ from lightning_modules.losses.variational import gaussian_kl
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.autoencoder_kl import KLAutoencoder, KLAutoencoderOptions
 from lightning_modules.networks.checksum import weights_checksum
+from lightning_modules.networks.folding import folded
 from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.patch_discriminator import PatchDiscriminator, PatchDiscriminatorOptions
 
@@ -180,6 +184,66 @@ class AutoencoderKL(ReconstructingFamily):
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decoder(latents).float().clamp(-1, 1)
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        return ("decoder", "encoder", "reconstruction")
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: latents to pictures, pictures to the means of their latents, or both."""
+        self.known_part(part)
+        alone, factor = folded(self.autoencoder), self.autoencoder.factor
+        # A tracer cannot tell that H / factor * factor is H: pictures that are encoded have one size.
+        sizes = layout if part == "decoder" else replace(layout, dynamic=False)
+        sides = sizes.sides(self.resolution, factor)
+        if any(side % factor for side in sides):
+            raise ValueError(f"--size: sides are multiples of {factor}, the autoencoder's")
+        pictures = torch.zeros(layout.count, self.channels, *sides)
+        free = {0: "batch", 2: "height", 3: "width"} if part == "decoder" else {0: "batch"}
+        source = Port(pictures, "pictures, float32 [N, C, H, W] in [-1, 1]", free, "image", factor)
+        about = f"latents, float32 [N, {self.latent_channels}, H / {factor}, W / {factor}]"
+        places = Port(
+            self._places(pictures).zero_(),
+            about,
+            free,
+        )
+        if part == "decoder":
+            return Deployable(
+                Named(lambda latents: alone.decoder(latents).clamp(-1, 1), network=alone.decoder),
+                {"latents": places},
+                "picture",
+                source.about,
+                lambda index, seed, _: {"latents": self._drawn(index, seed, layout)},
+                lambda inputs: self.decode_latents(inputs["latents"]),
+            )
+        if part == "encoder":
+            return Deployable(
+                Named(lambda source: alone.encoder(source)[0], network=alone.encoder),
+                {"source": source},
+                "mean",
+                f"means of the {places.about}",
+                lambda index, seed, given: dict(given),
+                lambda inputs: self.encode(inputs["source"])[0],
+                is_picture=False,
+            )
+        return Deployable(
+            Named(lambda source: alone.decoder(alone.encoder(source)[0]).clamp(-1, 1), network=alone),
+            {"source": source},
+            "picture",
+            source.about,
+            lambda index, seed, given: dict(given),
+            lambda inputs: self.reconstruct(inputs["source"]),
+        )
+
+    def _drawn(self, index: Tensor, seed: int, layout: Layout) -> Tensor:
+        """Latents N(0, I) to try the decoder with, of another size each time where sizes are free."""
+        first = int(index[0])
+        height, width = (
+            side // self.autoencoder.factor for side in layout.sides(self.resolution, self.autoencoder.factor)
+        )
+        if layout.dynamic:
+            height, width = height + 3 * (first % 3 == 2), width + 3 * (first % 3 == 1)
+        generator = torch.Generator().manual_seed(mix_seed(seed, first))
+        return torch.randn(len(index), self.latent_channels, height, width, generator=generator)
 
     def encoder_checksum(self) -> str:
         return weights_checksum(self.autoencoder.encoder)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from gesso.common.ranges import Count, NonNegative
+from lightning_modules.core.deployment import Deployable, Layout, Named, Port
 from lightning_modules.core.family import Batch, Losses, Preview
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.latent import LatentFamily
 from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
 from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.folding import folded
 from lightning_modules.networks.vae import Autoencoder, AutoencoderOptions
 
 
@@ -69,6 +71,26 @@ class VAE(LatentFamily):
     def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         return self.autoencoder.decoder(latents).float()
 
+    def deployable_parts(self) -> tuple[str, ...]:
+        return ("decoder", "reconstruction")
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: latents to images, or images to those of their posterior's mean."""
+        if self.known_part(part) == "decoder":
+            return self.deployable_decoder(
+                self.autoencoder.decoder, lambda decoder, latents, labels: decoder(latents).float(), layout
+            )
+        alone = folded(self.autoencoder)
+        images = torch.zeros(layout.count, self.channels, self.resolution, self.resolution)
+        return Deployable(
+            Named(lambda source: alone.decoder(alone.encoder(source)[0]), network=alone),
+            {"source": Port(images, "pictures, float32 [N, C, H, W] in [-1, 1]", {0: "batch"}, pictures="image")},
+            "picture",
+            "their reconstructions, float32 [N, C, H, W] in [-1, 1]",
+            lambda index, seed, pictures: dict(pictures),
+            lambda inputs: self.autoencoder(inputs["source"], self._no_noise(inputs["source"]))[0].float(),
+        )
+
     def step(self, batch: Batch) -> None:
         self.update("autoencoder", self.losses, batch)
 
@@ -79,7 +101,10 @@ class VAE(LatentFamily):
 
     def held_out_losses(self, batch: Batch) -> Losses:
         # The posterior's mean, not a sample: validation losses are deterministic.
-        return self._losses(batch["image"], torch.zeros(len(batch["image"]), self.latent_dim, device=self.device))
+        return self._losses(batch["image"], self._no_noise(batch["image"]))
+
+    def _no_noise(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), self.latent_dim, device=self.device)
 
     def _losses(self, images: Tensor, noise: Tensor) -> Losses:
         decoded, mean, log_variance = self.autoencoder(images, noise)
@@ -89,7 +114,7 @@ class VAE(LatentFamily):
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         images = held_out["image"]
-        decoded, *_ = self.autoencoder(images, torch.zeros(len(images), self.latent_dim, device=self.device))
+        decoded, *_ = self.autoencoder(images, self._no_noise(images))
         # Rows of originals, each above the row of its reconstructions.
         columns = min(10, len(images))
         rows = zip(images.split(columns), decoded.float().split(columns), strict=True)

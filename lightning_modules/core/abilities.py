@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from lightning_modules.core.deployment import Deployable, Layout
     from lightning_modules.kinds.stylizer import Style
     from lightning_modules.kinds.w_space import WSpace
     from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
@@ -31,6 +32,7 @@ Ability = Literal[
     "translate_in_style",
     "encode",
     "sheet",
+    "deployable",
 ]
 
 #: Texts of the error for each ability that a family lacks.
@@ -47,6 +49,7 @@ _LACKS: dict[Ability, str] = {
     "translate_in_style": "has one translation of each picture: it takes no styles",
     "encode": "encodes no pictures into latents: it is no autoencoder",
     "sheet": "has no sheet of held-out pictures to show",
+    "deployable": "cannot be exported: it names no network for use alone",
 }
 
 
@@ -288,6 +291,35 @@ class Abilities(L.LightningModule):
             CannotDo: the family takes no images.
         """
         self._cannot("sheet")
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """One network for use without this package, folded, and what it must agree with.
+
+        Args:
+            part: one of ``deployable_parts``.
+            layout: sizes of its inputs.
+
+        Raises:
+            CannotDo: this family has none.
+            ValueError: it has no such part, or not in this layout; one line.
+        """
+        self._cannot("deployable")
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        """Names of what ``deployable`` knows, the main one first; empty: none."""
+        return ()
+
+    def known_part(self, name: str | None) -> str:
+        """Checks the name of a deployable part; None stands for the main one.
+
+        Raises:
+            ValueError: the family exports nothing, or no such part.
+        """
+        self.require("deployable")
+        known = self.deployable_parts()
+        if name is not None and name not in known:
+            raise ValueError(f"part {name}: {self.described()} exports {', '.join(known)}")
+        return known[0] if name is None else name
 
     # ---- what it needs ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gesso.common.ranges import Count, NonNegative, Whole
 from gesso.common.schedules import Schedule
@@ -64,5 +64,5 @@ class R3GAN(AdversarialFamily):
         self.generator = R3Generator(generator, latent_dim=latent_dim, **sizes)
         self.discriminator = R3Discriminator(discriminator, **sizes)
 
-    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        return self.generator(latents, labels).float().clamp(-1, 1)
+    def decoded(self, generator: nn.Module, latents: Tensor, labels: Tensor | None) -> Tensor:
+        return super().decoded(generator, latents, labels).clamp(-1, 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gesso.common.randomness import mix_seed
 from gesso.common.ranges import Count, NonNegative, Share, Whole, check_options
@@ -107,8 +107,8 @@ class StyleGAN2(AdversarialFamily):
     def requires_double_backward(self) -> tuple[str, ...]:
         return (*(("generator",) if self.path_length is not None else ()), *super().requires_double_backward())
 
-    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        images = self.generator(
+    def decoded(self, generator: nn.Module, latents: Tensor, labels: Tensor | None) -> Tensor:
+        images: Tensor = generator(
             latents, labels, truncation_psi=self.truncation_psi, truncation_cutoff=self.truncation_cutoff
         )
         return images.float().clamp(-1, 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gesso.common.ranges import Count, NonNegative, Positive
 from gesso.common.schedules import Schedule, largest
+from lightning_modules.core.deployment import Deployable, Layout
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.latent import LatentFamily
@@ -108,7 +109,20 @@ class AdversarialFamily(LatentFamily):
         return ("discriminator",) if twice else ()
 
     def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        return self.generator(latents, labels).float()
+        return self.decoded(self.generator, latents, labels)
+
+    def decoded(self, generator: nn.Module, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """What ``decode`` does, with any generator of this kind."""
+        images: Tensor = generator(latents, labels)
+        return images.float()
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        return ("generator",)
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: latents (and labels) to images."""
+        self.known_part(part)
+        return self.deployable_decoder(self.generator, self.decoded, layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         if self.augmentation is not None:

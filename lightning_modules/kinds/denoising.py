@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from gesso.common.arguments import one_of
 from gesso.common.ranges import Count, Share, Whole
 from lightning_modules.core.abilities import Batch, CannotDo, Preview
+from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import changes, plain
 from lightning_modules.core.updates import Losses
 from lightning_modules.kinds.latents import PictureOrLatentFamily
 from lightning_modules.networks.denoisers import DenoiserOptions, build_denoiser
+from lightning_modules.networks.folding import folded
 from lightning_modules.samplers.editing import inpaint, sdedit, slerp
 from lightning_modules.samplers.guidance import classifier_free
 from lightning_modules.samplers.sampling import SamplingOptions
@@ -298,6 +301,54 @@ class DenoisingFamily(PictureOrLatentFamily):
         if not self.num_classes:
             return None
         return (index % self.num_classes if labels is None else labels).to(self.device)
+
+    # ---- for use alone -----------------------------------------------------------------------------------------------
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        """See ``Abilities.deployable_parts``: one evaluation."""
+        return ("denoiser",)
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: one evaluation of D(x, sigma), of which samplers make pictures."""
+        self.known_part(part)
+        # The family with another network; all else is shared.
+        alone = copy.copy(self)
+        alone.__dict__ = {**self.__dict__, "_modules": {**self._modules, "network": folded(self.network)}}
+
+        def denoised(noisy: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+            return alone.denoiser(labels)(noisy, sigma).float()
+
+        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
+            # Levels of all sizes that sampling goes through, and pictures' own scale under the noise.
+            levels = self.sigmas(max(self.sampling.steps, 2))[:-1].float()
+            levels = levels[levels.isfinite() & (levels > 0)]
+            sigma = levels[(index * 7) % len(levels)]
+            noise = self.noise(index, seed=seed)
+            clean = noise(1).float().cpu().clamp(-1, 1) / 2
+            inputs = {"noisy": clean + sigma[:, None, None, None] * noise(0).float().cpu(), "sigma": sigma}
+            labels = self._classes(index, None)
+            return inputs if labels is None else {**inputs, "labels": labels.cpu()}
+
+        def run(inputs: Inputs) -> Tensor:
+            labels = inputs["labels"] if self.num_classes else None
+            return self.denoiser(labels)(inputs["noisy"], inputs["sigma"])
+
+        shape = f"float32 [N, {self.channels}, {self.resolution}, {self.resolution}]"
+        about = {
+            "noisy": f"x = x0 + sigma e, e ~ N(0, I), {shape}",
+            "sigma": "the standard deviation of the noise, float32 [N], above 0",
+            "labels": f"classes, int64 [N] in [0, {self.num_classes}], the last one for none",
+        }
+        index = torch.arange(layout.count)
+        return Deployable(
+            Named(denoised, network=alone.network),
+            {name: Port(value, about[name], {0: "batch"}) for name, value in draw(index, 0, {}).items()},
+            "denoised",
+            f"x0 as the model sees it, {shape}",
+            draw,
+            run,
+            is_picture=False,
+        )
 
     # ---- previews ----------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gesso.common.randomness import mix_seed
 from lightning_modules.core.abilities import Batch, Preview
+from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.kinds.generative import GenerativeFamily
+from lightning_modules.networks.folding import folded
 from lightning_modules.samplers.editing import slerp
+
+#: Images of a network, latents [N, latent_dim] and labels [N] or None.
+Decoded = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
 
 
 class LatentFamily(GenerativeFamily):
@@ -72,6 +78,37 @@ class LatentFamily(GenerativeFamily):
         if self.num_classes:
             labels = (torch.arange(pairs, device=ends.device) % self.num_classes).repeat_interleave(steps)
         return Preview(self.decode(path.flatten(0, 1), labels), columns=steps)
+
+    def deployable_decoder(self, network: nn.Module, decoded: Decoded, layout: Layout) -> Deployable:
+        """What ``deployable`` answers for the network that makes images of latents.
+
+        Args:
+            network: as it is in the family.
+            decoded: what ``decode`` does, with any such network.
+            layout: see ``deployable``.
+        """
+        alone = folded(network)
+
+        def picture(latents: Tensor, labels: Tensor | None = None) -> Tensor:
+            return decoded(alone, latents, labels)
+
+        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
+            latents, labels = self.conditions(index, seed, None)
+            return {"latents": latents} if labels is None else {"latents": latents, "labels": labels}
+
+        index = torch.arange(layout.count)
+        about = {
+            "latents": f"z ~ N(0, I), float32 [N, {self.latent_dim}]",
+            "labels": f"classes, int64 [N] in [0, {self.num_classes})",
+        }
+        return Deployable(
+            Named(picture, network=alone),
+            {name: Port(value.cpu(), about[name], {0: "batch"}) for name, value in draw(index, 0, {}).items()},
+            "picture",
+            "pictures, float32 [N, C, H, W] in [-1, 1]",
+            draw,
+            lambda inputs: self.decode(inputs["latents"], inputs.get("labels")),
+        )
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         # A conditional family shows one class per column.

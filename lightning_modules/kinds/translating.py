@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.core.abilities import Batch, BatchSpec, Preview
+from lightning_modules.core.deployment import Deployable, Layout, Named, Port
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures
 from lightning_modules.metrics.sources import SourceEvaluator
@@ -36,6 +37,39 @@ class TranslatingFamily(ImageFamily):
         Returns:
             Images of the same shape, in [-1, 1].
         """
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        """See ``Abilities.deployable_parts``: the directions."""
+        return self.directions()
+
+    def deployable_translation(
+        self, network: nn.Module, direction: str, layout: Layout, *, multiple: int = 1
+    ) -> Deployable:
+        """What ``deployable`` answers for a network of pictures alone.
+
+        Args:
+            network: folded; takes pictures [N, C, H, W].
+            direction: that it translates in.
+            layout: see ``deployable``.
+            multiple: where sizes are free, sides are multiples of this.
+        """
+        return Deployable(
+            Named(lambda source: network(source), network=network),
+            {"source": self.source_port(direction, layout, multiple=multiple)},
+            "picture",
+            "pictures of the other domain, float32 [N, C, H, W] in [-1, 1]",
+            lambda index, seed, pictures: dict(pictures),
+            lambda inputs: self.translate(inputs["source"], direction),
+        )
+
+    def source_port(self, direction: str, layout: Layout, *, multiple: int = 1) -> Port:
+        """The input of pictures of a direction's source domain; its arguments are those of the above."""
+        spec = self.batch_spec()
+        images = torch.zeros(layout.count, spec.channels or 3, *layout.sides(spec.resolution or 256, multiple))
+        axes = {0: "batch", 2: "height", 3: "width"}
+        sides = f"; H and W are multiples of {multiple}" if multiple > 1 and layout.dynamic else ""
+        about = f"pictures, float32 [N, C, H, W] in [-1, 1]{sides}"
+        return Port(images, about, axes, domains(direction)[0], multiple)
 
     def batch_spec(self) -> BatchSpec:
         """See ``Abilities``: images of both domains."""

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.networks.folding import ClassAffine
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` that can take the statistics of a batch over all ranks.
@@ -24,6 +26,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.synchronised and self.training and dist.is_initialized() and dist.get_world_size() > 1:
             return self._over_ranks(x)
         return super().forward(x)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What eval mode does to each channel, x * scale + shift: float64 ``[C]``, or ``[num_classes, C]``."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = (self.running_var.double() + self.eps).rsqrt()
+        shift = -self.running_mean.double() * scale
+        if self.weight is None:
+            return scale, shift
+        return self.weight.double() * scale, self.weight.double() * shift + self.bias.double()
 
     def _over_ranks(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -72,6 +84,15 @@ class ConditionalBatchNorm2d(BatchNorm2d):
         scale = F.embedding(labels, self.scale).to(x.dtype)[:, :, None, None]
         shift = F.embedding(labels, self.shift).to(x.dtype)[:, :, None, None]
         return torch.addcmul(shift, x, scale)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """See ``BatchNorm2d``."""
+        scale, shift = super().scale_and_shift()
+        return self.scale.double() * scale, self.scale.double() * shift + self.shift.double()
+
+    def folded(self) -> ClassAffine:
+        """See ``folding``."""
+        return ClassAffine(*(table.detach() for table in self.scale_and_shift()))
 
 
 class SumOverRanks(torch.autograd.Function):

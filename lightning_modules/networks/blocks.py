@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.networks.attention import SelfAttention
-from lightning_modules.networks.batch_norm import batch_norm
+from lightning_modules.networks.batch_norm import BatchNorm2d, batch_norm
+from lightning_modules.networks.folding import fold_scale_
 
 Normalization = Literal["batch", "layer", "none"]
 
@@ -21,7 +22,7 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, num_classes: int = 0, attention: bool = False) -> None:
         super().__init__()
         self.convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
-        self.norm = batch_norm(out_channels, num_classes)
+        self.norm: nn.Module = batch_norm(out_channels, num_classes)
         self.attention = SelfAttention(out_channels) if attention else nn.Identity()
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -29,6 +30,10 @@ class UpBlock(nn.Module):
         x = self.convolution(x)
         x = self.norm(x) if labels is None else self.norm(x, labels)
         return self.attention(F.relu(x, inplace=True))
+
+    def fold_(self) -> None:
+        """See ``folding``."""
+        self.norm = fold_norm_(self.convolution, self.norm)
 
 
 class DownBlock(nn.Module):
@@ -49,6 +54,18 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, in, H, W] -> [N, out, H/2, W/2]``."""
         return self.attention(F.leaky_relu(self.norm(self.convolution(x)), 0.2, inplace=True))
+
+    def fold_(self) -> None:
+        """See ``folding``."""
+        self.norm = fold_norm_(self.convolution, self.norm)
+
+
+def fold_norm_(layer: nn.Module, norm: nn.Module) -> nn.Module:
+    """Folds a batch norm behind a layer into that, and returns what is left of it; other norms stay."""
+    if not isinstance(norm, BatchNorm2d):
+        return norm
+    fold_scale_(layer, *norm.scale_and_shift())
+    return nn.Identity()
 
 
 def stage_channels(resolution: int, width: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from lightning_modules.networks.batch_norm import batch_norm
 from lightning_modules.networks.blocks import DownBlock, Normalization, UpBlock, stage_channels
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.conditioning import required_labels
+from lightning_modules.networks.folding import fold_scale_
 from lightning_modules.networks.initialization import init_dcgan_
 from lightning_modules.networks.precision import like_weights
 from lightning_modules.networks.spectral_norm import add_spectral_norm_
@@ -88,7 +90,7 @@ class DCGANGenerator(nn.Module):
         self.num_classes = num_classes
         self.gradient_checkpointing = options.gradient_checkpointing
         self.project = nn.Linear(latent_dim, 4 * 4 * stages[0], bias=False)
-        self.norm = batch_norm(stages[0], num_classes)
+        self.norm: Any = batch_norm(stages[0], num_classes)
         self.blocks = nn.ModuleList(
             UpBlock(before, after, num_classes=num_classes, attention=options.attention_resolution == 8 * 2**i)
             for i, (before, after) in enumerate(pairwise(stages))
@@ -118,6 +120,14 @@ class DCGANGenerator(nn.Module):
         for block in self.blocks:
             x = checkpointed(block, x, labels, enabled=self.gradient_checkpointing)
         return torch.tanh(self.to_image(x).float())
+
+    def fold_(self) -> None:
+        """See ``folding``."""
+        if self.num_classes:
+            return
+        # Its features are 4 x 4 places of all channels.
+        fold_scale_(self.project, *(each.repeat(4 * 4) for each in self.norm.scale_and_shift()))
+        self.norm = nn.Identity()
 
 
 class DCGANDiscriminator(nn.Module):

@@ -132,12 +132,18 @@ class ResnetGenerator(nn.Module):
             yield f"block{number}", x
         for convolution, size in zip(self.up, sizes[::-1], strict=True):
             # Odd sides were rounded up on the way down.
-            x = convolution(smooth_up(x, size)) if self.antialias else convolution(x, output_size=size)
+            x = convolution(smooth_up(x, size)) if self.antialias else _doubled(convolution, x, size)
             x = self._normed(x)
         yield PICTURE, torch.tanh(in_full_precision(self.to_image(reflect(x, 3))))
 
     def _normed(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(x), inplace=True)
+
+
+def _doubled(convolution: nn.Module, x: Tensor, size: Sequence[int]) -> Tensor:
+    """Twice the size, cut to ``size``: the same as a smaller output padding, and of any size for a tracer."""
+    made: Tensor = convolution(x, output_size=[2 * side for side in x.shape[2:]])
+    return made[:, :, : size[0], : size[1]]
 
 
 class ResnetBlock(nn.Module):

@@ -6,6 +6,7 @@ images is 1, reflection padding, and the ImageNet normalisation folded into a fi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,14 @@ class VGG19(nn.Module):
             if name in layers:
                 found[name] = x
         return found
+
+    def up_to(self, layer: str) -> VGG19:
+        """The encoder without what lies behind a layer; it shares the weights."""
+        shorter = copy.copy(self)
+        kept = LAYERS[: LAYERS.index(layer) + 1]
+        convolutions = nn.ModuleDict({name: self.convolutions[name] for name in kept})
+        shorter._modules = {**self._modules, "convolutions": convolutions}
+        return shorter
 
 
 def load_in_order(network: nn.Module, weights: Path, what: str, asset: str) -> None:

@@ -75,7 +75,8 @@ def discrete_denoiser(
 def discrete_times(sigma: Tensor, log_sigmas: Tensor) -> Tensor:
     """Where in the rising table ``log_sigmas`` [T] each sigma [N] lies, float64 in [0, T - 1], linear in ln sigma."""
     wanted = sigma.to(torch.float64).log().clamp(log_sigmas[0], log_sigmas[-1])
-    above = torch.searchsorted(log_sigmas, wanted).clamp(1, len(log_sigmas) - 1)
+    # What torch.searchsorted finds, in operations that ONNX has.
+    above = (log_sigmas < wanted[:, None]).sum(1).clamp(1, len(log_sigmas) - 1)
     low, high = log_sigmas[above - 1], log_sigmas[above]
     return above - 1 + (wanted - low) / (high - low)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gesso.common.ranges import Count, NonNegative
+from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
@@ -18,6 +19,7 @@ from lightning_modules.losses.style import mean_std, statistics_loss
 from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.adain import Decoder, DecoderOptions
+from lightning_modules.networks.folding import folded
 from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
@@ -193,6 +195,49 @@ class AdaIN(StyleFamily):
     def _target(self, images: Tensor, style: Statistics) -> Tensor:
         """The features that are to be decoded."""
         return adain(self.encoder(images, (LAYER,))[LAYER], *style[LAYER])
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        return ("stylizer",)
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: a picture, a style picture and alpha to the stylised picture."""
+        self.known_part(part)
+        encoder, decoder = folded(self.encoder.up_to(LAYER)), folded(self.decoder)
+
+        def picture(content: Tensor, style: Tensor, alpha: Tensor) -> Tensor:
+            features, target = (encoder(each, (LAYER,))[LAYER] for each in (content, style))
+            mixed = torch.lerp(features, adain(features, *mean_std(target)), alpha)
+            return decoder(mixed)[:, :, : content.shape[2], : content.shape[3]].clamp(-1, 1)
+
+        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
+            # Every third one half in the style.
+            return {**pictures, "alpha": torch.tensor([0.5 if int(index[0]) % 3 == 1 else 1.0])}
+
+        def run(inputs: Inputs) -> Tensor:
+            return self.stylize(inputs["content"], Style([inputs["style"]], alpha=float(inputs["alpha"])))
+
+        height, width = layout.sides(self.resolution)
+        # Of other sizes than the content, where sizes are free: equal ones would be taken for one.
+        more = 24 if layout.dynamic else 0
+        free = {2: "height", 3: "width"}
+        about = "float32 [1, 3, H, W] in [-1, 1]"
+        return Deployable(
+            Named(picture, encoder=encoder, decoder=decoder),
+            {
+                "content": Port(torch.zeros(1, 3, height, width), f"a picture, {about}", free, "image"),
+                "style": Port(
+                    torch.zeros(1, 3, height + more, width + 2 * more),
+                    f"a picture in the wanted style, {about}",
+                    {dim: f"style_{name}" for dim, name in free.items()},
+                    "style",
+                ),
+                "alpha": Port(torch.ones(1), "from 0 (the content) to 1 (all of the style), float32 [1]"),
+            },
+            "picture",
+            f"the stylised picture, {about}",
+            draw,
+            run,
+        )
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         return AdaINTransfer(self.encoder, self.decoder).stylize(content, style, tile=tile)

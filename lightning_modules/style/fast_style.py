@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gesso.common.ranges import Count, NonNegative, Range
+from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
@@ -21,6 +22,7 @@ from lightning_modules.losses.style import gram, random_directions, relative_gra
 from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, FastStyleOptions
+from lightning_modules.networks.folding import folded
 from lightning_modules.pictures.sizes import fit
 from lightning_modules.pictures.tiles import Tile, tiles
 from lightning_modules.style.tiled_statistics import whole_statistics
@@ -143,9 +145,11 @@ class FastStyle(StyleFamily):
     def still_noise(self, pictures: Tensor) -> Tensor:
         """The input noise for pictures of this size, [1, 1, H, W]; constant, so that it does not flicker in a video."""
         if self._still_noise.shape[2:] != pictures.shape[2:] or self._still_noise.device != pictures.device:
-            noise = torch.randn(1, 1, *pictures.shape[2:], generator=torch.Generator().manual_seed(0))
-            self._still_noise = self.noise * noise.to(pictures)
+            self._still_noise = self.noise * self._drawn_noise(*pictures.shape[2:]).to(pictures)
         return self._still_noise
+
+    def _drawn_noise(self, height: int, width: int) -> Tensor:
+        return torch.randn(1, 1, height, width, generator=torch.Generator().manual_seed(0))
 
     def _losses(self, images: Tensor, styles: Tensor, noise: Tensor, *, seed: int) -> Losses:
         encoder = self.encoder
@@ -206,6 +210,52 @@ class FastStyle(StyleFamily):
         numbers = range(len(self._pictures))
         alone = [Style(weights=[float(number == other) for other in numbers]) for number in numbers]
         return [(picture.to(self.device), style) for picture, style in zip(self._pictures, alone, strict=True)]
+
+    def deployable_parts(self) -> tuple[str, ...]:
+        return ("stylizer",)
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: a picture, and shares of the styles where there are several.
+
+        The noise that the network sees is a constant of a fixed size; where the size is free it is an input.
+        """
+        self.known_part(part)
+        alone, styles = folded(self.network), max(1, len(self.own_styles))
+        height, width = layout.sides(self.resolution)
+        content, noise = torch.zeros(1, 3, height, width), self._drawn_noise(height, width)
+        with_noise = layout.dynamic and self.noise > 0
+
+        def picture(content: Tensor, *others: Tensor) -> Tensor:
+            mix = others[0][:, :, None, None] if styles > 1 else torch.ones(1, 1, 1, 1)
+            given = others[-1] if with_noise else constant.get_buffer("noise")
+            return alone(content, mix, self.noise * given if self.noise else None)
+
+        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
+            inputs = dict(pictures)
+            if styles > 1:
+                number = torch.arange(styles)[None] == index[:1, None] % styles
+                inputs["mix"] = torch.where(index[:1, None] % 3 == 2, 1 / styles, number.float())
+            if with_noise:
+                inputs["noise"] = self._drawn_noise(*inputs["content"].shape[2:])
+            return inputs
+
+        def run(inputs: Inputs) -> Tensor:
+            mix = inputs["mix"][0].tolist() if styles > 1 else None
+            return self.stylize(inputs["content"], Style(weights=mix))
+
+        free = {2: "height", 3: "width"}
+        ports = {"content": Port(content, "a picture, float32 [1, 3, H, W] in [-1, 1]", free, "image")}
+        if styles > 1:
+            shares = torch.full((1, styles), 1 / styles)
+            ports["mix"] = Port(
+                shares, f"shares of {', '.join(self.own_styles)}, float32 [1, {styles}], with a sum of 1"
+            )
+        if with_noise:
+            ports["noise"] = Port(noise, "N(0, 1), the same for all frames of a video, float32 [1, 1, H, W]", free)
+        constant = Named(picture, network=alone)
+        constant.register_buffer("noise", noise)
+        about = "the stylised picture, float32 [1, 3, H, W] in [-1, 1]"
+        return Deployable(constant, ports, "picture", about, draw, run)
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from gesso.common.ranges import Count, NonNegative, Positive
 from lightning_modules.core.abilities import Batch
+from lightning_modules.core.deployment import Deployable, Layout
 from lightning_modules.core.family import Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.translating import TranslatingFamily
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.contrastive import patch_nce
 from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.folding import folded
 from lightning_modules.networks.initialization import init_xavier_
 from lightning_modules.networks.patch_discriminator import PatchDiscriminator, PatchDiscriminatorOptions
 from lightning_modules.networks.patch_projection import PatchProjection
@@ -185,6 +187,10 @@ class CUT(TranslatingFamily):
     def translate(self, images: Tensor, direction: str) -> Tensor:
         translated: Tensor = self.generator(images)
         return translated
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: the generator."""
+        return self.deployable_translation(folded(self.generator), self.known_part(part), layout)
 
 
 def compared_maps(options: ResnetGeneratorOptions, channels: int) -> dict[str, int]:

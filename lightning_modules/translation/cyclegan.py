@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from gesso.common.ranges import Count, NonNegative, Whole
 from gesso.common.ranks import rows_of_all_ranks, rows_of_this_rank
 from lightning_modules.core.abilities import Batch, Preview
+from lightning_modules.core.deployment import Deployable, Layout
 from lightning_modules.core.family import Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.translating import TranslatingFamily
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.folding import folded
 from lightning_modules.networks.patch_discriminator import PatchDiscriminator, PatchDiscriminatorOptions
 from lightning_modules.networks.picture_pool import PicturePool
 from lightning_modules.networks.resnet_generator import ResnetGenerator, ResnetGeneratorOptions
@@ -179,8 +181,16 @@ class CycleGAN(TranslatingFamily):
     # ---- afterwards -------------------------------------------------------------------------------------------------
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
-        translated: Tensor = (self.generator_ab if direction == "a-to-b" else self.generator_ba)(images)
+        translated: Tensor = self._generator(direction)(images)
         return translated
+
+    def _generator(self, direction: str) -> nn.Module:
+        return self.generator_ab if direction == "a-to-b" else self.generator_ba
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: the generator of a direction."""
+        generator = folded(self._generator(self.known_part(part)))
+        return self.deployable_translation(generator, part, layout, multiple=getattr(generator, "multiple", 1))
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Held-out images above their translations, and the cycles: image, translation, and what comes back."""

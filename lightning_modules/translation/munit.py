@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from gesso.common.pixels import to_uint8
 from gesso.common.ranges import Count, NonNegative
 from lightning_modules.core.abilities import Batch, Preview
+from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
 from lightning_modules.kinds.translating import TranslatingFamily, domains
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.weights import check_weights
+from lightning_modules.networks.folding import folded
 from lightning_modules.networks.multiscale_discriminator import (
     MultiscaleDiscriminator,
     MultiscaleDiscriminatorOptions,
@@ -164,14 +166,39 @@ class MUNIT(TranslatingFamily):
 
     def translate_in_style(self, images: Tensor, direction: str, styles: Tensor) -> Tensor:
         """See ``Abilities.translate_in_style``."""
-        source, target = direction.split("-to-")
+        source, target = (self._autoencoder(domain) for domain in direction.split("-to-"))
         height, width = images.shape[2:]
         # Whole multiples, mirrored at the edges; the pictures come back at their size.
         more = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(images, more, mode="replicate") if any(more) else images
-        content = self._autoencoder(source).encode(padded)[0]
-        made = self._autoencoder(target).decode(content, styles.to(self.device).expand(len(images), -1))
+        made = in_style(source, target, padded, styles.to(self.device).expand(len(images), -1))
         return made[:, :, :height, :width]
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: pictures and styles of a direction to pictures."""
+        names = self.known_part(part).split("-to-")
+        source, target = (folded(self._autoencoder(domain)) for domain in names)
+        port = self.source_port(part, layout, multiple=self.multiple)
+        height, width = port.example.shape[2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(f"--size {height}x{width}: sides are multiples of {self.multiple} in an exported MUNIT")
+        styles = torch.zeros(layout.count, self.style_dim)
+
+        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
+            drawn = self.draw_styles(int(index[-1]) + 1, seed=seed)
+            return {**pictures, "style_code": drawn[index]}
+
+        return Deployable(
+            Named(lambda images, style: in_style(source, target, images, style), source=source, target=target),
+            {
+                "source": port,
+                "style_code": Port(styles, f"styles ~ N(0, I), float32 [N, {self.style_dim}]", {0: "batch"}),
+            },
+            "picture",
+            "pictures of the other domain, float32 [N, C, H, W] in [-1, 1]",
+            draw,
+            lambda inputs: self.translate_in_style(inputs["source"], part, inputs["style_code"]),
+        )
 
     def draw_styles(self, count: int, *, seed: int) -> Tensor:
         """See ``Abilities.draw_styles``."""
@@ -204,6 +231,11 @@ class MUNIT(TranslatingFamily):
                 repeated = image.expand(STYLES, -1, -1, -1)
                 rows += [image[None], self.translate_in_style(repeated, direction, styles).to(image)]
         return Preview(torch.cat(rows), columns=STYLES + 1)
+
+
+def in_style(source: MunitAutoencoder, target: MunitAutoencoder, images: Tensor, styles: Tensor) -> Tensor:
+    """Contents of ``images`` [N, C, H, W], of the source's domain, in styles [N, style_dim] of the target's."""
+    return target.decode(source.content_encoder(images), styles)
 
 
 def _against(discriminator: MultiscaleDiscriminator, real: Tensor, fake: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class SynthesisBlock(nn.Module):
         """
         dtype = inner_dtype(self, ws.device) if self.sixteen_bits else weights_dtype(self)
         with torch.autocast(ws.device.type, enabled=False):
-            x = self.constant.expand(len(ws), -1, -1, -1) if x is None else x
+            x = self.constant.expand(ws.shape[0], -1, -1, -1) if x is None else x
             x = x.to(dtype)
             for number, layer in enumerate(self.layers):
                 x = layer(x, ws[:, number], noise if isinstance(noise, str) else noise[number])

@@ -153,7 +153,7 @@ def test_held_out_losses_draw_nothing() -> None:
 
 def test_what_it_answers() -> None:
     module = small().eval()
-    assert module.abilities() == {"encode", "sheet"}
+    assert module.abilities() == {"encode", "sheet", "deployable"}
     assert family("AutoencoderKL") is AutoencoderKL
     images = batch(12)["image"]
     mean, log_variance = module.encode(images)
