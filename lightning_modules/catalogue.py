@@ -21,6 +21,7 @@ FAMILIES = Catalogue(
     own={
         "AdaIN": "lightning_modules.style.adain",
         "AutoencoderKL": "lightning_modules.autoencoder.kl",
+        "BigGAN": "lightning_modules.gan.biggan",
         "CUT": "lightning_modules.translation.cut",
         "CycleGAN": "lightning_modules.translation.cyclegan",
         "DCGAN": "lightning_modules.gan.dcgan",

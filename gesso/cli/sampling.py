@@ -30,9 +30,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="guided only at noise levels sigma between these",
     )
-    group = parser.add_argument_group("StyleGAN2")
+    group = parser.add_argument_group("StyleGAN, BigGAN")
     group.add_argument("--truncation", type=float, metavar="PSI", help="1: none; less: fewer kinds, better pictures")
-    group.add_argument("--truncation-cutoff", type=int, metavar="N", help="of the first N layers alone")
+    group.add_argument("--truncation-cutoff", type=int, metavar="N", help="of the first N layers alone (StyleGAN)")
 
 
 def changes(arguments: argparse.Namespace) -> dict[str, object]:

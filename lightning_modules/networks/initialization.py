@@ -20,7 +20,7 @@ def init_dcgan_(network: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
         elif isinstance(module, ConditionalBatchNorm2d):
             nn.init.normal_(module.scale, 1.0, 0.02)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
@@ -43,3 +43,12 @@ def init_kaiming_(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def init_orthogonal_(network: nn.Module) -> None:
+    """Initialises in place as BigGAN does: orthogonal weights, embeddings too (Saxe et al. 2014); biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            nn.init.orthogonal_(module.weight)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -33,11 +33,13 @@ from lightning_modules.core.family import Batch, ImageFamily
 from lightning_modules.core.family import Losses as StepLosses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
+from lightning_modules.gan.biggan import BigGAN
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
+from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
@@ -131,6 +133,8 @@ def make(
         gan["generator"] = replace(generator, attention_resolution=16)
         gan["discriminator"] = replace(critic, normalization="none", spectral_norm=True, attention_resolution=16)
         module = DCGAN(**gan, loss="hinge")
+    elif family == "biggan":
+        module = biggan(**options)
     elif family == "stylegan2":
         module = stylegan2(**options)
     elif family == "stylegan3":
@@ -178,6 +182,21 @@ def translating(family: str, **options: Any) -> ImageFamily:
         "discriminator": PatchDiscriminatorOptions(4, 2, "instance", antialias=cut),
     }
     return CUT(patches=32, projection_width=8, **options) if cut else CycleGAN(pool_size=10, **options)
+
+
+def biggan(**options: Any) -> ImageFamily:
+    """A small one of classes, with a hierarchical z; its optimizers do not blow up the rounding errors of biases before a norm."""
+    optimizer = OptimizerOptions(lr=5e-3, beta1=0.0, eps=1.0)
+    return BigGAN(
+        **SMALL,
+        **options,
+        num_classes=2,
+        n_critic=1,
+        generator=BigGANGeneratorOptions(2, shared_dim=4, attention_resolution=16),
+        discriminator=BigGANDiscriminatorOptions(2, attention_resolution=16),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+    )
 
 
 def stylegan2(**options: Any) -> ImageFamily:

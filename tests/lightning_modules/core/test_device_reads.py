@@ -21,12 +21,14 @@ from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.autoencoder.kl import AutoencoderKL
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.gan.biggan import BigGAN
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
+from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
@@ -141,6 +143,16 @@ def r3gan() -> ImageFamily:
     return module
 
 
+def biggan() -> ImageFamily:
+    return BigGAN(
+        resolution=32,
+        latent_dim=8,
+        num_classes=3,
+        generator=BigGANGeneratorOptions(2, shared_dim=4, attention_resolution=16),
+        discriminator=BigGANDiscriminatorOptions(2, attention_resolution=16),
+    )
+
+
 def style(family: Callable[[], ImageFamily]) -> Callable[[], ImageFamily]:
     def make() -> ImageFamily:
         module = family()
@@ -189,6 +201,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
+    "biggan": biggan,
     "r3gan": r3gan,
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
