@@ -185,7 +185,7 @@ def translating(family: str, **options: Any) -> ImageFamily:
 
 
 def biggan(**options: Any) -> ImageFamily:
-    """A small one of classes, with a hierarchical z; its optimizers do not blow up the rounding errors of biases before a norm."""
+    """A small one of classes, with a hierarchical z; rounding errors of biases that a norm takes away stay small."""
     optimizer = OptimizerOptions(lr=5e-3, beta1=0.0, eps=1.0)
     return BigGAN(
         **SMALL,
