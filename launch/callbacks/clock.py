@@ -129,7 +129,7 @@ class Clock(L.Callback):
         self._logged = (self.seconds, module.images_seen)
         losses = {f"loss/{name}": value for name, value in module.pop_mean_losses().items()}
         skipped = {f"skipped_updates/{name}": float(n) for name, n in module.skips.totals().items() if n}
-        rates = {f"lr/{name}": rate for name, rate in module.learning_rates().items()}
+        rates = {f"lr/{name}": rate for name, rate in module.learning_rates(self.images_before).items()}
         # First run.json: who has lost the run to another process learns it there, and logs no more.
         self.write(trainer, module)
         record(trainer, {**losses, **rates, **skipped, "images_per_second": self.images_per_second})

@@ -18,6 +18,7 @@ from launch.inference.pictures import Picture, as_picture, image_grid, save_pict
 from launch.inference.stylization import Method, Request, stylize_picture, stylizer
 from launch.inference.translation import style_of, translate
 from launch.training.hardware import best_device
+from lightning_modules.core.abilities import CannotDo
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.kinds.stylizer import Stylizer
 
@@ -82,7 +83,10 @@ class Model:
         seed = whole(seed, "seed", SEEDS)
         self.module.require("generate")
         chosen = None if labels is None else self._labels(labels, num)
-        before = self.module.sample_with(sampling) if sampling else {}
+        try:
+            before = self.module.sample_with(sampling) if sampling else {}
+        except CannotDo as error:
+            raise CannotDo(f"generate knows no {', '.join(sampling)} here: {error}") from error
         try:
             made = [
                 self.module.generate(index, seed=seed, labels=None if chosen is None else chosen[index]).float().cpu()

@@ -36,6 +36,13 @@ def translate(
     Raises:
         ValueError: the family does not translate, not this way, or not pictures of so many channels.
     """
+    images, chosen = _prepared(module, picture, direction, size)
+    made = module.translate(images, chosen) if style is None else module.translate_in_style(images, chosen, style)
+    return made.float().cpu()
+
+
+def _prepared(module: ImageFamily, picture: Picture, direction: str | None, size: int | None) -> tuple[Tensor, str]:
+    """The picture as the family takes it, on its device, and the direction."""
     chosen = module.known_direction(direction)
     channels = module.batch_spec().channels
     images = as_picture(picture, channels=channels or 3)
@@ -45,18 +52,22 @@ def translate(
         )
     if size is not None:
         images = fit(images, whole(size, "size", Range(1)))
-    images = images.to(module.device)
-    made = module.translate(images, chosen) if style is None else module.translate_in_style(images, chosen, style)
-    return made.float().cpu()
+    return images.to(module.device), chosen
 
 
 def translate_file(
     module: ImageFamily, file: Path, out: Path, direction: str | None, *, size: int | None, style: Tensor | None = None
 ) -> Path:
-    """Translates one picture file, an animation frame by frame, and writes the result to ``out``."""
+    """Translates one picture file and writes the result to ``out``.
+
+    An animation goes frame by frame, all in one style: that of its first frame, if none is given.
+    """
     channels = module.batch_spec().channels or 3
 
     def convert(picture: Tensor) -> Tensor:
+        nonlocal style
+        if style is None:
+            style = module.translation_styles(_prepared(module, picture, direction, size)[0])
         return translate(module, picture, direction, size=size, style=style)
 
     return convert_file(file, out, convert, channels=channels)

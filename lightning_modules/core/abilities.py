@@ -237,6 +237,10 @@ class Abilities(L.LightningModule):
         """``count`` styles [count, D] of the sequence ``seed``; raises like ``translate_in_style``."""
         self._cannot("translate_in_style")
 
+    def translation_styles(self, images: Tensor) -> Tensor | None:
+        """The style, [N, D], in which ``translate`` puts each picture by itself; None: it takes no styles."""
+        return None
+
     def style_of(self, images: Tensor, direction: str) -> Tensor:
         """Styles [N, D] of images of a direction's target domain; raises like ``translate_in_style``."""
         self._cannot("translate_in_style")

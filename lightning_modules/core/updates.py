@@ -85,10 +85,10 @@ class NetworkUpdates(Step):
         """
         return {name: options.optimizer(getattr(self, name)) for name, options in self.optimization().items()}
 
-    def learning_rates(self) -> dict[str, float]:
-        """The present learning rate of each network whose learning rate changes during training."""
+    def learning_rates(self, images_seen: int) -> dict[str, float]:
+        """Learning rates, of networks where they change, of the step that starts after ``images_seen`` images."""
         return {
-            name: options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            name: options.learning_rate(images_seen, total_kimg=self.total_kimg)
             for name, options in self.optimization().items()
             if options.changes
         }

@@ -52,8 +52,7 @@ class MunitAutoencoder(nn.Module):
         self.content_encoder = ContentEncoder(options, channels)
         self.style_encoder = StyleEncoder(options, channels)
         self.decoder = Decoder(options, channels)
-        #: Side below which an encoder's last map has nothing left to be mirrored at its edges or normalised.
-        self.smallest = 2 ** max(len(self.style_encoder.halvings), options.halvings + 1)
+        self.halvings = options.halvings
         init_kaiming_(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,13 +68,23 @@ class MunitAutoencoder(nn.Module):
         Raises:
             ValueError: the pictures are too small.
         """
-        if min(images.shape[2:]) < self.smallest:
-            raise ValueError(
-                f"the autoencoder wants pictures of {self.smallest} pixels or more, not "
-                f"{images.shape[3]} x {images.shape[2]}"
-            )
+        self.check_sides(images, 2 ** max(len(self.style_encoder.halvings), self.halvings + 1))
         x = like_weights(images, self)
         return self.content_encoder(x), self.style_encoder(x)
+
+    def check_sides(self, images: Tensor, smallest: int | None = None) -> None:
+        """Checks that an encoder's last map of images has something left to be normalised and mirrored at its edges.
+
+        Args:
+            images: ``[N, channels, H, W]``.
+            smallest: side; None: what the content's encoder wants.
+
+        Raises:
+            ValueError: they are too small.
+        """
+        smallest, (height, width) = smallest or 2 ** (self.halvings + 1), images.shape[2:]
+        if min(height, width) < smallest:
+            raise ValueError(f"the autoencoder wants pictures of {smallest} pixels or more, not {width} x {height}")
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """Pictures of contents and styles, float32 (or better), in [-1, 1]; their sides are multiples of 2^halvings."""

@@ -162,7 +162,7 @@ class MUNIT(TranslatingFamily):
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """See ``TranslatingFamily.translate``: each in a style drawn for it, the same one every time."""
-        return self.translate_in_style(images, direction, self._own_styles(images))
+        return self.translate_in_style(images, direction, self.translation_styles(images))
 
     def translate_in_style(self, images: Tensor, direction: str, styles: Tensor) -> Tensor:
         """See ``Abilities.translate_in_style``."""
@@ -171,6 +171,7 @@ class MUNIT(TranslatingFamily):
         # Whole multiples, mirrored at the edges; the pictures come back at their size.
         more = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(images, more, mode="replicate") if any(more) else images
+        source.check_sides(padded)
         made = in_style(source, target, padded, styles.to(self.device).expand(len(images), -1))
         return made[:, :, :height, :width]
 
@@ -211,8 +212,8 @@ class MUNIT(TranslatingFamily):
         style: Tensor = self._autoencoder(direction.split("-to-")[1]).encode(images.to(self.device))[1]
         return style
 
-    def _own_styles(self, images: Tensor) -> Tensor:
-        """A style for each picture, drawn out of its pixels: the same in every batch."""
+    def translation_styles(self, images: Tensor) -> Tensor:
+        """See ``Abilities.translation_styles``: drawn out of a picture's pixels, the same in every batch."""
         pixels = to_uint8(images).flatten(1).long()
         places = torch.arange(1, pixels.shape[1] + 1, device=pixels.device)
         keys = (pixels * places).sum(1).tolist()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import lightning as L
 import pytest
 
+from launch.callbacks import clock as room
 from launch.callbacks.clock import Clock, Every
+from lightning_modules.core.optimization import OptimizerOptions
+from tests.launch.callbacks.small_training import Images, small
 
 
 def test_an_interval_comes_round_once_for_each_multiple() -> None:
@@ -26,3 +32,23 @@ def test_the_speed_is_known_before_it_is_logged() -> None:
     assert clock.speed(64) == 32.0
     clock.images_per_second = 50.0
     assert clock.speed(64) == 50.0
+
+
+def test_the_learning_rate_of_a_step_is_logged_with_its_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the step to come, which would be 0 at the end."""
+    rows: list[dict[str, float]] = []
+    monkeypatch.setattr(room, "record", lambda trainer, values: rows.append(values))
+    monkeypatch.setattr(Clock, "write", lambda *arguments: None)
+    module = small()
+    module.generator_optimizer = OptimizerOptions(lr=0.3, schedule="linear")
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        default_root_dir=tmp_path,
+        callbacks=[Clock(0.024, 0.008)],
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, Images())
+    assert [row["lr/generator"] for row in rows] == pytest.approx([0.3, 0.2, 0.1])

@@ -40,6 +40,7 @@ def test_numbers_of_any_library_are_numbers(model: Model) -> None:
         ({"labels": 3.7}, "labels are of float32; classes are whole numbers"),
         ({"labels": "3"}, "labels is '3'; give one class by its number, or 2 of them"),
         ({"labels": [True, False]}, "labels are of bool"),
+        ({"label": 3}, "generate knows no label here: a DCGAN makes a picture in one pass: it takes no sampler"),
     ],
 )
 def test_what_is_no_number_is_named(model: Model, arguments: dict[str, Any], said: str) -> None:

@@ -152,7 +152,7 @@ def test_each_step_has_the_learning_rate_of_its_images_and_a_resumed_run_too(tmp
     rates = train(whole, tmp_path, 0, 20).rates
     assert rates[:6] == pytest.approx([0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3 * (1 + math.cos(math.pi / 16)) / 2])
     assert 0 < rates[-1] < 1e-4
-    assert whole.learning_rates() == {"autoencoder": pytest.approx(0.0)}
+    assert whole.learning_rates(whole.images_seen) == {"autoencoder": pytest.approx(0.0)}
     first = train(scheduled(), tmp_path, 0, 7).rates
     assert first + train(resumed, tmp_path, 7, 20, tmp_path / "7.ckpt").rates == rates
     for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gesso.cli.main import main
+from gesso.common.pixels import to_uint8
 from launch.checkpoints.export import export
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
 from lightning_modules.networks.munit import MunitAutoencoder, MunitOptions
@@ -186,12 +187,33 @@ def test_pictures_are_translated_in_several_styles_and_in_one_of_a_picture(
     capsys.readouterr()
     assert main(["translate", run, one, "--seed", "5"]) == 2
     assert "--seed is of --styles" in capsys.readouterr().err
-    assert main(["translate", run, one, "--size", "8"]) == 2
-    assert "the autoencoder wants pictures of 16 pixels or more, not 8 x 8" in capsys.readouterr().err
+    assert main(["translate", run, one, "--size", "2"]) == 2
+    assert "the autoencoder wants pictures of 8 pixels or more, not 4 x 4" in capsys.readouterr().err
+    Image.new("L", (15, 40)).save("small.png")
+    assert main(["translate", run, one, "--style", "small.png"]) == 2
+    assert "the autoencoder wants pictures of 16 pixels or more, not 15 x 40" in capsys.readouterr().err
     assert main(["translate", run, "many", "--style", one, "--direction", "b-to-a", "--out", "styled"]) == 0
     assert len(list(Path("styled").glob("*.png"))) == 6
     assert main(["translate", run, "many", "--styles", "2", "--out", "folders"]) == 0
     assert sorted(path.name for path in Path("folders").iterdir()) == ["style-1", "style-2"]
+
+
+def test_an_animation_has_one_style(tmp_path: Path) -> None:
+    """Each frame's own style would flicker."""
+    run = str(tmp_path / "munit.safetensors")
+    module = small()
+    export(module, Path(run), origin=ORIGIN)
+    frames = [Image.fromarray((image * 100 + 128).numpy().astype(np.uint8)) for image in waves(3, 32, 32)]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:], duration=100)
+    assert main(["translate", run, str(tmp_path / "moving.png"), "--out", str(tmp_path / "made.png")]) == 0
+    first = torch.from_numpy(np.array(frames[0]))[None, None] / 127.5 - 1
+    style = module.translation_styles(first)
+    with Image.open(tmp_path / "made.png") as made, torch.no_grad():
+        for number, frame in enumerate(frames):
+            made.seek(number)
+            picture = torch.from_numpy(np.array(frame))[None, None] / 127.5 - 1
+            wanted = to_uint8(module.eval().translate_in_style(picture, "a-to-b", style))[0, 0].numpy()
+            assert np.abs(np.asarray(made).astype(int) - wanted).max() <= 1
 
 
 def test_families_without_styles_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
