@@ -43,7 +43,7 @@ class BigGAN(AdversarialFamily):
         options: those of ``AdversarialFamily`` and ``ImageFamily``.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("generator",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
 
     def __init__(
         self,
