@@ -21,6 +21,7 @@ FAMILIES = Catalogue(
     own={
         "AdaIN": "lightning_modules.style.adain",
         "AutoencoderKL": "lightning_modules.autoencoder.kl",
+        "BetaTCVAE": "lightning_modules.autoencoder.tcvae",
         "BigGAN": "lightning_modules.gan.biggan",
         "CUT": "lightning_modules.translation.cut",
         "CycleGAN": "lightning_modules.translation.cyclegan",
@@ -28,6 +29,7 @@ FAMILIES = Catalogue(
         "DDPM": "lightning_modules.diffusion.ddpm",
         "ECT": "lightning_modules.diffusion.consistency",
         "EDM": "lightning_modules.diffusion.edm",
+        "FactorVAE": "lightning_modules.autoencoder.factor_vae",
         "FastStyle": "lightning_modules.style.fast_style",
         "Flow": "lightning_modules.diffusion.flow",
         "MUNIT": "lightning_modules.translation.munit",

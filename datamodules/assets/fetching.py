@@ -38,7 +38,7 @@ class Source:
     """Where an asset comes from.
 
     Args:
-        downloads: what to fetch.
+        downloads: what to fetch; none: ``finish`` makes all files itself.
         members: patterns of the files to take out of the archives; without any, the downloads are the files.
         finish: turns what was taken into the asset's own files, inside the folder that it gets.
     """
@@ -49,14 +49,14 @@ class Source:
 
     @property
     def official(self) -> bool:
-        return self.downloads[0].kind == "url"
+        return any(download.kind == "url" for download in self.downloads[:1])
 
     @property
     def bytes(self) -> int:
         return sum(download.bytes for download in self.downloads)
 
     def __str__(self) -> str:
-        return self.downloads[0].spec
+        return self.downloads[0].spec if self.downloads else "made here"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _asset(name: str, row: dict[str, Any]) -> Asset:
 
     sources = tuple(
         Source(
-            tuple(download(entry) for entry in source["downloads"]),
+            tuple(download(entry) for entry in source.get("downloads", ())),
             tuple(source.get("members", ())),
             getattr(named, source["finish"]) if "finish" in source else None,
         )

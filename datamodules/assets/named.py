@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.assets import emoji
+from datamodules.assets import emoji, sprites
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ def mnist_from_pickle(folder: Path) -> None:
 def base_emoji(folder: Path) -> None:
     """A vendor's pictures of all emoji and their list, to those without skin tones and a list of names."""
     emoji.keep_base_emoji(folder)
+
+
+def sprite_factors(folder: Path) -> None:
+    """The factors of all sprites, out of nothing."""
+    sprites.write_factors(folder)
 
 
 def fashion_mnist_from_json(folder: Path) -> None:

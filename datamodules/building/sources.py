@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.assets import emoji, named
+from datamodules.assets import emoji, named, sprites
 from datamodules.assets.fetching import assets, fetch
 from datamodules.building.candidates import Extent, Item, Skipped, Source, file_version, hidden_remark
 from datamodules.building.folders import FolderSource, ZipSource, is_zip
@@ -53,6 +53,8 @@ def open_source(source: str | os.PathLike[str], scratch: Path, out: Path | None 
         folder = fetch(text)
         if text in emoji.VENDORS:
             return EmojiSource(text, folder)
+        if text == SpriteSource.name:
+            return SpriteSource(folder)
         return NamedSource(text, folder) if text in named.CLASSES else FolderSource(folder)
     if not (os.path.lexists(text) or has_magic(text) or is_remote(text) or text.startswith("file:")):
         raise FileNotFoundError(
@@ -213,3 +215,32 @@ class EmojiSource:
 
     def classes(self, found: set[str]) -> tuple[str, ...]:
         return class_names(found)
+
+
+class SpriteSource:
+    """Sprites, drawn while they are read, with their factors as captions and their shapes as classes."""
+
+    name = "sprites"
+    identity = "data set sprites"
+    official = False
+    default_format: Literal["jpg", "png"] = "png"
+
+    def __init__(self, folder: Path) -> None:
+        self.remarks: list[str] = []
+        self._folder = folder
+
+    def items(self) -> Iterator[Item | Skipped]:
+        codes, captions = str(self._folder / sprites.CODES), str(self._folder / sprites.CAPTIONS)
+        size, start = len(sprites.FACTORS), 0
+        with open(captions, "rb") as lines, open(codes, "rb") as stream:
+            for number, line in enumerate(lines):
+                shape = sprites.SHAPES[stream.read(size)[0]]
+                text = Extent(captions, start, len(line) - 1)
+                yield Item(f"sprites/{number:05d}", Extent(codes, size * number, size), shape, None, text)
+                start += len(line)
+
+    def decode(self, item: Item, data: bytes, channels: int | None, min_size: int, max_pixels: int) -> np.ndarray:
+        return np.repeat(sprites.draw(tuple(data))[:, :, None], channels or 1, axis=2)
+
+    def classes(self, found: set[str]) -> tuple[str, ...]:
+        return sprites.SHAPES

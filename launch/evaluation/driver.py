@@ -79,6 +79,7 @@ def check_enough(
         ValueError: the data has no such pictures, or there are too few; names the metrics and the remedy.
     """
     truths_of(evaluator, sources or data)
+    _check_factors(evaluator, sources or data, option)
     least: dict[str, int] = {}
     for name in evaluator.names:
         if (known := specs.quantity(name)) is not None and known[0].least:
@@ -98,6 +99,16 @@ def check_enough(
                 f"{option}: {names} cannot be measured of {what}, {number} or more are needed: {more}, or leave "
                 f"{names} out"
             )
+
+
+def _check_factors(evaluator: Evaluator, data: ShardData | None, option: str) -> None:
+    found = (specs.quantity(name) for name in evaluator.names)
+    wanting = dict.fromkeys(known[0].name for known in found if known is not None and known[0].factors)
+    if wanting and evaluator.source is not None and not (stream := stream_of(data, evaluator.source)).manifest.captions:
+        raise ValueError(
+            f"{option}: {' and '.join(wanting)} needs pictures whose captions tell their factors, such as those of "
+            f"`gesso shards build sprites`; {stream.path} has no captions"
+        )
 
 
 @torch.no_grad()

@@ -70,6 +70,7 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
             picture_size=latents.picture_size,
             picture_channels=latents.picture_channels,
         )
+    cli.model.take_set_size(cli.datamodule.manifest.split("train").samples)
     load_all(cli.model)
     load_autoencoder(cli.model)
     if saved:

@@ -15,6 +15,8 @@ from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.latent import LatentFamily
 from lightning_modules.losses.variational import Reconstruction, gaussian_kl, reconstruction_loss
 from lightning_modules.losses.weights import check_weights
+from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
+from lightning_modules.metrics.mutual_information import EncodingEvaluator
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.vae import Autoencoder, AutoencoderOptions
 
@@ -95,22 +97,48 @@ class VAE(LatentFamily):
         self.update("autoencoder", self.losses, batch)
 
     def losses(self, batch: Batch) -> Losses:
-        """Reconstruction loss (in nats, up to a constant) and KL divergence (in nats), means over the images."""
+        """Reconstruction loss (in nats, up to a constant), and the terms of ``regularization``: means over images."""
         images = batch["image"]
-        return self._losses(images, self.randn(len(images), self.latent_dim))
+        noise = self.randn(len(images), self.latent_dim)
+        decoded, mean, log_variance = self.autoencoder(images, noise)
+        reconstruction = reconstruction_loss(self.reconstruction, decoded, images)
+        weighted, terms = self.regularization(mean, log_variance, noise)
+        return {"loss": reconstruction + weighted, "reconstruction": reconstruction, **terms}
+
+    def regularization(self, mean: Tensor, log_variance: Tensor, noise: Tensor) -> tuple[Tensor, Losses]:
+        """What is minimised beside the reconstruction loss, and its terms, which are logged, in nats.
+
+        Args:
+            mean, log_variance: of the posteriors, [N, latent_dim].
+            noise: by which latents were drawn from them.
+        """
+        kl = gaussian_kl(mean, log_variance).mean()
+        return self.beta * kl, {"kl": kl}
 
     def held_out_losses(self, batch: Batch) -> Losses:
         # The posterior's mean, not a sample: validation losses are deterministic.
-        return self._losses(batch["image"], self._no_noise(batch["image"]))
-
-    def _no_noise(self, images: Tensor) -> Tensor:
-        return torch.zeros(len(images), self.latent_dim, device=self.device)
-
-    def _losses(self, images: Tensor, noise: Tensor) -> Losses:
-        decoded, mean, log_variance = self.autoencoder(images, noise)
+        images = batch["image"]
+        decoded, mean, log_variance = self.autoencoder(images, self._no_noise(images))
         reconstruction = reconstruction_loss(self.reconstruction, decoded, images)
         kl = gaussian_kl(mean, log_variance).mean()
         return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+    def codes(self, images: Tensor) -> Tensor:
+        """See ``Abilities.codes``: means of the posteriors, [N, latent_dim]."""
+        mean, _ = self.autoencoder.encoder(images)
+        return mean
+
+    def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
+        """Compares samples with real images: FID and others; for ``mig`` encodes held-out ones."""
+        if options.metrics == ():
+            return None
+        return EncodingEvaluator(
+            lambda index, batch: self.generate(index, seed=options.seed),
+            options,
+            self.described(),
+            family=self,
+            code_dim=self.latent_dim,
+        )
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         images = held_out["image"]
@@ -119,4 +147,24 @@ class VAE(LatentFamily):
         columns = min(10, len(images))
         rows = zip(images.split(columns), decoded.float().split(columns), strict=True)
         pairs = torch.cat([row for both in rows for row in both])
-        return {**super().previews(held_out, seed=seed), "reconstruction": Preview(pairs, columns)}
+        made = {"reconstruction": Preview(pairs, columns), "traversal": self.traversal(images)}
+        return {**super().previews(held_out, seed=seed), **made}
+
+    def traversal(self, images: Tensor, *, rows: int = 10, columns: int = 9) -> Preview:
+        """The first image's code decoded with one latent changed at a time, from -2 to 2: a row for each.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1]; latents are ordered by their mean KL divergence over them.
+            rows: how many latents, those that tell most of an image first.
+            columns: how many values.
+        """
+        mean, log_variance = self.autoencoder.encoder(images)
+        latents = zip(mean.split(1, dim=1), log_variance.split(1, dim=1), strict=True)
+        told = torch.stack([gaussian_kl(*latent).mean() for latent in latents])
+        chosen = told.argsort(descending=True, stable=True)[:rows]
+        codes = mean[:1].repeat(len(chosen), columns, 1)
+        codes[torch.arange(len(chosen)), :, chosen] = torch.linspace(-2, 2, columns, device=codes.device)
+        return Preview(self.decode(codes.flatten(0, 1), None), columns)
+
+    def _no_noise(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), self.latent_dim, device=self.device)

@@ -31,6 +31,7 @@ Ability = Literal[
     "translate",
     "translate_in_style",
     "encode",
+    "codes",
     "sheet",
     "deployable",
 ]
@@ -48,6 +49,7 @@ _LACKS: dict[Ability, str] = {
     "translate": "translates no pictures from one domain into another",
     "translate_in_style": "has one translation of each picture: it takes no styles",
     "encode": "encodes no pictures into latents: it is no autoencoder",
+    "codes": "encodes no pictures into vectors",
     "sheet": "has no sheet of held-out pictures to show",
     "deployable": "cannot be exported: it names no network for use alone",
 }
@@ -279,6 +281,14 @@ class Abilities(L.LightningModule):
             CannotDo: this family is no autoencoder.
         """
         self._cannot("encode")
+
+    def codes(self, images: Tensor) -> Tensor:
+        """Encodes images [N, C, H, W] in [-1, 1] into vectors, float32 [N, D], in whose numbers factors may be found.
+
+        Raises:
+            CannotDo: this family has no such codes.
+        """
+        self._cannot("codes")
 
     def encoder_checksum(self) -> str:
         """SHA-256 of the encoder's weights: says whether latents are of this very encoder.

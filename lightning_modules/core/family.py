@@ -152,6 +152,9 @@ class ImageFamily(NetworkUpdates):
         """Receives what the shard set says of its latents, before training: see ``kinds.latents.LatentOptions``."""
         raise NotImplementedError
 
+    def take_set_size(self, images: int) -> None:
+        """Receives how many images there are to train on, before training."""
+
     def runs(self) -> dict[str, str]:
         """Other runs whose weights a new training begins with, by option: run folders or checkpoints; empty: none."""
         return {}

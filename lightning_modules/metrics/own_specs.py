@@ -183,4 +183,12 @@ OWN = (
         CHOSEN,
         weights=("vgg16_lpips",),
     ),
+    MetricSpec(
+        "mig",
+        "mutual information gap of codes and known factors: whether each has one latent of its own (Chen et al. 2018)",
+        ("generation",),
+        _single("mig", "Mutual information gap", "max", 0.0, 1.0),
+        abilities=("codes",),
+        factors=True,
+    ),
 )

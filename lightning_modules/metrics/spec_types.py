@@ -67,6 +67,7 @@ class MetricSpec:
         default: when it is measured by default.
         abilities: what a family must be able to do besides (``core.abilities.Ability``): a latent space to follow ...
         least: how many made pictures, and how many real ones, it needs to compare them; 0: it compares with no set.
+        factors: whether it needs pictures whose captions tell their factors: ``shape=0 scale=3``.
         make: builds the ``torchmetrics.Metric`` that computes it, for metrics of other packages; import torch inside.
             Its ``update`` takes, as uint8 [N, C, H, W]: for generation ``(images, index)``; for stylization
             ``(contents, stylized, styles)``; for translation and reconstruction ``(sources, made)``.
@@ -82,6 +83,7 @@ class MetricSpec:
     default: tuple[Occasion, ...] = ()
     abilities: tuple[str, ...] = ()
     least: int = 0
+    factors: bool = False
     make: Callable[[], Metric] | None = None
 
     def names(self, extractor: str) -> dict[str, Direction | None]:

@@ -143,5 +143,9 @@ class Autoencoder(nn.Module):
             Decoded images like ``images``; mean and log variance of the posterior, ``[N, latent_dim]`` each; float32.
         """
         mean, log_variance = self.encoder(images)
-        z = mean + torch.exp(0.5 * log_variance) * noise
-        return self.decoder(z), mean, log_variance
+        return self.decoder(draw_latents(mean, log_variance, noise)), mean, log_variance
+
+
+def draw_latents(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """Latents ``[N, D]`` out of their posteriors, by ``noise`` from N(0, 1); all three are ``[N, D]``."""
+    return mean + torch.exp(0.5 * log_variance) * noise

@@ -81,6 +81,8 @@ def test_why_there_is_none(space: str, options: dict[str, Any], error: str, tmp_
     ("recipe", "space", "options"),
     [
         ("mnist-vae", "vae", {"model.beta": 1.0}),
+        ("sprites-tcvae", "tcvae", {"model.beta": 4.0}),
+        ("sprites-factor-vae", "factor-vae", {"model.gamma": 10.0}),
         ("adain", "adain", {"model.style_weight": 10.0}),
         ("fast-style", "fast-style", {}),
         ("mnist-dcgan", "dcgan", {}),

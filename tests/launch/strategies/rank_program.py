@@ -27,6 +27,8 @@ from launch.callbacks.ema import EMA
 from launch.checkpoints import layout
 from launch.checkpoints.background import BackgroundIO
 from launch.strategies import ddp, zero
+from lightning_modules.autoencoder.factor_vae import FactorVAE
+from lightning_modules.autoencoder.tcvae import BetaTCVAE
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.averages import Average
 from lightning_modules.core.family import Batch, ImageFamily
@@ -42,6 +44,7 @@ from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.latent_discriminator import LatentDiscriminatorOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
 from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
@@ -152,6 +155,10 @@ def make(
     elif family == "fast_style":
         styles = {"styles": ["one.png", "two.png"], "style_size": 32, "network": FastStyleOptions(kind="light")}
         module = with_pictures(FastStyle(resolution=32, **styles, **options))
+    elif family in ("tcvae", "factor_vae"):
+        options |= {**SMALL, "autoencoder": AutoencoderOptions(8, gradient_checkpointing)}
+        latent_critic = LatentDiscriminatorOptions(16, 2)
+        module = BetaTCVAE(**options) if family == "tcvae" else FactorVAE(discriminator=latent_critic, **options)
     else:
         module = VAE(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     if family == "scheduled":

@@ -43,6 +43,7 @@ DIRECTIONS = {
     "gram_distance": "min",
     "statistics_distance": "min",
     "artfid": "min",
+    "mig": "max",
 }
 
 
