@@ -35,9 +35,11 @@ FAMILIES = Catalogue(
         "MUNIT": "lightning_modules.translation.munit",
         "MeanFlow": "lightning_modules.diffusion.meanflow",
         "ProgressiveDistillation": "lightning_modules.diffusion.progressive",
+        "ProjectedGAN": "lightning_modules.gan.projected",
         "R3GAN": "lightning_modules.gan.r3gan",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
         "StyleGAN3": "lightning_modules.gan.stylegan3",
+        "StyleSwin": "lightning_modules.gan.styleswin",
         "VAE": "lightning_modules.autoencoder.vae",
     },
 )

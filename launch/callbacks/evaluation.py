@@ -14,11 +14,12 @@ from launch.callbacks.clock import clock_of
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.progress import Progress
 from launch.evaluation import driver
-from launch.runs.tracking import record
+from launch.runs.tracking import rank_zero_print, record
 from launch.training.lightning_internals import data_of, run_validation
 from launch.training.signals import agreed
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics import specs
+from lightning_modules.metrics.diversity import collapse
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 from lightning_modules.metrics.specs import Direction, ExtractorName
 
@@ -133,6 +134,8 @@ class Evaluation(L.Callback):
             )
         if scores:
             record(trainer, {**scores, "evaluation/samples": evaluator.num_samples})
+            if (warning := collapse(scores)) is not None:
+                rank_zero_print(warning)
             if trainer.is_global_zero and trainer.state.fn == "fit":
                 run_folder(trainer).update(
                     evaluation_seconds=round(time.monotonic() - begin, 1),

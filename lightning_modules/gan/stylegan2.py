@@ -23,6 +23,7 @@ from lightning_modules.networks.stylegan2.discriminator import Discriminator, Di
 from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import Generator, SynthesisOptions
+from lightning_modules.networks.styleswin.discriminator import WaveletDiscriminator
 
 
 class StyleGAN2(AdversarialFamily):
@@ -53,7 +54,7 @@ class StyleGAN2(AdversarialFamily):
     fixed_options: ClassVar[tuple[str, ...]] = ("mapping", "synthesis", "discriminator")
     penalties_apart = True
     generator: StyleGenerator
-    discriminator: Discriminator
+    discriminator: Discriminator | WaveletDiscriminator
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class StyleGAN2(AdversarialFamily):
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
         sizes = {"resolution": resolution, "channels": channels, "num_classes": num_classes}
         self.generator = self.build_generator(mapping, synthesis, latent_dim=latent_dim, **sizes)
-        self.discriminator = Discriminator(discriminator, **sizes)
+        self.discriminator = self.build_discriminator(discriminator, **sizes)
         self.path_length = PathLength(path_length_weight, path_length_interval) if path_length_weight else None
         #: Means of w of this step, by update: one for each micro-batch.
         self._means_of_w: dict[int, list[Tensor]] = {}
@@ -94,6 +95,10 @@ class StyleGAN2(AdversarialFamily):
     def build_generator(self, mapping: MappingOptions, synthesis: Any, **sizes: int) -> StyleGenerator:
         """The generator of these options; ``sizes``: its other arguments."""
         return Generator(mapping, synthesis, **sizes)
+
+    def build_discriminator(self, options: Any, **sizes: int) -> Discriminator | WaveletDiscriminator:
+        """The discriminator of these options; ``sizes``: its other arguments."""
+        return Discriminator(options, **sizes)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         generator, discriminator = self.generator_optimizer, self.discriminator_optimizer

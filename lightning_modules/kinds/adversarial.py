@@ -26,6 +26,7 @@ from lightning_modules.losses.regularizers import (
 )
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.augment.adaptive import AdaptiveAugmentation, AugmentOptions
+from lightning_modules.networks.augment.differentiable import ConsistentChanges, DiffAugment, DiffAugmentOptions
 
 
 class AdversarialFamily(LatentFamily):
@@ -49,6 +50,9 @@ class AdversarialFamily(LatentFamily):
         first_order_fake_gamma: the same of R2, on generated images; 0: none.
         augmentation: of all images that the discriminator sees, with a probability that follows its overfitting (ADA),
             or a schedule.
+        diff_augment: changes of all images that the discriminator sees, always (DiffAugment), after ``augmentation``.
+        bcr_real_weight, bcr_fake_weight: weights of balanced consistency regularisation (Zhao et al. 2020): squared
+            differences of the logits of images and of changed images; 0: none; StyleSwin's authors have 10.
         options: those of ``ImageFamily``.
     """
 
@@ -73,6 +77,9 @@ class AdversarialFamily(LatentFamily):
         first_order_gamma: NonNegative | Schedule = 0.0,
         first_order_fake_gamma: NonNegative | Schedule = 0.0,
         augmentation: AugmentOptions = AugmentOptions(),
+        diff_augment: DiffAugmentOptions = DiffAugmentOptions(),
+        bcr_real_weight: NonNegative = 0.0,
+        bcr_fake_weight: NonNegative = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -84,6 +91,8 @@ class AdversarialFamily(LatentFamily):
             r2_gamma=r2_gamma,
             first_order_gamma=first_order_gamma,
             first_order_fake_gamma=first_order_fake_gamma,
+            bcr_real_weight=bcr_real_weight,
+            bcr_fake_weight=bcr_fake_weight,
         )
         self.loss, self.n_critic, self.weight_clip = loss, n_critic, weight_clip
         asked: list[Regularizer] = [
@@ -97,6 +106,9 @@ class AdversarialFamily(LatentFamily):
         if loss == "wgan_gp":
             self.regularizers.insert(0, GradientPenalty(lambda_gp))
         self.augmentation = AdaptiveAugmentation(augmentation) if augmentation.transforms != "none" else None
+        self.diff_augment = DiffAugment(diff_augment)
+        self.bcr_weights = {"real": bcr_real_weight, "fake": bcr_fake_weight}
+        self.changes = ConsistentChanges()
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
@@ -166,8 +178,15 @@ class AdversarialFamily(LatentFamily):
             self.augmentation.watch(real_logits)
         adversarial = discriminator_loss(self.loss, real_logits, fake_logits)
         losses = {"loss": adversarial, "real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+        # The measure of overfitting of ADA, arXiv:2006.06676: near 1, the discriminator knows the training images.
+        losses["r_t"] = real_logits.detach().sign().float().mean()
         if self.augmentation is not None:
             losses["augmentation_p"] = self.augmentation.p
+        for name, images, logits in (("real", real, real_logits), ("fake", fake, fake_logits)):
+            if weight := self.bcr_weights[name]:
+                value = (critic(self.changes(images, self)) - logits).float().square().mean()
+                losses[f"bcr_{name}"] = value
+                losses["loss"] = losses["loss"] + weight * value
         if not self.penalties_apart:
             for regularizer in self.penalties_due():
                 value = regularizer(critic, real, fake, self)
@@ -216,4 +235,7 @@ class AdversarialFamily(LatentFamily):
 
     def shown(self, images: Tensor) -> Tensor:
         """What the discriminator sees of images in training: them, or augmented ones."""
-        return images if self.augmentation is None else self.augmentation(images, self)
+        if self.augmentation is not None:
+            images = self.augmentation(images, self)
+        changed: Tensor = self.diff_augment(images, self)
+        return changed

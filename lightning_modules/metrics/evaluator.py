@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gesso.common.pixels import to_uint8
 from lightning_modules.metrics import specs
+from lightning_modules.metrics.diversity import REAL
 from lightning_modules.metrics.features import FeatureExtractor, build_extractor
 from lightning_modules.metrics.generation import COMPUTED, GenerationMetrics
-from lightning_modules.metrics.probes import Probed, Probes
+from lightning_modules.metrics.probes import DIVERSITY, Probed, Probes
 from lightning_modules.metrics.specs import Direction, ExtractorName, Kind, MetricSpec, Occasion
 from lightning_modules.metrics.statistics import FeatureStatistics
 
@@ -264,6 +265,8 @@ class GenerationEvaluator(TableEvaluator):
         self.family = family
         self._of_sets = [name for name in self.own if name in COMPUTED]
         self._probed = [name for name in self.own if name not in COMPUTED]
+        if DIVERSITY in self._probed:
+            self.examples = REAL
         self._generation: GenerationMetrics | None = None
         self._probes: Probes | None = None
 
@@ -285,6 +288,11 @@ class GenerationEvaluator(TableEvaluator):
     def take_reference(self, pictures: Pictures, statistics: FeatureStatistics) -> None:
         """See ``Evaluator``."""
         self._measure(statistics)
+
+    def begin(self, examples: Mapping[str, Any], available: int) -> None:
+        """See ``Evaluator``."""
+        if self._probes is not None:
+            self._probes.begin(examples)
 
     def _measure(self, statistics: FeatureStatistics | None) -> None:
         assert self.extractor is not None

@@ -86,6 +86,19 @@ OWN = (
     _path_length("ppl_zend", "ppl_zend", "the ends of paths in Z", "on_path"),
     _path_length("ppl_zfull", "ppl_zfull", "paths in Z", "on_path"),
     MetricSpec(
+        "diversity",
+        "LPIPS between samples of random and of close latents, and between held-out pictures: a collapse shows",
+        ("generation",),
+        (
+            Quantity("diversity", "Diversity: LPIPS of random samples", None, chart="diversity"),
+            Quantity("diversity_close", "LPIPS of samples of close latents", None, chart="diversity"),
+            Quantity("diversity_real", "LPIPS of held-out pictures", None, chart="diversity"),
+        ),
+        "vgg16",
+        weights=("vgg16_lpips",),
+        abilities=("on_path",),
+    ),
+    MetricSpec(
         "eqt",
         "EQ-T in dB: how well the image of a moved input is the moved image (Karras et al. 2021, E.1)",
         ("generation",),

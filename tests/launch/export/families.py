@@ -64,6 +64,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "synthesis": {"channel_base": 256, "channel_max": 16, "layers": 4},
         **STYLE,
     },
+    "StyleSwin": {
+        "resolution": 16,
+        "latent_dim": 8,
+        "num_classes": 3,
+        "synthesis": {"channel_base": 128, "channel_max": 16, "window": 4},
+        **STYLE,
+    },
+    "ProjectedGAN": {
+        "resolution": 16,
+        "latent_dim": 8,
+        "num_classes": 3,
+        "generator": {"width": 8, "lite": True},
+        "feature_size": 64,
+        "mixed_width": 4,
+    },
     "CycleGAN": {
         "resolution": 32,
         "generator": {"width": 4, "blocks": 1},

@@ -26,7 +26,9 @@ from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
+from lightning_modules.gan.styleswin import StyleSwin
 from lightning_modules.networks.augment.adaptive import AugmentOptions
+from lightning_modules.networks.augment.differentiable import DiffAugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
@@ -40,6 +42,8 @@ from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.stylegan3 import schedule
+from lightning_modules.networks.styleswin.discriminator import WaveletOptions
+from lightning_modules.networks.styleswin.generator import SwinOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
@@ -193,6 +197,21 @@ def munit() -> ImageFamily:
     return MUNIT(resolution=32, lambda_cycle=1.0, autoencoder=small, discriminator=MultiscaleDiscriminatorOptions(4, 2))
 
 
+def styleswin() -> ImageFamily:
+    widths = {"channel_base": 256, "channel_max": 8}
+    return StyleSwin(
+        resolution=32,
+        latent_dim=8,
+        mapping=MappingOptions(layers=1, w_dim=8),
+        synthesis=SwinOptions(**widths),
+        discriminator=WaveletOptions(**widths),
+        bcr_real_weight=1.0,
+        bcr_fake_weight=1.0,
+        diff_augment=DiffAugmentOptions(color=True, translation=0.1, cutout=0.2, flip=True),
+        r1_interval=2,
+    )
+
+
 FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "non_saturating": gan(gradient_clip_norm=1.0),
     "conditional": gan(num_classes=3, loss="hinge", spectral_norm=True, normalization="none"),
@@ -203,6 +222,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "stylegan3": stylegan3,
     "biggan": biggan,
     "r3gan": r3gan,
+    "styleswin": styleswin,
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),
     "autoencoder_kl": autoencoder_kl,

@@ -20,6 +20,7 @@ from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.kinds.latents import LatentOptions
 from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.networks.augment.adaptive import AugmentOptions
+from lightning_modules.networks.augment.differentiable import DiffAugmentOptions
 from lightning_modules.networks.denoisers import DenoiserOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
@@ -77,7 +78,15 @@ def test_weights_keep_their_meaning(
 def test_no_network_changes_under_its_weights(name: str) -> None:
     """All options of a network are fixed, those of networks that judge as well: few show in a weight's shape."""
     kind = family(name)
-    training = (OptimizerOptions, SamplingOptions, AugmentOptions, LatentOptions, TemporalOptions, Schedule)
+    training = (
+        OptimizerOptions,
+        SamplingOptions,
+        AugmentOptions,
+        DiffAugmentOptions,
+        LatentOptions,
+        TemporalOptions,
+        Schedule,
+    )
     groups = {
         parameter.name: type(parameter.default)
         for parent in kind.__mro__

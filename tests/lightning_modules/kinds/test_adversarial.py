@@ -54,7 +54,7 @@ def test_penalties_are_those_asked_for(options: dict[str, Any], names: list[str]
     plain = Fixed(**SMALL, loss=options.get("loss", "non_saturating"), lambda_gp=0.0)
     plain.load_state_dict(module.state_dict())
     losses = module.discriminator_losses(batch())
-    assert [name for name in losses if name not in ("loss", "real_logits", "fake_logits")] == names
+    assert [name for name in losses if name not in ("loss", "real_logits", "fake_logits", "r_t")] == names
     added = sum(module.weight_of(r) * losses[r.name] for r in module.regularizers)
     bare = plain.discriminator_losses(batch())["loss"]
     torch.testing.assert_close(losses["loss"], bare + added)

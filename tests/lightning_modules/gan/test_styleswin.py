@@ -1,0 +1,156 @@
+"""StyleSwin: consistency, W; it resumes to the bit; ranks, micro-batches and recomputed blocks train alike."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from launch.callbacks.ema import EMA
+from launch.strategies.ddp import MultiNetworkDDP
+from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.gan.styleswin import StyleSwin
+from lightning_modules.networks.stylegan2.mapping import MappingOptions
+from lightning_modules.networks.styleswin.discriminator import WaveletOptions
+from lightning_modules.networks.styleswin.generator import SwinOptions
+from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, moved_alike, small
+from tests.trainers import bare_trainer
+
+WIDTHS: dict[str, Any] = {"channel_base": 128, "channel_max": 8}
+
+
+def narrow(
+    kind: type[StyleSwin] = StyleSwin,
+    *,
+    checkpointing: bool = False,
+    features: int = 1,
+    spectral: bool = True,
+    **options: Any,
+) -> StyleSwin:
+    swin = SwinOptions(**WIDTHS, window=4, mlp_ratio=2.0, gradient_checkpointing=checkpointing)
+    critic = WaveletOptions(
+        **WIDTHS,
+        spectral_norm=spectral,
+        mapping_layers=2,
+        minibatch_features=features,
+        gradient_checkpointing=checkpointing,
+    )
+    chosen: dict[str, Any] = {
+        "mapping": MappingOptions(layers=2, w_dim=12),
+        "synthesis": swin,
+        "discriminator": critic,
+        "path_length_weight": 0.0,
+        "style_mixing": 0.0,
+        "bcr_real_weight": 10.0,
+        "bcr_fake_weight": 5.0,
+    }
+    module = small(kind, **{**chosen, **options})
+    assert isinstance(module, StyleSwin)
+    return module
+
+
+class Fixed(StyleSwin):
+    """Draws the same noise for every call, without a trainer."""
+
+    def rand(self, count: int, *shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
+
+    def randn(self, count: int, *shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_consistency_is_of_the_logits_of_changed_images() -> None:
+    module = narrow(Fixed).eval()
+    batch = {"image": torch.rand(4, 1, 16, 16) * 2 - 1, "label": torch.arange(4) % 3}
+    losses = module.discriminator_losses(batch)
+    logits = [module.discriminator(x, batch["label"]) for x in (batch["image"], module.changes(batch["image"], module))]
+    expected = (logits[0] - logits[1]).square().mean()
+    torch.testing.assert_close(losses["bcr_real"], expected)
+    assert expected > 0
+    assert losses["bcr_fake"] >= 0
+    bare = narrow(Fixed, bcr_real_weight=0.0, bcr_fake_weight=0.0).eval()
+    bare.load_state_dict(module.state_dict())
+    plain = bare.discriminator_losses(batch)
+    assert not plain.keys() & {"bcr_real", "bcr_fake"}
+    added = 10 * losses["bcr_real"] + 5 * losses["bcr_fake"]
+    torch.testing.assert_close(losses["loss"], plain["loss"] + added)
+
+
+def test_optimizers_are_as_they_were_given() -> None:
+    optimizer = OptimizerOptions(lr=2e-4, beta1=0.0, beta2=0.99)
+    module = narrow(generator_optimizer=optimizer, discriminator_optimizer=optimizer)
+    assert module.optimization() == {"generator": optimizer, "discriminator": optimizer}
+
+
+def test_its_space_w_is_that_of_a_stylegan() -> None:
+    module = narrow().eval()
+    space = module.w_space()
+    index = torch.arange(3)
+    ws = space.layers(space.sampled(index, seed=1))
+    assert ws.shape == (3, 6, 12)
+    assert [tuple(weight.shape) for weight in space.style_weights()] == [(32, 12)] * 6
+    torch.testing.assert_close(space.images(ws).clamp(-1, 1), module.generate(index, seed=1))
+    times = torch.zeros(3, dtype=torch.float64)
+    labels = index % module.num_classes
+    found = module.on_path(index, times, seed=1, space="w").clamp(-1, 1)
+    torch.testing.assert_close(found, module.generate(2 * index, seed=1, labels=labels), atol=1e-5, rtol=1e-4)
+
+
+def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
+    whole, first, second = (narrow(augmentation=AUGMENT) for _ in range(3))
+    bare_trainer_fit(tmp_path, whole, Rows(0, 4))
+    trainer = bare_trainer_fit(tmp_path, first, Rows(0, 2))
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    for value in second.parameters():
+        torch.nn.init.zeros_(value)
+    bare_trainer_fit(tmp_path, second, Rows(2, 4), checkpoint=tmp_path / "half.ckpt")
+    assert (second.steps_done, second.images_seen) == (4, 4 * BATCH)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+    average = whole.averages["ema"].values
+    for name, value in second.averages["ema"].values.items():
+        assert torch.equal(average[name], value), name
+
+
+def bare_trainer_fit(path: Path, module: StyleSwin, rows: Rows, checkpoint: Path | None = None) -> Any:
+    trainer = bare_trainer(path, callbacks=[EMA()], max_epochs=1 if checkpoint is None else 2)
+    trainer.fit(module, rows, ckpt_path=checkpoint, weights_only=False)
+    return trainer
+
+
+@pytest.mark.parametrize("other", [{"micro_batches": 2}, {"checkpointing": True}], ids=str)
+def test_micro_batches_and_recomputed_blocks_train_like_the_whole(tmp_path: Path, other: dict[str, Any]) -> None:
+    # Groups of the minibatch deviation, and steps of spectral norm, are of a micro-batch.
+    plain: dict[str, Any] = {"features": 0, "spectral": False}
+    one, two = narrow(**plain), narrow(**plain, **other)
+    before = copy.deepcopy(one.state_dict())
+    bare_trainer(tmp_path).fit(one, Data(3))
+    bare_trainer(tmp_path).fit(two, Data(3))
+    moved_alike(one, two, before)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_two_ranks_train_like_one(tmp_path: Path) -> None:
+    one, two = narrow(), narrow()
+    before = copy.deepcopy(one.state_dict())
+    bare_trainer(tmp_path).fit(one, Data(3))
+    bare_trainer(tmp_path, devices=2, strategy=MultiNetworkDDP(start_method="fork")).fit(two, Data(3))
+    moved_alike(one, two, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 8}, "resolution is 8; StyleSwin's discriminator needs 16 or more"),
+        ({"synthesis": SwinOptions(channel_max=6)}, "gives 6 channels at 4 px"),
+        ({"bcr_real_weight": -1.0}, "bcr_real_weight"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        narrow(**options)
