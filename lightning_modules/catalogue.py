@@ -37,6 +37,7 @@ FAMILIES = Catalogue(
         "ProgressiveDistillation": "lightning_modules.diffusion.progressive",
         "ProjectedGAN": "lightning_modules.gan.projected",
         "R3GAN": "lightning_modules.gan.r3gan",
+        "StyTr2": "lightning_modules.style.stytr2",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
         "StyleGAN3": "lightning_modules.gan.stylegan3",
         "StyleSwin": "lightning_modules.gan.styleswin",

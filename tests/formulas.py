@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,3 +34,17 @@ def gradient_sums(network: nn.Module) -> Tensor:
         gradient = parameter.grad.double()
         found.append((gradient * waves(*gradient.shape, number=number + 0.5)).sum())
     return torch.stack(found)
+
+
+def set_balanced_weights_(network: nn.Module) -> None:
+    """Sets the trained parameters of a deep network so that signals keep their size.
+
+    Kernels are as He et al. (2015) draw them, matrices N(0, 1 / inputs), biases N(0, 0.05), scales of norms N(1, 0.05).
+    NumPy's ``RandomState`` gives the same numbers for ever.
+    """
+    norms = {id(module.weight) for module in network.modules() if isinstance(module, nn.LayerNorm)}
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for number, parameter in enumerate(trained):
+        drawn = torch.from_numpy(np.random.RandomState(number).standard_normal(tuple(parameter.shape)))
+        scale = math.sqrt(max(1, parameter.dim() - 2) / parameter[0].numel()) if parameter.dim() > 1 else 0.05
+        parameter.data.copy_(drawn * scale + (id(parameter) in norms))

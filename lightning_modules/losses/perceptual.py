@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.losses.style import mean_std
+
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of features (Gatys et al. 2016, eq. 1, but a mean where they halve a sum).
@@ -16,6 +18,19 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
         float32 scalar.
     """
     return F.mse_loss(features.float(), target.float())
+
+
+def normalized_content_loss(features: Tensor, target: Tensor) -> Tensor:
+    """``content_loss`` of features with mean 0 and standard deviation 1 in each channel: free of style (StyTr2).
+
+    Args:
+        features, target: [N, C, H, W].
+
+    Returns:
+        float32 scalar.
+    """
+    (mean, std), (target_mean, target_std) = mean_std(features), mean_std(target)
+    return F.mse_loss((features.float() - mean) / std, (target.float() - target_mean) / target_std)
 
 
 def total_variation(images: Tensor) -> Tensor:

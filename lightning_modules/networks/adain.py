@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +34,20 @@ class Decoder(nn.Module):
 
     Args:
         options: see ``DecoderOptions``.
+        width: channels of the features, a multiple of 8; all other layers have as much more or less than the paper's.
     """
 
-    def __init__(self, options: DecoderOptions = DecoderOptions()) -> None:
+    def __init__(self, options: DecoderOptions = DecoderOptions(), *, width: int = 512) -> None:
         super().__init__()
         self.gradient_checkpointing = options.gradient_checkpointing
-        starts = (512, *(stage[-1] for stage in STAGES))
-        self.stages = nn.ModuleList(_Stage(start, widths) for start, widths in zip(starts, STAGES, strict=False))
+        stages = [[width * channels // 512 for channels in stage] for stage in STAGES]
+        # The last layer makes a picture of RGB, whatever the width.
+        stages[-1][-1] = STAGES[-1][-1]
+        starts = (width, *(stage[-1] for stage in stages))
+        self.stages = nn.ModuleList(_Stage(start, widths) for start, widths in zip(starts, stages, strict=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[N, 512, H, W]`` -> pictures ``[N, 3, 8 H, 8 W]`` in [-1, 1], though not bound to it."""
+        """``[N, width, H, W]`` -> pictures ``[N, 3, 8 H, 8 W]`` in [-1, 1], though not bound to it."""
         x = like_weights(features, self)
         for number, stage in enumerate(self.stages):
             if number:
@@ -62,7 +67,7 @@ class Decoder(nn.Module):
 class _Stage(nn.Module):
     """Convolutions at one side, with ReLUs between them."""
 
-    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3) for before, after in zip((channels, *widths), widths, strict=False)

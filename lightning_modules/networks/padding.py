@@ -12,3 +12,15 @@ def reflect(x: Tensor, by: int = 1) -> Tensor:
     if modes[0] == modes[1]:
         return F.pad(x, (by, by, by, by), mode=modes[0])
     return F.pad(F.pad(x, (by, by, 0, 0), mode=modes[1]), (0, 0, by, by), mode=modes[0])
+
+
+def to_multiple(x: Tensor, of: int) -> Tensor:
+    """Pads pictures ``[N, C, H, W]`` at the bottom and right, so that both sides are multiples of ``of``.
+
+    The padding is mirrored, or repeats the last pixel where a side is too short to mirror so many.
+    """
+    down, right = (-side % of for side in x.shape[2:])
+    for pad, side in (((0, 0, 0, down), x.shape[2]), ((0, right, 0, 0), x.shape[3])):
+        if any(pad):
+            x = F.pad(x, pad, mode="reflect" if side > max(pad) else "replicate")
+    return x

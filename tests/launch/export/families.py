@@ -49,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "FastStyle": {"resolution": 32, "styles": ["a.png", "b.png"], "network": {"kind": "light"}},
     "AdaIN": {"resolution": 32},
+    "StyTr2": {"resolution": 32, "network": {"width": 64, "heads": 2, "encoder_layers": 1, "transfer_layers": 1}},
     "R3GAN": {"resolution": 16, "latent_dim": 8, "num_classes": 3, "generator": R3, "discriminator": R3},
     "StyleGAN2": {
         "resolution": 16,

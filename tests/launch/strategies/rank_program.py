@@ -40,6 +40,7 @@ from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
+from lightning_modules.kinds.stylizing import StyleFamily
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
@@ -54,9 +55,11 @@ from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.stylegan3 import schedule
+from lightning_modules.networks.stytr2 import StyTr2Options
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.style.stytr2 import StyTr2
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
@@ -152,6 +155,10 @@ def make(
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     elif family == "adain":
         module = with_pictures(AdaIN(resolution=32, **options))
+    elif family == "stytr2":
+        # Dropout is each rank's own.
+        small = StyTr2Options(16, 2, 2, 1, dropout=0.0, window=2, gradient_checkpointing=gradient_checkpointing)
+        module = with_pictures(StyTr2(resolution=32, network=small, optimizer=OptimizerOptions(), **options))
     elif family == "fast_style":
         styles = {"styles": ["one.png", "two.png"], "style_size": 32, "network": FastStyleOptions(kind="light")}
         module = with_pictures(FastStyle(resolution=32, **styles, **options))
@@ -260,7 +267,7 @@ def r3gan(*, first_order: bool, **options: Any) -> ImageFamily:
     )
 
 
-def with_pictures(family: AdaIN | FastStyle) -> ImageFamily:
+def with_pictures(family: StyleFamily) -> ImageFamily:
     """A style family with its encoder, and with style pictures if it wants any."""
     family.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
     for option in family.pictures():

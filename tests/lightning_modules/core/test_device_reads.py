@@ -44,9 +44,11 @@ from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.stylegan3 import schedule
 from lightning_modules.networks.styleswin.discriminator import WaveletOptions
 from lightning_modules.networks.styleswin.generator import SwinOptions
+from lightning_modules.networks.stytr2 import StyTr2Options
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.style.stytr2 import StyTr2
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
@@ -232,8 +234,9 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),
+    "stytr2": style(lambda: StyTr2(resolution=32, network=StyTr2Options(16, 2, 2, 1, window=2))),
 }
-STYLE = ("adain", "fast_style")
+STYLE = ("adain", "fast_style", "stytr2")
 
 
 @pytest.mark.slow

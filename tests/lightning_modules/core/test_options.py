@@ -85,6 +85,7 @@ NEW: dict[str, dict[str, object]] = {
     **dict.fromkeys(("DDPM", "ECT", "EDM", "MeanFlow", "ProgressiveDistillation"), DENOISER),
     "Flow": {**DENOISER, "latents": {"autoencoder": "runs/kl"}},
     **dict.fromkeys(("CUT", "CycleGAN"), TRANSLATOR),
+    "StyTr2": {"network": {"width": 16, "heads": 2, "encoder_layers": 1, "window": 2}},
     "MUNIT": {
         "resolution": 32,
         "autoencoder": {"width": 4, "blocks": 1},
