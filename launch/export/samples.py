@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.shards import ShardData
+from gesso.common.pixels import to_float
 from launch.evaluation.driver import own_pictures, stream_of
 from lightning_modules.core.deployment import Deployable, Port
 from lightning_modules.metrics.evaluator import Pictures
@@ -72,7 +73,7 @@ class Samples:
         stream = stream_of(self.data, Pictures(port.pictures))
         samples = stream.manifest.split(stream.held_out_split).samples
         batches = own_pictures(stream, None, samples, 0, 1, 8)
-        floats = (stream.to_floats(batch["image"]) for _, batch in batches if batch is not None)
+        floats = (to_float(batch["image"]) for _, batch in batches if batch is not None)
         yield from cycle(image for images in floats for image in images.split(1))
 
 

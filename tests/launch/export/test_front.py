@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gesso.common.files import sha256
 from launch.checkpoints.export import export as export_weights
 from launch.export import front
 from launch.export.front import Exporter, ExportOptions
+from launch.export.samples import Samples
 from launch.inference.loading import load_family
 from lightning_modules.networks import instance_norm
 from tests.launch.export.families import tiny
@@ -117,6 +119,32 @@ def test_a_wrong_epsilon_is_refused(
     run = saved("CycleGAN", tmp_path)
     monkeypatch.setattr(instance_norm, "EPSILON", 1e-3)
     _refused(run, tmp_path, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_an_outlier_in_the_calibration_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = saved("CycleGAN", tmp_path), tmp_path / "fast.onnx"
+    good = Exporter(str(run), ExportOptions(check=2, calibration=3, int8="speed", max_lpips=0.5)).onnx(out)
+    distance = good.figures.similarity["lpips/vgg16"]
+    assert onnx.load(out).metadata_props[-1].value == "speed"
+    out.unlink()
+    drawn = Samples.__call__
+
+    def with_outlier(samples: Samples, count: int, *, seed: int, first: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        for number, one in enumerate(drawn(samples, count, seed=seed, first=first)):
+            yield {name: value * (300 if first and not number else 1) for name, value in one.items()}
+
+    monkeypatch.setattr(Samples, "__call__", with_outlier)
+    asked = ["export", str(run), "--onnx", str(out), "--int8", "speed", "--check", "2", "--calibrate", "3"]
+    assert main([*asked, "--max-lpips", str(2 * distance)]) == 2
+    (*_, last) = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith(f"gesso: {out}: not written, the export is too far from the run: ")
+    assert last.endswith("(--max-lpips)")
+    assert "psnr" in last
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".safetensors", ".yaml"]
 
 
 def _refused(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
