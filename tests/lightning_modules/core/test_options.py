@@ -68,6 +68,13 @@ NEW: dict[str, dict[str, object]] = {
         "r1_gamma": {"start": 3.0, "end": 1.0},
         "augmentation": {"transforms": "bgc", "schedule": {"start": 0.0, "end": 0.5, "over_kimg": 5.0}},
     },
+    "BigGAN": {
+        "resolution": 32,
+        "latent_dim": 8,
+        "generator": {"width": 2, "shared_dim": 4},
+        "discriminator": {"width": 2},
+        "truncation_psi": 0.5,
+    },
     "ProjectedGAN": {
         "resolution": 16,
         "feature_size": 64,
