@@ -23,6 +23,7 @@ FAMILIES = Catalogue(
         "AutoencoderKL": "lightning_modules.autoencoder.kl",
         "BetaTCVAE": "lightning_modules.autoencoder.tcvae",
         "BigGAN": "lightning_modules.gan.biggan",
+        "CAPVST": "lightning_modules.style.cap_vst",
         "CUT": "lightning_modules.translation.cut",
         "CycleGAN": "lightning_modules.translation.cyclegan",
         "DCGAN": "lightning_modules.gan.dcgan",
@@ -42,6 +43,7 @@ FAMILIES = Catalogue(
         "StyleGAN3": "lightning_modules.gan.stylegan3",
         "StyleSwin": "lightning_modules.gan.styleswin",
         "VAE": "lightning_modules.autoencoder.vae",
+        "WCT2": "lightning_modules.style.wct2",
     },
 )
 

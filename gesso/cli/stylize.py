@@ -27,6 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--style", nargs="+", default=[], metavar="PICTURE", help="one or more")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
     parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
+    parser.add_argument(
+        "--style-mask", nargs="+", metavar="PICTURE", help="one for each style: white is where its style is taken from"
+    )
     parser.add_argument("--alpha", type=float, default=1.0, metavar="A", help="from 0 (the content) to 1 (default)")
     parser.add_argument(
         "--preserve-color",
@@ -124,12 +127,18 @@ def _request(arguments: argparse.Namespace) -> Request:
     from lightning_modules.pictures.sizes import fit
 
     styles = [read_picture(Path(name)) for name in arguments.style]
+    names = arguments.style_mask or []
+    if names and len(names) != len(styles):
+        raise ValueError(f"--style-mask has {len(names)} pictures for {len(styles)} styles: give one for each")
+    regions = [stylization.read_mask_of(Path(name), style) for name, style in zip(names, styles, strict=False)]
     if arguments.style_size:
         styles = [fit(style, arguments.style_size) for style in styles]
+        regions = [fit(mask[None, None], arguments.style_size)[0, 0].clamp(0, 1) for mask in regions]
     return stylization.Request(
         styles=styles,
         weights=arguments.weights,
         masks=[Path(name) for name in arguments.mask or ()],
+        regions=regions or None,
         alpha=arguments.alpha,
         colors=arguments.preserve_color,
         size=arguments.size,

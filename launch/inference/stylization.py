@@ -34,6 +34,7 @@ class Request:
         styles: [1, 3, H, W] in [-1, 1] each; none for a run that was trained for styles of its own.
         weights: how much of each; None: equally much.
         masks: files, one for each style: white is where it goes; none: everywhere.
+        regions: of each style, [H, W] in [0, 1]: where it is taken from; None: from all of its picture.
         alpha: from 0 (the content) to 1.
         colors: see ``KeepColors``.
         size: longer side of the result in pixels; None: the content's own.
@@ -44,6 +45,7 @@ class Request:
     styles: Sequence[Tensor]
     weights: Sequence[float] | None = None
     masks: Sequence[Path] = ()
+    regions: Sequence[Tensor] | None = None
     alpha: float = 1.0
     colors: KeepColors = "no"
     size: int | None = None
@@ -54,14 +56,20 @@ def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
     """Masks of the content's size: [K, H, W] in [0, 1]; None without files."""
     if not files:
         return None
-    masks = []
-    for file in files:
-        mask = torch.from_numpy(decode_file(file, read_mask)).float() / 255
-        if mask.shape != content.shape[2:]:
-            (rows, columns), (height, width) = mask.shape, content.shape[2:]
-            raise ValueError(f"{file}: {columns} x {rows} pixels, the picture has {width} x {height}: make them equal")
-        masks.append(mask)
-    return torch.stack(masks).to(content.device)
+    return torch.stack([read_mask_of(file, content) for file in files]).to(content.device)
+
+
+def read_mask_of(file: Path, picture: Tensor) -> Tensor:
+    """A mask of the picture's size: [H, W] in [0, 1], on the CPU.
+
+    Raises:
+        ValueError: it has another size.
+    """
+    mask = torch.from_numpy(decode_file(file, read_mask)).float() / 255
+    if mask.shape != picture.shape[2:]:
+        (rows, columns), (height, width) = mask.shape, picture.shape[2:]
+        raise ValueError(f"{file}: {columns} x {rows} pixels, the picture has {width} x {height}: make them equal")
+    return mask
 
 
 def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, device: torch.device) -> Path:
@@ -85,7 +93,7 @@ def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, r
     tile = request.tile
     if tile is None:
         tile = TILE if content.shape[2] * content.shape[3] > LARGEST else 0
-    style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha)
+    style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha, regions=request.regions)
     picture = stylizer.stylize(content, style, tile=tile or None)
     return keep_chrominance(picture, content) if request.colors == "luminance" else picture
 

@@ -21,21 +21,30 @@ class Style:
         weights: weight of each style, normalised to a sum of 1; None: equal weights.
         masks: [K, H, W] in [0, 1]: where in the content each of the K styles goes; None: everywhere.
         alpha: from 0 (the content) to 1 (all of the style).
+        regions: of each style picture, [H', W'] in [0, 1]: where its style is taken from; None: from all of it.
     """
 
     pictures: Sequence[Tensor] = ()
     weights: Sequence[float] | None = None
     masks: Tensor | None = None
     alpha: float = 1.0
+    regions: Sequence[Tensor] | None = None
 
-    def shares(self, content: Tensor, count: int) -> Tensor:
+    def shares(self, content: Tensor, count: int, *, by_region: bool = False) -> Tensor:
         """How much of each of ``count`` styles each place of the content gets: [K, H, W], with sums of 1.
 
         Without masks it is the same everywhere: [K, 1, 1].
 
+        Args:
+            content: [1, 3, H, W].
+            count: K.
+            by_region: whether the method takes styles from ``regions`` of their pictures.
+
         Raises:
-            ValueError: weights or masks do not fit styles and content.
+            ValueError: weights or masks do not fit styles and content, or there are regions and the method knows none.
         """
+        if self.regions is not None and not by_region:
+            raise ValueError("this method takes the style of whole pictures: leave out the masks of the styles")
         if not count:
             raise ValueError("no style: name one picture or more")
         if not 0 <= self.alpha <= 1:
@@ -60,6 +69,26 @@ class Style:
         # A place that no mask covers gets all styles, as if there were no masks.
         weighted = torch.where(weighted.sum(0, keepdim=True) <= 1e-6, weight, weighted)
         return weighted / weighted.sum(0, keepdim=True)
+
+    def region(self, number: int) -> Tensor:
+        """Where in its picture a style is taken from: [1, H', W'], or [1, 1, 1] for all of it.
+
+        Raises:
+            ValueError: the regions do not fit the pictures, or one is empty.
+        """
+        if self.regions is None:
+            return torch.ones(1, 1, 1, device=self.pictures[number].device)
+        if len(self.regions) != len(self.pictures):
+            raise ValueError(f"{len(self.regions)} masks of styles for {len(self.pictures)} styles: give each one")
+        region, (height, width) = self.regions[number], self.pictures[number].shape[2:]
+        if region.shape != (height, width):
+            raise ValueError(
+                f"the mask of style {number + 1} has {region.shape[1]} x {region.shape[0]} pixels, "
+                f"its picture {width} x {height}: make them equal"
+            )
+        if not region.any():
+            raise ValueError(f"the mask of style {number + 1} is black all over: white is what counts")
+        return region[None].to(self.pictures[number].device)
 
 
 class Stylizer(Protocol):

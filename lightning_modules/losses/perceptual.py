@@ -45,3 +45,17 @@ def total_variation(images: Tensor) -> Tensor:
     images = images.float()
     differences = [images.diff(dim=dim).abs() for dim in (2, 3)]
     return sum((d.mean() for d in differences if d.numel()), images.new_zeros(()))
+
+
+def relative_feature_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Squared difference of features as a share of the target's squares, so that layers of any scale weigh the same.
+
+    Args:
+        features, target: [N, C, H, W].
+
+    Returns:
+        float32 scalar: the mean over the batch of ||f - t||² / ||t||².
+    """
+    features, target = features.float().flatten(1), target.float().flatten(1)
+    # Means, since sums over a large map overflow nothing then.
+    return ((features - target).square().mean(1) / (target.square().mean(1) + 1e-8)).mean()

@@ -157,6 +157,16 @@ def cholesky_factor(covariance: Tensor) -> Tensor:
     return torch.linalg.cholesky_ex(covariance + added).L
 
 
+def region_moments(features: Tensor, share: Tensor) -> list[Moments]:
+    """The moments of each of K regions of a map [1, C, H, W] whose places have shares [K, H, W] of them.
+
+    Shares [K, 1, 1] are of all places alike: each region is the whole map.
+    """
+    if share.shape[1:] == (1, 1):
+        return [Moments.of(features)] * len(share)
+    return [Moments.of(features, place) for place in share]
+
+
 def map_regions_(features: Tensor, maps: Sequence[AffineMap], share: Tensor) -> None:
     """Maps a map in place, each place by the mean of K affine maps with the place's shares.
 

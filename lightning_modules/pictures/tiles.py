@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,9 +41,11 @@ class Tile:
             self.left // scale - left : -(-self.right // scale) - left,
         ]
 
-    def put(self, result: Tensor, picture: Tensor) -> None:
-        """Writes its part of ``result`` (of the size that it has seen, or a little more) into the picture."""
-        picture[..., self.top : self.bottom, self.left : self.right] = self.own(result)
+    def put(self, result: Tensor, picture: Tensor, scale: int = 1) -> None:
+        """Writes its part of ``result`` (for what it has seen, or a little more) into the picture, or a smaller map."""
+        rows = slice(self.top // scale, -(-self.bottom // scale))
+        columns = slice(self.left // scale, -(-self.right // scale))
+        picture[..., rows, columns] = self.own(result, scale)
 
 
 def tiles(size: Sequence[int], side: int | None, *, margin: int, multiple: int) -> list[Tile]:
@@ -78,6 +80,32 @@ def tiles(size: Sequence[int], side: int | None, *, margin: int, multiple: int) 
         for top in range(0, height, step)
         for left in range(0, width, step)
     ]
+
+
+def by_tiles(
+    function: Callable[[Tile], Sequence[Tensor]], parts: Sequence[Tile], size: Sequence[int], scales: Sequence[int]
+) -> list[Tensor]:
+    """Maps that a function computes tile by tile, put together.
+
+    Args:
+        function: gives for each tile maps [N, C, h, w] for what it sees, ``scales`` times smaller.
+        parts: tiles of the picture; of a single one the function's own maps are given back.
+        size: height and width of the picture.
+        scales: of each map.
+    """
+    wholes: list[Tensor] = []
+    for part in parts:
+        found = list(function(part))
+        if len(parts) == 1:
+            return found
+        if not wholes:
+            wholes = [
+                each.new_empty(*each.shape[:2], *(-(-side // scale) for side in size))
+                for each, scale in zip(found, scales, strict=True)
+            ]
+        for each, whole, scale in zip(found, wholes, scales, strict=True):
+            part.put(each, whole, scale)
+    return wholes
 
 
 def merged_mean_std(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -57,9 +57,11 @@ from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.stylegan3 import schedule
 from lightning_modules.networks.stytr2 import StyTr2Options
 from lightning_modules.networks.vae import AutoencoderOptions
+from lightning_modules.networks.wct2 import WaveletDecoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 from lightning_modules.style.stytr2 import StyTr2
+from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
@@ -159,6 +161,9 @@ def make(
         # Dropout is each rank's own.
         small = StyTr2Options(16, 2, 2, 1, dropout=0.0, window=2, gradient_checkpointing=gradient_checkpointing)
         module = with_pictures(StyTr2(resolution=32, network=small, optimizer=OptimizerOptions(), **options))
+    elif family == "wct2":
+        decoder = WaveletDecoderOptions(gradient_checkpointing=gradient_checkpointing)
+        module = with_pictures(WCT2(resolution=32, decoder=decoder, **options))
     elif family == "fast_style":
         styles = {"styles": ["one.png", "two.png"], "style_size": 32, "network": FastStyleOptions(kind="light")}
         module = with_pictures(FastStyle(resolution=32, **styles, **options))

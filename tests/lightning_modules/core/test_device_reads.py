@@ -31,6 +31,7 @@ from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.augment.differentiable import DiffAugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
+from lightning_modules.networks.cap_vst import ReversibleOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
@@ -47,8 +48,10 @@ from lightning_modules.networks.styleswin.generator import SwinOptions
 from lightning_modules.networks.stytr2 import StyTr2Options
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
+from lightning_modules.style.cap_vst import CAPVST
 from lightning_modules.style.fast_style import FastStyle
 from lightning_modules.style.stytr2 import StyTr2
+from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
@@ -235,8 +238,14 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),
     "stytr2": style(lambda: StyTr2(resolution=32, network=StyTr2Options(16, 2, 2, 1, window=2))),
+    "capvst": style(
+        lambda: CAPVST(
+            resolution=32, content_weight=1.0, temporal_weight=1.0, network=ReversibleOptions(width=4, blocks=1)
+        )
+    ),
+    "wct2": style(lambda: WCT2(resolution=32)),
 }
-STYLE = ("adain", "fast_style", "stytr2")
+STYLE = ("adain", "fast_style", "stytr2", "capvst", "wct2")
 
 
 @pytest.mark.slow

@@ -98,6 +98,8 @@ NEW: dict[str, dict[str, object]] = {
         "autoencoder": {"width": 4, "blocks": 1},
         "discriminator": {"width": 4, "layers": 2},
     },
+    "CAPVST": {"resolution": 32, "network": {"width": 4, "blocks": 1, "mode": "art"}},
+    "WCT2": {"resolution": 32, "decoder": {"unpooling": "sum"}},
     "AutoencoderKL": {
         "resolution": 16,
         "autoencoder": {"width": 32, "multipliers": [1, 1], "blocks": 1},
