@@ -41,6 +41,7 @@ FAMILIES = Catalogue(
         "StyTr2": "lightning_modules.style.stytr2",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
         "StyleGAN3": "lightning_modules.gan.stylegan3",
+        "SwappingAutoencoder": "lightning_modules.autoencoder.swapping",
         "StyleSwin": "lightning_modules.gan.styleswin",
         "VAE": "lightning_modules.autoencoder.vae",
         "WCT2": "lightning_modules.style.wct2",

@@ -102,6 +102,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "adversarial_weight": 0.0,
         "autoencoder": {"width": 32, "multipliers": (1, 1), "blocks": 1},
     },
+    "SwappingAutoencoder": {
+        "resolution": 32,
+        "autoencoder": {"texture_dim": 16, "halvings": 2, "encoder_width": 4, "decoder_width": 4, "decoder_max": 8},
+        "discriminator": {"channel_base": 128, "channel_max": 8, "minibatch_features": 0},
+        "cooccurrence": {"patch_size": 8, "width": 16, "width_max": 8, "hidden": 16},
+    },
     "EDM": {**DIFFUSION, "num_classes": 3},
     "DDPM": DIFFUSION,
     "Flow": DIFFUSION,

@@ -28,6 +28,7 @@ from launch.checkpoints import layout
 from launch.checkpoints.background import BackgroundIO
 from launch.strategies import ddp, zero
 from lightning_modules.autoencoder.factor_vae import FactorVAE
+from lightning_modules.autoencoder.swapping import SwappingAutoencoder
 from lightning_modules.autoencoder.tcvae import BetaTCVAE
 from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.averages import Average
@@ -56,6 +57,8 @@ from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
 from lightning_modules.networks.stylegan3 import schedule
 from lightning_modules.networks.stytr2 import StyTr2Options
+from lightning_modules.networks.swapping.autoencoder import SwappingOptions
+from lightning_modules.networks.swapping.cooccurrence import CooccurrenceOptions
 from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.networks.wct2 import WaveletDecoderOptions
 from lightning_modules.style.adain import AdaIN
@@ -171,6 +174,8 @@ def make(
         options |= {**SMALL, "autoencoder": AutoencoderOptions(8, gradient_checkpointing)}
         latent_critic = LatentDiscriminatorOptions(16, 2)
         module = BetaTCVAE(**options) if family == "tcvae" else FactorVAE(discriminator=latent_critic, **options)
+    elif family == "swapping":
+        module = swapping(**options)
     else:
         module = VAE(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     if family == "scheduled":
@@ -268,6 +273,25 @@ def r3gan(*, first_order: bool, **options: Any) -> ImageFamily:
         discriminator=network,
         augmentation=AugmentOptions("bgc_cutout", schedule=Schedule(0.5, 1.0, over_kimg=0.06)),
         generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+    )
+
+
+def swapping(**options: Any) -> ImageFamily:
+    """A small one whose optimizers do not blow rounding errors up."""
+    optimizer = OptimizerOptions(lr=2e-2, beta1=0.0, eps=1e-2)
+    return SwappingAutoencoder(
+        resolution=32,
+        channels=1,
+        **options,
+        patches=2,
+        r1_interval=2,
+        autoencoder=SwappingOptions(
+            structure_channels=4, texture_dim=16, halvings=2, encoder_width=4, decoder_width=4, decoder_max=8
+        ),
+        discriminator=critics.DiscriminatorOptions(channel_base=128, channel_max=8, minibatch_features=0),
+        cooccurrence=CooccurrenceOptions(patch_size=8, width=16, width_max=8, hidden=16),
+        autoencoder_optimizer=optimizer,
         discriminator_optimizer=optimizer,
     )
 
