@@ -68,6 +68,14 @@ NEW: dict[str, dict[str, object]] = {
         "r1_gamma": {"start": 3.0, "end": 1.0},
         "augmentation": {"transforms": "bgc", "schedule": {"start": 0.0, "end": 0.5, "over_kimg": 5.0}},
     },
+    "BetaTCVAE": {"resolution": 32, "autoencoder": {"width": 8}},
+    "FactorVAE": {"resolution": 32, "autoencoder": {"width": 8}},
+    "SwappingAutoencoder": {
+        "resolution": 32,
+        "autoencoder": {"texture_dim": 16, "halvings": 2, "encoder_width": 4, "decoder_width": 4, "decoder_max": 8},
+        "discriminator": {"channel_max": 8, "minibatch_features": 0},
+        "cooccurrence": {"patch_size": 8, "width": 16, "width_max": 8, "hidden": 16},
+    },
     "BigGAN": {
         "resolution": 32,
         "latent_dim": 8,
