@@ -106,7 +106,7 @@ class StyTr2Network(nn.Module):
         """
         x = self._patches(pictures)
         height, width = x.shape[2:]
-        positions = _enlarged(self.positions(like_weights(_pooled(x, POSITIONS), self)), height, width)
+        positions = _enlarged(self.positions(like_weights(_pooled(x, POSITIONS), self)), height, width).to(x.dtype)
         tokens, places = _tokens(x), _tokens(positions)
         return self._encoded(self.content_encoder, tokens, places, (height, width)), places, (height, width)
 

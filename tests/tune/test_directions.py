@@ -28,6 +28,11 @@ MORE = {
     "content_cosine",
     "truth_ssim",
     "truth_psnr",
+    "precision_k3",
+    "recall_k3",
+    "eqt",
+    "eqr",
+    "mig",
 }
 QUANTITIES = [(spec, quantity.name) for spec in specs.OWN for quantity in spec.quantities if quantity.direction]
 
