@@ -90,7 +90,7 @@ def check_enough(
         made = min(made, stream.manifest.split(evaluator.source.split or stream.held_out_split).samples)
     sides = [(made, counted(made, "made picture" if sources is None else "measured picture"), "take more")]
     for real in compared_with(evaluator, data):
-        named = f"{counted(real['images'], 'real picture')} (of {real['name']}, split {real['split']})"
+        named = f"{counted(real['images'], 'reference picture')} (of {real['name']}, split {real['split']})"
         sides.append((real["images"], named, "compare with more"))
     for count, what, more in sides:
         if short := [name for name, number in least.items() if count < number]:

@@ -51,7 +51,7 @@ def test_too_few_pictures_are_known_beforehand(name: str, data: ShardData) -> No
     said = rf"^evaluation\.metrics: {name} cannot be measured of {few}, {least} or more are needed: take more"
     with pytest.raises(ValueError, match=said):
         check_enough(Planned((name, "is"), least - 1, None), data, option="evaluation.metrics")
-    few = few.replace("made", "real")
+    few = few.replace("made", "reference")
     said = rf"{name} cannot be measured of {few} \(of pictures, split train\), {least} or more .* out$"
     with pytest.raises(ValueError, match=said):
         check_enough(Planned((name, "is"), 100, least - 1), data, option="evaluation.metrics")
