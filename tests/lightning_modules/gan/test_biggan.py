@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from launch.callbacks.ema import EMA
 from lightning_modules.core.abilities import CannotDo
@@ -17,6 +16,7 @@ from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.biggan import BigGAN
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from tests.formulas import waves
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
 from tests.trainers import bare_trainer
 
 CLASSES, BATCH = 3, 8
@@ -53,20 +53,8 @@ class Rows:
 
 
 def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
-    whole, first, second = (small() for _ in range(3))
-    bare_trainer(tmp_path, callbacks=[EMA(0.05)]).fit(whole, Rows(0, 6))
-    trainer = bare_trainer(tmp_path, callbacks=[EMA(0.05)])
-    # After the discriminator's step alone: whose turn it is has to be known again.
-    trainer.fit(first, Rows(0, 3))
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    for value in second.parameters():
-        nn.init.zeros_(value)
-    again = bare_trainer(tmp_path, callbacks=[EMA(0.05)], max_epochs=2)
-    again.fit(second, Rows(3, 6), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
-    for name, value in second.averages["ema"].values.items():
-        assert torch.equal(whole.averages["ema"].values[name], value), name
+    # Half-way is after the discriminator's step alone: whose turn it is has to be known again.
+    resumed_to_the_bit(tmp_path, small, Rows, until=6, batch_size=BATCH, average=lambda: EMA(0.05))
 
 
 def test_recomputed_blocks_train_alike(tmp_path: Path) -> None:
@@ -74,13 +62,7 @@ def test_recomputed_blocks_train_alike(tmp_path: Path) -> None:
     before = copy.deepcopy(one.state_dict())
     for module in (one, two):
         bare_trainer(tmp_path).fit(module, Rows(0, 4))
-    moved = 0.0
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(
-            two.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=lambda t, n=name: f"{n}: {t}"
-        )
-        moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
-    assert moved > 1e-2
+    moved_alike(one, two, before, rtol=1e-4, atol=1e-6)
 
 
 def test_truncation_moves_samples_inwards_and_says_so() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from launch.callbacks.ema import EMA
 from launch.strategies.ddp import MultiNetworkDDP
@@ -20,6 +20,7 @@ from lightning_modules.metrics.evaluator import EvaluationOptions
 from lightning_modules.networks.augment.differentiable import DiffAugmentOptions
 from lightning_modules.networks.fastgan import FastGANOptions
 from lightning_modules.networks.projected import FeaturePyramid
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
 from tests.lightning_modules.gan.test_stylegan2 import BATCH, SIDE, Data, Rows
 from tests.trainers import bare_trainer
 
@@ -105,29 +106,7 @@ def test_penalties_are_refused() -> None:
 
 
 def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
-    whole, first, second = (small() for _ in range(3))
-    bare_trainer(tmp_path, callbacks=[EMA()]).fit(whole, Rows(0, 4))
-    trainer = bare_trainer(tmp_path, callbacks=[EMA()])
-    trainer.fit(first, Rows(0, 2))
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    for value in second.state_dict().values():
-        value.zero_()
-    again = bare_trainer(tmp_path, callbacks=[EMA()], max_epochs=2)
-    again.fit(second, Rows(2, 4), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
-    assert (second.steps_done, second.images_seen) == (4, 4 * BATCH)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
-    average = whole.averages["ema"].values
-    for name, value in second.averages["ema"].values.items():
-        assert torch.equal(average[name], value), name
-
-
-def moved_alike(one: ProjectedGAN, other: ProjectedGAN, before: dict[str, Tensor], atol: float = 1e-4) -> None:
-    found, moved = other.state_dict(), 0.0
-    for name, value in one.state_dict().items():
-        moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=atol, msg=lambda text, n=name: f"{n}: {text}")
-    assert moved > 1e-2
+    resumed_to_the_bit(tmp_path, small, Rows, until=4, batch_size=BATCH)
 
 
 def test_recomputed_blocks_train_alike(tmp_path: Path) -> None:
@@ -135,7 +114,7 @@ def test_recomputed_blocks_train_alike(tmp_path: Path) -> None:
     before = copy.deepcopy(one.state_dict())
     bare_trainer(tmp_path).fit(one, Rows(0, 2))
     bare_trainer(tmp_path).fit(two, Rows(0, 2))
-    moved_alike(one, two, before)
+    moved_alike(one, two, before, atol=1e-4)
 
 
 @pytest.mark.slow

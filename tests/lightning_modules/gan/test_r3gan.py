@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.r3gan import R3Options
 from tests.formulas import gradient_sums, set_weights_, waves
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
 from tests.trainers import bare_trainer
 
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "r3gan.npz"
@@ -154,32 +156,11 @@ def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
     def growing() -> EMA:
         return EMA(Schedule(0.0, 0.1, over_kimg=0.06), ramp_up=0)
 
-    whole, first, second = (small(augmentation=AUGMENT) for _ in range(3))
-    bare_trainer(tmp_path, callbacks=[growing()]).fit(whole, Rows(0, 6))
-    trainer = bare_trainer(tmp_path, callbacks=[growing()])
-    trainer.fit(first, Rows(0, 3))
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    for value in second.parameters():
-        nn.init.zeros_(value)
-    again = bare_trainer(tmp_path, callbacks=[growing()], max_epochs=2)
-    again.fit(second, Rows(3, 6), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
-    assert (second.steps_done, second.images_seen) == (6, 6 * BATCH)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
-    average = whole.averages["ema"].values
-    for name, value in second.averages["ema"].values.items():
-        assert torch.equal(average[name], value), name
+    make = functools.partial(small, augmentation=AUGMENT)
+    whole = resumed_to_the_bit(tmp_path, make, Rows, until=6, batch_size=BATCH, average=growing)
     assert whole.augmentation is not None
     # p of the last step, after 40 of 60 images: three quarters of the way.
     assert whole.augmentation.p.item() == pytest.approx(0.2 + 0.6 * 0.75, abs=1e-5)
-
-
-def moved_alike(one: R3GAN, other: R3GAN, before: dict[str, Tensor]) -> None:
-    found, moved = other.state_dict(), 0.0
-    for name, value in one.state_dict().items():
-        moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
-    assert moved > 1e-2
 
 
 def test_micro_batches_and_recomputed_blocks_train_like_the_whole_batch(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor
 
-from launch.callbacks.ema import EMA
 from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.stylegan2 import StyleGAN2
@@ -20,6 +18,7 @@ from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
 from tests.lightning_modules.networks.stylegan2.mapped import CLASSES, figures, fill_, formula, projections
 from tests.trainers import bare_trainer
 
@@ -119,35 +118,14 @@ def test_learning_rates_and_betas_are_corrected_for_the_lazy_updates() -> None:
 
 
 def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
-    whole, first, second = (small(augmentation=AUGMENT) for _ in range(3))
-    bare_trainer(tmp_path, callbacks=[EMA()]).fit(whole, Rows(0, 6))
-    trainer = bare_trainer(tmp_path, callbacks=[EMA()])
-    trainer.fit(first, Rows(0, 3))
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    for value in second.parameters():
-        torch.nn.init.zeros_(value)
-    again = bare_trainer(tmp_path, callbacks=[EMA()], max_epochs=2)
-    again.fit(second, Rows(3, 6), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
-    assert (second.steps_done, second.images_seen) == (6, 6 * BATCH)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
+    whole = resumed_to_the_bit(tmp_path, lambda: small(augmentation=AUGMENT), Rows, until=6, batch_size=BATCH)
     average = whole.averages["ema"].values
-    for name, value in second.averages["ema"].values.items():
-        assert torch.equal(average[name], value), name
     # It is the present mean of w that generates, not an average of it.
     assert torch.equal(average["generator.mapping.w_avg"], whole.generator.mapping.w_avg)
     assert whole.generator.mapping.w_avg.any()
     # Between two changes of p, the logits' signs are part of the state as well.
     assert whole.augmentation is not None
     assert whole.augmentation.strength.item() != 25
-
-
-def moved_alike(one: StyleGAN2, other: StyleGAN2, before: dict[str, Tensor]) -> None:
-    found, moved = other.state_dict(), 0.0
-    for name, value in one.state_dict().items():
-        moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
-    assert moved > 1e-2
 
 
 @pytest.mark.slow

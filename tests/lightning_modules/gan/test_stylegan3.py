@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from launch.callbacks.ema import EMA
 from launch.evaluation.driver import prepare, score
 from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.core.optimization import OptimizerOptions
@@ -17,7 +16,8 @@ from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.metrics.evaluator import EvaluationOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan3.schedule import SynthesisOptions
-from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, moved_alike, small
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
+from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
 from tests.trainers import bare_trainer
 
 #: The directions of its waves follow large gradients, which blow rounding errors up.
@@ -68,17 +68,7 @@ def test_magnitudes_keep_their_precision_in_bf16() -> None:
 
 def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
     options: dict[str, Any] = {"augmentation": AUGMENT, "blur_sigma": 2.0, "blur_kimg": 0.04}
-    whole, first, second = (narrow(**options) for _ in range(3))
-    bare_trainer(tmp_path, callbacks=[EMA()]).fit(whole, Rows(0, 6))
-    trainer = bare_trainer(tmp_path, callbacks=[EMA()])
-    trainer.fit(first, Rows(0, 3))
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    for value in second.parameters():
-        torch.nn.init.zeros_(value)
-    again = bare_trainer(tmp_path, callbacks=[EMA()], max_epochs=2)
-    again.fit(second, Rows(3, 6), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
+    whole = resumed_to_the_bit(tmp_path, lambda: narrow(**options), Rows, until=6, batch_size=BATCH)
     # The present magnitudes are those of the average, too.
     average = whole.averages["ema"].values
     assert torch.equal(average["generator.synthesis.magnitudes"], whole.generator.synthesis.magnitudes)

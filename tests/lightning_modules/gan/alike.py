@@ -1,0 +1,71 @@
+"""What every GAN's training is held to: it resumes to the bit, and other ways of the same step train alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from launch.callbacks.ema import EMA
+from lightning_modules.core.family import ImageFamily
+from tests.trainers import bare_trainer
+
+Family = TypeVar("Family", bound=ImageFamily)
+
+
+def resumed_to_the_bit(
+    path: Path,
+    make: Callable[[], Family],
+    rows: Callable[[int, int], Iterable[object]],
+    *,
+    until: int,
+    batch_size: int,
+    average: Callable[[], EMA] = EMA,
+) -> Family:
+    """Trains one module without a pause, and another one that is stopped half-way, and compares all of their state.
+
+    Args:
+        path: folder for a checkpoint.
+        make: makes a module.
+        rows: the batches of steps from the first number to the last.
+        until: number of steps.
+        batch_size: images of each.
+        average: makes the callback of the moving average, ``ema``.
+
+    Returns:
+        The module that was not stopped.
+    """
+    whole, first, second = (make() for _ in range(3))
+    bare_trainer(path, callbacks=[average()]).fit(whole, rows(0, until))
+    trainer = bare_trainer(path, callbacks=[average()])
+    trainer.fit(first, rows(0, until // 2))
+    trainer.save_checkpoint(path / "half.ckpt")
+    for value in second.state_dict().values():
+        value.zero_()
+    again = bare_trainer(path, callbacks=[average()], max_epochs=2)
+    again.fit(second, rows(until // 2, until), ckpt_path=path / "half.ckpt", weights_only=False)
+    assert (second.steps_done, second.images_seen) == (until, until * batch_size)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+    for name, value in second.averages["ema"].values.items():
+        assert torch.equal(whole.averages["ema"].values[name], value), name
+    return whole
+
+
+def moved_alike(
+    one: ImageFamily,
+    other: ImageFamily,
+    before: Mapping[str, Tensor],
+    *,
+    rtol: float = 1e-3,
+    atol: float = 2e-5,
+) -> None:
+    """Asserts that two modules, trained from the state ``before``, have come to the same, and not stayed there."""
+    found, moved = other.state_dict(), 0.0
+    for name, value in one.state_dict().items():
+        moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
+        torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol, msg=lambda text, n=name: f"{n}: {text}")
+    assert moved > 1e-2
