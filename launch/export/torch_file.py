@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +17,6 @@ FACTS = "gesso.json"
 
 def write_pt2(program: torch.export.ExportedProgram, out: Path, metadata: Mapping[str, str]) -> None:
     """Writes the traced network, with facts as the entry ``gesso.json``."""
-    import json
-
     with out.open("wb") as stream:
         torch.export.save(program, stream, extra_files={FACTS: json.dumps(dict(metadata))})
 

@@ -201,11 +201,7 @@ class AutoencoderKL(ReconstructingFamily):
         free = {0: "batch", 2: "height", 3: "width"} if part == "decoder" else {0: "batch"}
         source = Port(pictures, "pictures, float32 [N, C, H, W] in [-1, 1]", free, "image", factor)
         about = f"latents, float32 [N, {self.latent_channels}, H / {factor}, W / {factor}]"
-        places = Port(
-            self._places(pictures).zero_(),
-            about,
-            free,
-        )
+        places = Port(self._places(pictures).zero_(), about, free)
         if part == "decoder":
             return Deployable(
                 Named(lambda latents: alone.decoder(latents).clamp(-1, 1), network=alone.decoder),

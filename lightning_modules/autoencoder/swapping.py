@@ -15,11 +15,11 @@ from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named,
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
+from lightning_modules.kinds.reconstructing import reconstruction_evaluator
 from lightning_modules.losses.adversarial import generator_loss
 from lightning_modules.losses.regularizers import R1
 from lightning_modules.losses.weights import check_weights
-from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures
-from lightning_modules.metrics.sources import SourceEvaluator
+from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions
 from lightning_modules.networks.swapping.autoencoder import SwappingAutoencoderNetwork, SwappingOptions
@@ -301,16 +301,7 @@ class SwappingAutoencoder(ImageFamily):
 
     def evaluator(self, options: EvaluationOptions) -> Evaluator | None:
         """Compares held-out images with what is made of their own codes."""
-        if options.metrics == ():
-            return None
-        return SourceEvaluator(
-            "reconstruction",
-            self.reconstruct,
-            options,
-            self.described(),
-            source=Pictures(split=options.split),
-            reference=Pictures(split=options.split, limit=options.reference_samples),
-        )
+        return reconstruction_evaluator(self.reconstruct, options, self.described())
 
 
 def neighbours(codes: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Deployable:
         about: what it gives, its shape and its range, in one line.
         draw: makes inputs: see ``Draw``.
         run: what the run gives for inputs, by its own way, unfolded.
-        is_picture: whether that are pictures NCHW in [-1, 1].
+        is_picture: whether it gives pictures, NCHW in [-1, 1].
     """
 
     network: nn.Module

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gesso.common.ranges import Count, Share, Whole, check_options
-from lightning_modules.core.abilities import CannotDo
+from gesso.common.ranges import Count, Share, Whole
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.adversarial import AdversarialFamily
 from lightning_modules.losses.adversarial import AdversarialLoss
@@ -78,13 +77,7 @@ class BigGAN(AdversarialFamily):
 
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
         """See ``Abilities.sample_with``: ``truncation_psi``."""
-        if unknown := sorted(changes.keys() - {"truncation_psi"}):
-            raise CannotDo(f"{self.described()} makes a picture in one pass: it takes truncation, no {unknown[0]}")
-        check_options(BigGAN, changes)
-        before = {name: getattr(self, name) for name in changes}
-        for name, value in changes.items():
-            setattr(self, name, value)
-        return before
+        return self.change_sampling(changes, "truncation_psi")
 
     def sampled(self) -> dict[str, object]:
         """See ``Abilities.sampled``: the truncation, where there is any."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gesso.common.randomness import mix_seed
-from gesso.common.ranges import Count, NonNegative, Share, Whole, check_options
+from gesso.common.ranges import Count, NonNegative, Share, Whole
 from gesso.common.ranks import mean_over_ranks
 from gesso.common.schedules import Schedule
-from lightning_modules.core.abilities import Batch, CannotDo
+from lightning_modules.core.abilities import Batch
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
 from lightning_modules.kinds.adversarial import AdversarialFamily
@@ -23,7 +23,6 @@ from lightning_modules.networks.stylegan2.discriminator import Discriminator, Di
 from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import Generator, SynthesisOptions
-from lightning_modules.networks.styleswin.discriminator import WaveletDiscriminator
 
 
 class StyleGAN2(AdversarialFamily):
@@ -53,8 +52,10 @@ class StyleGAN2(AdversarialFamily):
 
     fixed_options: ClassVar[tuple[str, ...]] = ("mapping", "synthesis", "discriminator")
     penalties_apart = True
+    #: Networks of these options.
+    generator_kind: ClassVar[type[StyleGenerator]] = Generator
+    discriminator_kind: ClassVar[type[nn.Module]] = Discriminator
     generator: StyleGenerator
-    discriminator: Discriminator | WaveletDiscriminator
 
     def __init__(
         self,
@@ -86,19 +87,11 @@ class StyleGAN2(AdversarialFamily):
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
         sizes = {"resolution": resolution, "channels": channels, "num_classes": num_classes}
-        self.generator = self.build_generator(mapping, synthesis, latent_dim=latent_dim, **sizes)
-        self.discriminator = self.build_discriminator(discriminator, **sizes)
+        self.generator = self.generator_kind(mapping, synthesis, latent_dim=latent_dim, **sizes)
+        self.discriminator = self.discriminator_kind(discriminator, **sizes)
         self.path_length = PathLength(path_length_weight, path_length_interval) if path_length_weight else None
         #: Means of w of this step, by update: one for each micro-batch.
         self._means_of_w: dict[int, list[Tensor]] = {}
-
-    def build_generator(self, mapping: MappingOptions, synthesis: Any, **sizes: int) -> StyleGenerator:
-        """The generator of these options; ``sizes``: its other arguments."""
-        return Generator(mapping, synthesis, **sizes)
-
-    def build_discriminator(self, options: Any, **sizes: int) -> Discriminator | WaveletDiscriminator:
-        """The discriminator of these options; ``sizes``: its other arguments."""
-        return Discriminator(options, **sizes)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         generator, discriminator = self.generator_optimizer, self.discriminator_optimizer
@@ -142,13 +135,7 @@ class StyleGAN2(AdversarialFamily):
 
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
         """See ``Abilities.sample_with``: ``truncation_psi`` and ``truncation_cutoff``."""
-        if unknown := sorted(changes.keys() - {"truncation_psi", "truncation_cutoff"}):
-            raise CannotDo(f"{self.described()} makes a picture in one pass: it takes truncation, no {unknown[0]}")
-        check_options(StyleGAN2, changes)
-        before = {name: getattr(self, name) for name in changes}
-        for name, value in changes.items():
-            setattr(self, name, value)
-        return before
+        return self.change_sampling(changes, "truncation_psi", "truncation_cutoff")
 
     def sampled(self) -> dict[str, object]:
         """See ``Abilities.sampled``: the truncation, where there is any."""

@@ -37,6 +37,7 @@ class StyleGAN3(StyleGAN2):
         options: those of ``StyleGAN2``.
     """
 
+    generator_kind = Generator
     generator: Generator
 
     def __init__(
@@ -57,7 +58,7 @@ class StyleGAN3(StyleGAN2):
         super().__init__(
             resolution=resolution,
             mapping=mapping,
-            synthesis=synthesis,  # type: ignore[arg-type] # of another synthesis network, for build_generator alone
+            synthesis=synthesis,  # type: ignore[arg-type] # of another synthesis network, for the generator alone
             discriminator=discriminator,
             style_mixing=style_mixing,
             path_length_weight=path_length_weight,
@@ -70,9 +71,6 @@ class StyleGAN3(StyleGAN2):
         self.blur_sigma, self.blur_kimg = blur_sigma, blur_kimg
         #: Mean squares of the layers' inputs of this step, by update: one for each micro-batch.
         self._magnitudes: dict[int, list[Tensor]] = {}
-
-    def build_generator(self, mapping: MappingOptions, synthesis: Any, **sizes: int) -> Generator:
-        return Generator(mapping, synthesis, **sizes)
 
     def synthesis_noise(self, count: int) -> NoiseInput:
         """None: details stick to what they belong to, not to pixels."""

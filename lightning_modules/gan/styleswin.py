@@ -30,6 +30,8 @@ class StyleSwin(StyleGAN2):
             256 px.
     """
 
+    generator_kind = SwinGenerator
+    discriminator_kind = WaveletDiscriminator
     generator: SwinGenerator
     discriminator: WaveletDiscriminator
 
@@ -49,8 +51,8 @@ class StyleSwin(StyleGAN2):
         super().__init__(
             resolution=resolution,
             mapping=mapping,
-            synthesis=synthesis,  # type: ignore[arg-type] # of another synthesis network, for build_generator alone
-            discriminator=discriminator,  # type: ignore[arg-type] # for build_discriminator alone
+            synthesis=synthesis,  # type: ignore[arg-type] # of another synthesis network, for the generator alone
+            discriminator=discriminator,  # type: ignore[arg-type] # for the discriminator alone
             style_mixing=style_mixing,
             path_length_weight=path_length_weight,
             generator_optimizer=generator_optimizer,
@@ -58,12 +60,6 @@ class StyleSwin(StyleGAN2):
             **options,
         )
         self.save_hyperparameters()
-
-    def build_generator(self, mapping: MappingOptions, synthesis: Any, **sizes: int) -> SwinGenerator:
-        return SwinGenerator(mapping, synthesis, **sizes)
-
-    def build_discriminator(self, options: Any, **sizes: int) -> WaveletDiscriminator:
-        return WaveletDiscriminator(options, **sizes)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}

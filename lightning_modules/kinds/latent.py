@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gesso.common.randomness import mix_seed
-from lightning_modules.core.abilities import Batch, Preview
+from gesso.common.ranges import check_options
+from lightning_modules.core.abilities import Batch, CannotDo, Preview
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.kinds.generative import GenerativeFamily
 from lightning_modules.networks.folding import folded
@@ -69,6 +70,21 @@ class LatentFamily(GenerativeFamily):
         """Latents and labels of both ends of paths: see ``Abilities.on_path``."""
         labels = index % self.num_classes if self.num_classes else None
         return self.conditions(2 * index, seed, labels), self.conditions(2 * index + 1, seed, labels)
+
+    def change_sampling(self, changes: Mapping[str, object], *options: str) -> dict[str, object]:
+        """What ``sample_with`` answers for a family that truncates its latents.
+
+        Args:
+            changes: see ``Abilities.sample_with``.
+            options: of the family, by which it does so; attributes of the same names.
+        """
+        if unknown := sorted(changes.keys() - set(options)):
+            raise CannotDo(f"{self.described()} makes a picture in one pass: it takes truncation, no {unknown[0]}")
+        check_options(type(self), changes)
+        before = {name: getattr(self, name) for name in changes}
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return before
 
     def interpolate(self, *, pairs: int, steps: int, seed: int) -> Preview:
         """``pairs`` rows, each of ``steps`` images on the great circle between two latents of one class."""

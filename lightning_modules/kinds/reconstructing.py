@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -41,19 +42,32 @@ class ReconstructingFamily(ImageFamily):
 
         That FID is the literature's rFID.
         """
-        if options.metrics == ():
-            return None
-        return SourceEvaluator(
-            "reconstruction",
-            self.reconstruct,
-            options,
-            self.described(),
-            source=Pictures(split=options.split),
-            reference=Pictures(split=options.split, limit=options.reference_samples),
-        )
+        return reconstruction_evaluator(self.reconstruct, options, self.described())
 
     def _pairs(self, images: Tensor, columns: int) -> Preview:
         columns = min(columns, len(images))
         made = self.reconstruct(images).to(images)
         rows = zip(images.split(columns), made.split(columns), strict=True)
         return Preview(torch.cat([row for both in rows for row in both]), columns)
+
+
+def reconstruction_evaluator(
+    reconstruct: Callable[[Tensor], Tensor], options: EvaluationOptions, what: str
+) -> Evaluator | None:
+    """Compares held-out images with their reconstructions; None if no metric is asked for.
+
+    Args:
+        reconstruct: images [N, C, H, W] in [-1, 1] to the same shape.
+        options: of the evaluation.
+        what: the family in error messages, such as ``a VAE``.
+    """
+    if options.metrics == ():
+        return None
+    return SourceEvaluator(
+        "reconstruction",
+        reconstruct,
+        options,
+        what,
+        source=Pictures(split=options.split),
+        reference=Pictures(split=options.split, limit=options.reference_samples),
+    )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lightning_modules.metrics.features import exact_float32
-from lightning_modules.metrics.path_length import Distance, shrunken
+from lightning_modules.metrics.path_length import Distance, Walk, shrunken
 from lightning_modules.metrics.statistics import SumMetric
 
-#: Images [N, C, H, W] about in [-1, 1] of paths ``[N]`` in Z at times float64 ``[N]``; see ``Abilities.on_path``.
-Walk = Callable[[Tensor, Tensor], Tensor]
 #: How far along the path between two random latents the close one is.
 CLOSE = 0.1
 #: Pairs are looked at, however many samples there are; and so many held-out pictures.
@@ -25,7 +23,7 @@ class Diversity(SumMetric):
     """Mean LPIPS between samples of random latents of one class, of close ones, and between held-out pictures.
 
     Args:
-        walk: makes the samples: of path i at time 0 and 1 those of two random latents.
+        walk: makes the samples, on paths in Z: of path i at time 0 and 1 those of two random latents.
         distance: LPIPS.
     """
 

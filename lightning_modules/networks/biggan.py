@@ -17,6 +17,7 @@ from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.conditioning import required_labels
 from lightning_modules.networks.initialization import init_dcgan_, init_orthogonal_
 from lightning_modules.networks.precision import in_full_precision, like_weights
+from lightning_modules.networks.projection_discriminator import ProjectionDiscriminator
 from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
 #: Channels of the generator's maps of sides 4, 8, ... in multiples of the width, by the pictures' side.
@@ -249,7 +250,7 @@ class BigGANGenerator(nn.Module):
         return torch.tanh(in_full_precision(self.to_image(F.relu(self.norm(x), inplace=True))))
 
 
-class BigGANDiscriminator(nn.Module):
+class BigGANDiscriminator(ProjectionDiscriminator):
     """Images to logits: residual blocks, a sum over the pixels, a linear layer, and the projection onto the class.
 
     Args:
@@ -292,30 +293,11 @@ class BigGANDiscriminator(nn.Module):
         if options.spectral_norm:
             add_spectral_norm_(self)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits of images; positive means real.
-
-        Args:
-            images: ``[N, channels, resolution, resolution]`` in [-1, 1].
-            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
-
-        Returns:
-            float32 ``[N]``.
-
-        Raises:
-            ValueError: a conditional network got no labels.
-        """
-        labels = required_labels(labels, self.num_classes)
-        x = like_weights(images, self)
-        for block in self.blocks:
-            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
-        # The head in the parameters' own precision: a bfloat16 logit near 100 could only move in steps of a half.
-        with torch.autocast(x.device.type, enabled=False):
-            x = F.relu(x.to(self.to_logit.weight.dtype)).sum((2, 3))
-            logits = self.to_logit(x).flatten()
-            if self.embedding is not None:
-                logits = logits + (self.embedding(labels) * x).sum(1)
-        return in_full_precision(logits)
+    def head(self, x: Tensor, embedded: Tensor | None) -> Tensor:
+        """See ``ProjectionDiscriminator``."""
+        features = F.relu(x).sum((2, 3))
+        logits = self.to_logit(features).flatten()
+        return logits if embedded is None else logits + (embedded * features).sum(1)
 
 
 def initialize_(network: nn.Module, kind: Initialization) -> None:

@@ -19,6 +19,7 @@ from lightning_modules.networks.conditioning import required_labels
 from lightning_modules.networks.folding import fold_scale_
 from lightning_modules.networks.initialization import init_dcgan_
 from lightning_modules.networks.precision import like_weights
+from lightning_modules.networks.projection_discriminator import ProjectionDiscriminator
 from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
 
@@ -130,7 +131,7 @@ class DCGANGenerator(nn.Module):
         self.norm = nn.Identity()
 
 
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(ProjectionDiscriminator):
     """Images to logits: strided convolutions, normalisation and LeakyReLU down to 4x4, then one 4x4 convolution.
 
     With classes it is a projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637): the inner product of the
@@ -175,27 +176,7 @@ class DCGANDiscriminator(nn.Module):
         if options.spectral_norm:
             add_spectral_norm_(self)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits of images; positive means real.
-
-        Args:
-            images: ``[N, channels, resolution, resolution]`` in [-1, 1].
-            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
-
-        Returns:
-            float32 ``[N]``.
-
-        Raises:
-            ValueError: a conditional network got no labels.
-        """
-        labels = required_labels(labels, self.num_classes)
-        x = like_weights(images, self)
-        for block in self.blocks:
-            x = checkpointed(block, x, enabled=self.gradient_checkpointing)
-        # The head in the parameters' own precision: a bfloat16 logit near 100 could only move in steps of a half.
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.to_logit.weight.dtype)
-            logits = self.to_logit(x).flatten()
-            if self.embedding is not None:
-                logits = logits + (self.embedding(labels) * x.sum((2, 3))).sum(1)
-        return logits.float()
+    def head(self, x: Tensor, embedded: Tensor | None) -> Tensor:
+        """See ``ProjectionDiscriminator``."""
+        logits = self.to_logit(x).flatten()
+        return logits if embedded is None else logits + (embedded * x.sum((2, 3))).sum(1)

@@ -87,18 +87,15 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, width: int, *, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.attention, self.norm1 = Attention(width, heads, dropout), nn.LayerNorm(width)
         self.mlp, self.norm2 = TokenReLU(width, hidden, dropout), nn.LayerNorm(width)
 
     def forward(self, x: Tensor, positions: Tensor | None = None, windows: Windows | None = None) -> Tensor:
         """Tokens ``[N, T, D]``; ``positions``: as many, added to queries and keys; ``windows``: see ``Attention``."""
         placed = x if positions is None else x + positions
-        x = self.norm1(x + self._dropped(self.attention(placed, placed, x, windows)))
-        return self.norm2(x + self._dropped(self.mlp(x)))
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        x = self.norm1(x + self.dropout(self.attention(placed, placed, x, windows)))
+        return self.norm2(x + self.dropout(self.mlp(x)))
 
 
 class TransferLayer(nn.Module):
@@ -115,16 +112,13 @@ class TransferLayer(nn.Module):
 
     def __init__(self, width: int, *, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.first, self.norm1 = Attention(width, heads, dropout), nn.LayerNorm(width)
         self.second, self.norm2 = Attention(width, heads, dropout), nn.LayerNorm(width)
         self.mlp, self.norm3 = TokenReLU(width, hidden, dropout), nn.LayerNorm(width)
 
     def forward(self, content: Tensor, positions: Tensor, style: Tensor) -> Tensor:
         """The content's tokens and positions ``[N, T, D]`` with the style's ``[N, S, D]``: ``[N, T, D]``."""
-        x = self.norm1(content + self._dropped(self.first(content + positions, style, style)))
-        x = self.norm2(x + self._dropped(self.second(x + positions, style, style)))
-        return self.norm3(x + self._dropped(self.mlp(x)))
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        x = self.norm1(content + self.dropout(self.first(content + positions, style, style)))
+        x = self.norm2(x + self.dropout(self.second(x + positions, style, style)))
+        return self.norm3(x + self.dropout(self.mlp(x)))

@@ -47,7 +47,8 @@ class Target:
 class WCT2Transfer:
     """A ``Stylizer`` of one pass through a decoder that was trained to reconstruct alone, for any style.
 
-    Each level of the networks runs on the whole picture, tile by tile, and its maps are kept: tiles change nothing.
+    Each level of the networks runs on the whole picture, tile by tile, and its maps are kept: tiles change nothing but
+    last digits.
 
     Args:
         encoder: VGG19 with Haar pooling.

@@ -168,7 +168,7 @@ class MUNIT(TranslatingFamily):
         """See ``Abilities.translate_in_style``."""
         source, target = (self._autoencoder(domain) for domain in direction.split("-to-"))
         height, width = images.shape[2:]
-        # Whole multiples, mirrored at the edges; the pictures come back at their size.
+        # Whole multiples, by repeated edges; the pictures come back at their size.
         more = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(images, more, mode="replicate") if any(more) else images
         source.check_sides(padded)

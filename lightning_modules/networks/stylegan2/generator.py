@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.stylegan2.mapping import MappingNetwork
+from lightning_modules.networks.stylegan2.mapping import MappingNetwork, MappingOptions
 
 #: Noise of all layers ``[N, noise_size]``; ``constant``: that of the network's buffers; ``none``.
 NoiseInput = Tensor | Literal["constant", "none"]
@@ -16,15 +16,32 @@ class StyleGenerator(nn.Module):
     """Mapping, then synthesis.
 
     Args:
-        mapping: latents and labels to w.
-        synthesis: one w for each of its ``num_ws`` layers to images.
+        mapping: options of the mapping network.
+        synthesis: options of the synthesis network.
+        latent_dim: dimensions of z, which is drawn from N(0, 1).
+        resolution: side of the images in pixels.
+        channels: of the images, 1 or 3.
+        num_classes: 0: unconditional.
     """
+
+    #: Makes the synthesis network, one w for each of its ``num_ws`` layers to images, of its options and sizes.
+    synthesis_kind: ClassVar[type[nn.Module]]
 
     synthesis: Any
 
-    def __init__(self, mapping: MappingNetwork, synthesis: nn.Module) -> None:
+    def __init__(
+        self,
+        mapping: MappingOptions,
+        synthesis: object,
+        *,
+        latent_dim: int = 512,
+        resolution: int = 256,
+        channels: int = 3,
+        num_classes: int = 0,
+    ) -> None:
         super().__init__()
-        self.mapping, self.synthesis = mapping, synthesis
+        self.mapping = MappingNetwork(mapping, latent_dim=latent_dim, num_classes=num_classes)
+        self.synthesis = self.synthesis_kind(synthesis, w_dim=mapping.w_dim, resolution=resolution, channels=channels)
 
     def forward(
         self,

@@ -17,7 +17,6 @@ from lightning_modules.networks.precision import in_full_precision, inner_dtype,
 from lightning_modules.networks.stylegan2.filters import setup_filter, upsample
 from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.layers import EqualizedLinear, bias_act, modulated_conv2d
-from lightning_modules.networks.stylegan2.mapping import MappingNetwork, MappingOptions
 
 
 @dataclass(frozen=True)
@@ -231,33 +230,10 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(StyleGenerator):
-    """StyleGAN2's generator: mapping, then synthesis.
+    """StyleGAN2's generator; the images' side is a power of two from 8 on."""
 
-    Args:
-        mapping: options of the mapping network.
-        synthesis: options of the synthesis network.
-        latent_dim: dimensions of z, which is drawn from N(0, 1).
-        resolution: side of the images in pixels, a power of two from 8 on.
-        channels: of the images, 1 or 3.
-        num_classes: 0: unconditional.
-    """
-
+    synthesis_kind = SynthesisNetwork
     synthesis: SynthesisNetwork
-
-    def __init__(
-        self,
-        mapping: MappingOptions = MappingOptions(),
-        synthesis: SynthesisOptions = SynthesisOptions(),
-        *,
-        latent_dim: int = 512,
-        resolution: int = 256,
-        channels: int = 3,
-        num_classes: int = 0,
-    ) -> None:
-        super().__init__(
-            MappingNetwork(mapping, latent_dim=latent_dim, num_classes=num_classes),
-            SynthesisNetwork(synthesis, w_dim=mapping.w_dim, resolution=resolution, channels=channels),
-        )
 
 
 def feature_sides(resolution: int) -> list[int]:

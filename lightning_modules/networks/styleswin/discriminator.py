@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 from gesso.common.ranges import Count, Whole
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.conditioning import required_labels
+from lightning_modules.networks.haar import haar_pool, haar_unpool
 from lightning_modules.networks.precision import at_least_float32, in_full_precision, like_weights, weights_dtype
 from lightning_modules.networks.stylegan2.filters import downsample, filtered, setup_filter
 from lightning_modules.networks.stylegan2.layers import EqualizedConv2d, EqualizedLinear, MinibatchDeviation, bias_act
@@ -46,18 +47,15 @@ class WaveletOptions:
 
 def haar(x: Tensor) -> Tensor:
     """Haar wavelets: ``[N, C, 2H, 2W]`` to means, and differences down, across and both, ``[N, 4 C, H, W]``."""
-    top, bottom = x[:, :, 0::2], x[:, :, 1::2]
-    a, b, c, d = top[..., 0::2], top[..., 1::2], bottom[..., 0::2], bottom[..., 1::2]
-    return torch.cat([a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d], 1) / 2
+    low, vertical, horizontal, diagonal = haar_pool(x)
+    # Upper pixels less lower ones, left ones less right ones.
+    return torch.cat([low, -horizontal, -vertical, diagonal], 1)
 
 
 def inverse_haar(x: Tensor) -> Tensor:
     """The images ``[N, C, 2H, 2W]`` of wavelets ``[N, 4 C, H, W]``."""
     mean, down, across, both = x.chunk(4, 1)
-    corners = [mean + down + across + both, mean + down - across - both]
-    corners += [mean - down + across - both, mean - down - across + both]
-    stacked = torch.stack(corners, 2).flatten(1, 2) / 2
-    return F.pixel_shuffle(stacked, 2)
+    return haar_unpool((mean, -across, -down, both), (2 * x.shape[2], 2 * x.shape[3]))
 
 
 class NormedConv2d(nn.Module):

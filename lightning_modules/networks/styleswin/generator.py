@@ -14,7 +14,6 @@ from lightning_modules.networks.precision import in_full_precision, like_weights
 from lightning_modules.networks.stylegan2.filters import setup_filter, upsample
 from lightning_modules.networks.stylegan2.generator import StyleGenerator
 from lightning_modules.networks.stylegan2.layers import EqualizedLinear
-from lightning_modules.networks.stylegan2.mapping import MappingNetwork, MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import feature_sides
 from lightning_modules.networks.styleswin.blocks import Doubling, SwinBlock
 
@@ -129,31 +128,10 @@ class SwinSynthesis(nn.Module):
 
 
 class SwinGenerator(StyleGenerator):
-    """StyleGAN2's mapping network, then windows of attention.
+    """StyleGAN2's mapping network, then windows of attention; the images' side is a power of two from 8 on."""
 
-    Args:
-        mapping: options of the mapping network.
-        options: of the synthesis network.
-        latent_dim: dimensions of z.
-        num_classes: 0: unconditional.
-        resolution: side of the images in pixels, a power of two from 8 on.
-        channels: of the images, 1 or 3.
-    """
-
-    def __init__(
-        self,
-        mapping: MappingOptions = MappingOptions(),
-        options: SwinOptions = SwinOptions(),
-        *,
-        latent_dim: int = 512,
-        num_classes: int = 0,
-        resolution: int = 256,
-        channels: int = 3,
-    ) -> None:
-        super().__init__(
-            MappingNetwork(mapping, latent_dim=latent_dim, num_classes=num_classes),
-            SwinSynthesis(options, w_dim=mapping.w_dim, resolution=resolution, channels=channels),
-        )
+    synthesis_kind = SwinSynthesis
+    synthesis: SwinSynthesis
 
 
 def _check(sides: list[int], widths: list[int], heads: list[int], window: int) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.networks.stylegan2.filters import filtered, setup_filter
 from lightning_modules.networks.stylegan2.layers import EqualizedConv2d, EqualizedLinear, bias_act, modulated_conv2d
+from lightning_modules.networks.stylegan2.mapping import normalize_2nd_moment
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -100,8 +101,7 @@ class TextureConv2d(nn.Module):
             texture: code.
             noise: ``[N, 1, H, W]`` of the result's size; None: none.
         """
-        styles = in_full_precision(self.affine(texture))
-        styles = styles * (styles.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        styles = normalize_2nd_moment(in_full_precision(self.affine(texture)))
         weight = in_full_precision(self.weight) / math.sqrt(self.weight[0].numel())
         weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
         x = modulated_conv2d(x, weight, styles, demodulate=False, upsample_taps=self.taps if self.doubles else None)

@@ -170,14 +170,17 @@ def test_sixteen_bits_come_near() -> None:
 def test_the_published_sizes() -> None:
     # The authors' 256 px, counted in their code.
     with torch.device("meta"):
-        made: list[nn.Module] = [SwinGenerator(resolution=256), WaveletDiscriminator(resolution=256)]
+        made: list[nn.Module] = [
+            SwinGenerator(MappingOptions(), SwinOptions(), resolution=256),
+            WaveletDiscriminator(resolution=256),
+        ]
     assert [sum(p.numel() for p in network.parameters()) for network in made] == PUBLISHED
 
 
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="gives 6 channels at 32 px"):
-        SwinGenerator(options=SwinOptions(192, 16), resolution=32)
+        SwinGenerator(MappingOptions(), SwinOptions(192, 16), resolution=32)
     with pytest.raises(ValueError, match="window is 6; it must divide 8"):
-        SwinGenerator(options=SwinOptions(512, 16, window=6), resolution=32)
+        SwinGenerator(MappingOptions(), SwinOptions(512, 16, window=6), resolution=32)
     with pytest.raises(ValueError, match="needs 16 or more"):
         WaveletDiscriminator(resolution=8)
