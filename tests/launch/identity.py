@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gesso.cli.main import main
 from launch.checkpoints import layout
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import read_rows
+
+
+def whole_run(command: Callable[..., list[str]], root: Path, *, kimg: float) -> RunFolder:
+    """Trains a run in one go, and another one that is stopped half-way by its length, and asserts that both are alike.
+
+    Args:
+        command: arguments of the command line for a root folder of runs, and further options.
+        root: folder for both.
+        kimg: length of the run that ``command`` asks for.
+
+    Returns:
+        The run that was not stopped.
+    """
+    assert main(command(root / "whole")) == 0
+    (whole,) = (RunFolder(path) for path in (root / "whole").iterdir())
+    assert main(command(root / "parts", f"--run.kimg={kimg / 2:g}")) == 0
+    (parts,) = (RunFolder(path) for path in (root / "parts").iterdir())
+    assert main(["fit", "--resume", str(parts.path), f"--run.kimg={kimg:g}"]) == 0
+    assert_identical(training_state(parts.path), training_state(whole.path))
+    return whole
 
 
 def training_state(run: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from datamodules.assets.fetching import fetch
 from datamodules.paired import ContentStyleData
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
-from launch.runs.folder import RunFolder
 from lightning_modules.networks.adain import DecoderOptions
 from lightning_modules.style.adain import STYLE_LAYERS, AdaIN
-from tests.launch.identity import assert_identical, training_state
+from tests.launch.identity import whole_run
 from tests.pictures import paintings, photographs
 
 
@@ -107,13 +107,7 @@ def test_a_run_learns_resumes_exactly_and_stylises(
     sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GESSO_RUN", raising=False)
-    assert main(arguments(sets, tmp_path / "whole")) == 0
-    (whole,) = (RunFolder(path) for path in (tmp_path / "whole").iterdir())
-    # Stopped in the middle, by its length, and trained on.
-    assert main(arguments(sets, tmp_path / "parts", "--run.kimg=0.016")) == 0
-    (parts,) = (RunFolder(path) for path in (tmp_path / "parts").iterdir())
-    assert main(["fit", "--resume", str(parts.path), "--run.kimg=0.032"]) == 0
-    assert_identical(training_state(parts.path), training_state(whole.path))
+    whole = whole_run(functools.partial(arguments, sets), tmp_path, kimg=0.032)
     rows = [line.split(",") for line in whole.metrics.read_text().splitlines()]
     for name in ("loss/decoder/content", "loss/decoder/style", "loss/decoder/style_weighted", "val/style"):
         assert [row for row in rows if row[2] == name], name

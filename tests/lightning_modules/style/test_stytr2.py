@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from datamodules.assets.fetching import fetch
-from launch.callbacks.ema import EMA
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.networks.stytr2 import StyTr2Options
 from lightning_modules.style.stytr2 import StyTr2
 from tests.formulas import gradient_sums, set_balanced_weights_, waves
 from tests.launch.strategies.ranks import run_ranks
-from tests.lightning_modules.translation.domains import check_same
-from tests.trainers import bare_trainer
+from tests.lightning_modules.translation.domains import Domains, check_same
+from tests.lightning_modules.translation.domains import train as train_domains
 
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "stytr2.npz"
 SMALL = StyTr2Options(width=32, heads=2, encoder_layers=2, transfer_layers=2)
@@ -120,32 +118,11 @@ def test_pictures_of_any_size_keep_it(height: int, width: int) -> None:
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-class Pairs(L.LightningDataModule):
-    """Steps ``first`` to ``until``."""
-
-    def __init__(self, first: int, until: int) -> None:
-        super().__init__()
-        self.first, self.until = first, until
-
-    def train_dataloader(self) -> Any:
-        return self
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for step in range(self.first, self.until):
-            a, b = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
-            yield {"image": a, "style": b, "position": (step + 1) * 2}
+class Pairs(Domains):
+    second, shape = "style", (2, 3, 32, 32)
 
 
-def train(
-    module: StyTr2, folder: Path, first: int, until: int, resume: Path | None = None, **options: Any
-) -> dict[str, Any]:
-    """The checkpoint after step ``until``, which is also written to ``folder``."""
-    ema = EMA(half_life_kimg=[0.02])
-    trainer = bare_trainer(folder, callbacks=[ema], max_epochs=2 if resume else 1, **options)
-    trainer.fit(module, Pairs(first, until), ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(folder / f"step{until}.ckpt")
-    found: dict[str, Any] = torch.load(folder / f"step{until}.ckpt", weights_only=True)
-    return found
+train = functools.partial(train_domains, data=Pairs)
 
 
 @pytest.mark.network

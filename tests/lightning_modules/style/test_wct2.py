@@ -13,11 +13,10 @@ from torch import Tensor
 from datamodules.assets.fetching import fetch
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
-from launch.runs.folder import RunFolder
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.networks.wct2 import WaveletDecoderOptions
 from lightning_modules.style.wct2 import WCT2
-from tests.launch.identity import assert_identical, training_state
+from tests.launch.identity import whole_run
 from tests.pictures import photographs, style_folder
 
 pytestmark = pytest.mark.network
@@ -98,12 +97,7 @@ def test_a_run_resumes_exactly_and_stylises_by_regions(
 ) -> None:
     monkeypatch.delenv("GESSO_RUN", raising=False)
     monkeypatch.chdir(style_folder(tmp_path))
-    assert main(arguments(tmp_path / "whole")) == 0
-    (whole,) = (RunFolder(path) for path in (tmp_path / "whole").iterdir())
-    assert main(arguments(tmp_path / "parts", "--run.kimg=0.002")) == 0
-    (parts,) = (RunFolder(path) for path in (tmp_path / "parts").iterdir())
-    assert main(["fit", "--resume", str(parts.path), "--run.kimg=0.004"]) == 0
-    assert_identical(training_state(parts.path), training_state(whole.path))
+    whole = whole_run(arguments, tmp_path, kimg=0.004)
     rows = [line.split(",") for line in whole.metrics.read_text().splitlines()]
     for name in ("loss/decoder/pixel", "loss/decoder/feature_weighted", "val/loss"):
         assert [row for row in rows if row[2] == name], name

@@ -20,6 +20,10 @@ GLOBAL_BATCH = 4
 class Domains(L.LightningDataModule):
     """Steps ``first`` to ``until``."""
 
+    #: Name of the second stream, and shape of a batch of each.
+    second = "image_b"
+    shape: tuple[int, int, int, int] = (GLOBAL_BATCH, 1, 16, 16)
+
     def __init__(self, first: int, until: int) -> None:
         super().__init__()
         self.first, self.until = first, until
@@ -29,17 +33,24 @@ class Domains(L.LightningDataModule):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for step in range(self.first, self.until):
-            a, b = torch.rand(2, GLOBAL_BATCH, 1, 16, 16, generator=torch.Generator().manual_seed(step)) * 2 - 1
-            yield {"image": a, "image_b": b, "position": (step + 1) * GLOBAL_BATCH}
+            a, b = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(step)) * 2 - 1
+            yield {"image": a, self.second: b, "position": (step + 1) * len(a)}
 
 
 def train(
-    module: ImageFamily, folder: Path, first: int, until: int, resume: Path | None = None, **options: Any
+    module: ImageFamily,
+    folder: Path,
+    first: int,
+    until: int,
+    resume: Path | None = None,
+    *,
+    data: type[Domains] = Domains,
+    **options: Any,
 ) -> dict[str, Any]:
     """The checkpoint after step ``until``, which is also written to ``folder``."""
     ema = EMA(half_life_kimg=[0.02])
     trainer = bare_trainer(folder, callbacks=[ema], max_epochs=2 if resume else 1, **options)
-    trainer.fit(module, Domains(first, until), ckpt_path=resume, weights_only=True)
+    trainer.fit(module, data(first, until), ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(folder / f"step{until}.ckpt")
     found: dict[str, Any] = torch.load(folder / f"step{until}.ckpt", weights_only=True)
     return found
