@@ -19,7 +19,7 @@ from lightning_modules.kinds.adversarial import AdversarialFamily
 from lightning_modules.kinds.w_space import GeneratorSpace
 from lightning_modules.losses.regularizers import PathLength
 from lightning_modules.losses.weights import check_weights
-from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions
+from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions, StyleDiscriminator
 from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import Generator, SynthesisOptions
@@ -54,8 +54,9 @@ class StyleGAN2(AdversarialFamily):
     penalties_apart = True
     #: Networks of these options.
     generator_kind: ClassVar[type[StyleGenerator]] = Generator
-    discriminator_kind: ClassVar[type[nn.Module]] = Discriminator
+    discriminator_kind: ClassVar[type[StyleDiscriminator]] = Discriminator
     generator: StyleGenerator
+    discriminator: StyleDiscriminator
 
     def __init__(
         self,

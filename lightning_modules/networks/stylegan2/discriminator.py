@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -79,7 +80,36 @@ class DiscriminatorBlock(nn.Module):
             return self.skip(x, math.sqrt(0.5)) + self.halving(self.convolution(x), math.sqrt(0.5))
 
 
-class Discriminator(nn.Module):
+class StyleDiscriminator(nn.Module):
+    """The end of StyleGAN's discriminators: minibatch deviation, a convolution, two linear layers, mapped labels.
+
+    Subclasses set the attributes below.
+    """
+
+    #: None: there is none.
+    deviation: MinibatchDeviation | None
+    convolution: nn.Module
+    #: Of labels; None: unconditional.
+    mapping: MappingNetwork | None
+
+    def judged(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Features ``[N, C, 4, 4]`` to logits, at least float32 ``[N]``, whatever the autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            # Minibatch deviation and logits in float32, also where the weights have 16 bits.
+            x = x.to(at_least_float32(weights_dtype(self)))
+            if self.deviation is not None:
+                x = self.deviation(x)
+            x = self.head(self.convolution(x).flatten(1))
+            if self.mapping is None:
+                return x[:, 0]
+            return (x * self.mapping(None, labels)).sum(1) / math.sqrt(x.shape[1])
+
+    @abstractmethod
+    def head(self, x: Tensor) -> Tensor:
+        """The two linear layers: ``[N, 16 C]`` to ``[N, 1]``, or as many numbers as a mapped label has."""
+
+
+class Discriminator(StyleDiscriminator):
     """Images to logits: blocks that halve the side down to 4, minibatch deviation, and two linear layers.
 
     With classes it is a projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637) whose labels are mapped.
@@ -140,12 +170,9 @@ class Discriminator(nn.Module):
         x = like_weights(images, self)
         for block in self.blocks:
             x = checkpointed(block, x, enabled=self.gradient_checkpointing)
-        with torch.autocast(x.device.type, enabled=False):
-            # Minibatch deviation and logits in float32, also where the weights have 16 bits.
-            x = x.to(at_least_float32(weights_dtype(self)))
-            if self.deviation is not None:
-                x = self.deviation(x)
-            x = self.output(self.hidden(self.convolution(x).flatten(1)))
-            if self.mapping is None:
-                return x[:, 0]
-            return (x * self.mapping(None, labels)).sum(1) / math.sqrt(x.shape[1])
+        return self.judged(x, labels)
+
+    def head(self, x: Tensor) -> Tensor:
+        """See ``StyleDiscriminator``."""
+        logits: Tensor = self.output(self.hidden(x))
+        return logits

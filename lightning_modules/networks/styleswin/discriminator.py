@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +14,8 @@ from gesso.common.ranges import Count, Whole
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.conditioning import required_labels
 from lightning_modules.networks.haar import haar_pool, haar_unpool
-from lightning_modules.networks.precision import at_least_float32, in_full_precision, like_weights, weights_dtype
+from lightning_modules.networks.precision import in_full_precision, like_weights
+from lightning_modules.networks.stylegan2.discriminator import StyleDiscriminator
 from lightning_modules.networks.stylegan2.filters import downsample, filtered, setup_filter
 from lightning_modules.networks.stylegan2.layers import EqualizedConv2d, EqualizedLinear, MinibatchDeviation, bias_act
 from lightning_modules.networks.stylegan2.mapping import MappingNetwork, MappingOptions
@@ -90,7 +90,7 @@ class NormedConv2d(nn.Module):
         return bias_act(x, self.bias, "lrelu")
 
 
-class WaveletDiscriminator(nn.Module):
+class WaveletDiscriminator(StyleDiscriminator):
     """Images to logits: at each side, wavelets of the image are added to what is left of the larger sides.
 
     Args:
@@ -165,17 +165,10 @@ class WaveletDiscriminator(nn.Module):
             if number < len(self.blocks):
                 x = checkpointed(self.blocks[number], x, enabled=self.gradient_checkpointing)
         assert x is not None
-        with torch.autocast(x.device.type, enabled=False):
-            # Minibatch deviation and logits in float32, also where the weights have 16 bits.
-            x = x.to(at_least_float32(weights_dtype(self)))
-            if self.deviation is not None:
-                x = self.deviation(x)
-            x = self._head(self.convolution(x).flatten(1))
-            if self.mapping is None:
-                return x[:, 0]
-            return (x * self.mapping(None, labels)).sum(1) / math.sqrt(x.shape[1])
+        return self.judged(x, labels)
 
-    def _head(self, x: Tensor) -> Tensor:
+    def head(self, x: Tensor) -> Tensor:
+        """See ``StyleDiscriminator``."""
         if not self.spectral_norm:
             found: Tensor = self.output(self.hidden(x))
             return found
