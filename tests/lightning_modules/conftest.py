@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from tests.clip import Clip
 
@@ -11,3 +14,11 @@ from tests.clip import Clip
 def clip() -> Clip:
     """A film of 48 frames whose motion is known."""
     return Clip(48)
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Makes networks and inputs in float64, where rounding errors stay small."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from launch.callbacks.ema import EMA
 from lightning_modules.core.family import ImageFamily
+from tests.launch.strategies.ranks import run_ranks
 from tests.trainers import bare_trainer
 
 Family = TypeVar("Family", bound=ImageFamily)
@@ -55,16 +56,37 @@ def resumed_to_the_bit(
     return whole
 
 
+def trained_on_two_ranks(
+    path: Path, make: Callable[[], ImageFamily], *, steps: int, **options: Any
+) -> dict[str, Tensor]:
+    """Trains a family on two gloo ranks, in the present default type, on the batches of test_stylegan2's ``Data``.
+
+    Args:
+        path: a folder for the ranks' files.
+        make: makes the family: a function of a module, since each rank finds it by its name.
+        steps: how many.
+        options: of the Trainer.
+
+    Returns:
+        The family's state after training.
+    """
+    job: dict[str, Any] = {"module": make.__module__, "function": make.__name__, "steps": steps, "options": options}
+    job["dtype"] = str(torch.get_default_dtype()).removeprefix("torch.")
+    run_ranks("tests.lightning_modules.gan.rank_program", path, [job], ranks=2)
+    state: dict[str, Tensor] = torch.load(path / "trained.pt")
+    return state
+
+
 def moved_alike(
     one: ImageFamily,
-    other: ImageFamily,
+    other: ImageFamily | Mapping[str, Tensor],
     before: Mapping[str, Tensor],
     *,
     rtol: float = 1e-3,
     atol: float = 2e-5,
 ) -> None:
-    """Asserts that two modules, trained from the state ``before``, have come to the same, and not stayed there."""
-    found, moved = other.state_dict(), 0.0
+    """Asserts that a module and another, or its state, trained from ``before``, have come to the same, and moved."""
+    found, moved = other.state_dict() if isinstance(other, ImageFamily) else other, 0.0
     for name, value in one.state_dict().items():
         moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
         torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol, msg=lambda text, n=name: f"{n}: {text}")

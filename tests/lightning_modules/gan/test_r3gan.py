@@ -111,13 +111,6 @@ class Rows:
             yield {"image": images, "label": labels, "position": (step + 1) * self.size}
 
 
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def weight_sums(network: nn.Module, values: Mapping[str, Tensor] | None = None) -> Tensor:
     found = []
     for number, (name, parameter) in enumerate(network.named_parameters()):

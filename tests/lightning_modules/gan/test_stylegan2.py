@@ -11,14 +11,13 @@ import lightning as L
 import pytest
 import torch
 
-from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
-from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit, trained_on_two_ranks
 from tests.lightning_modules.networks.stylegan2.mapped import CLASSES, figures, fill_, formula, projections
 from tests.trainers import bare_trainer
 
@@ -50,6 +49,10 @@ def small(kind: type[StyleGAN2] = StyleGAN2, *, features: int = 1, w_dim: int = 
     return kind(**{**chosen, **options})
 
 
+def augmented() -> StyleGAN2:
+    return small(augmentation=AUGMENT)
+
+
 class Rows:
     """The same global batches for any number of ranks, of steps ``first`` to ``until``."""
 
@@ -78,13 +81,6 @@ class Quiet(StyleGAN2):
 
     def synthesis_noise(self, count: int) -> Any:
         return "constant"
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.usefixtures("double")
@@ -118,7 +114,7 @@ def test_learning_rates_and_betas_are_corrected_for_the_lazy_updates() -> None:
 
 
 def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
-    whole = resumed_to_the_bit(tmp_path, lambda: small(augmentation=AUGMENT), Rows, until=6, batch_size=BATCH)
+    whole = resumed_to_the_bit(tmp_path, augmented, Rows, until=6, batch_size=BATCH)
     average = whole.averages["ema"].values
     # It is the present mean of w that generates, not an average of it.
     assert torch.equal(average["generator.mapping.w_avg"], whole.generator.mapping.w_avg)
@@ -131,11 +127,10 @@ def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one, two = small(augmentation=AUGMENT), small(augmentation=AUGMENT)
+    one = augmented()
     before = copy.deepcopy(one.state_dict())
     bare_trainer(tmp_path).fit(one, Data(3))
-    bare_trainer(tmp_path, devices=2, strategy=MultiNetworkDDP(start_method="spawn")).fit(two, Data(3))
-    moved_alike(one, two, before)
+    moved_alike(one, trained_on_two_ranks(tmp_path, augmented, steps=3), before)
 
 
 def test_micro_batches_train_like_the_whole_batch(tmp_path: Path) -> None:

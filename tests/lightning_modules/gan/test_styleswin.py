@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from launch.strategies.ddp import MultiNetworkDDP
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.gan.styleswin import StyleSwin
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.styleswin.discriminator import WaveletOptions
 from lightning_modules.networks.styleswin.generator import SwinOptions
-from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit
+from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit, trained_on_two_ranks
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
 from tests.trainers import bare_trainer
 
@@ -121,11 +120,10 @@ def test_micro_batches_and_recomputed_blocks_train_like_the_whole(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one, two = narrow(), narrow()
+    one = narrow()
     before = copy.deepcopy(one.state_dict())
     bare_trainer(tmp_path).fit(one, Data(3))
-    bare_trainer(tmp_path, devices=2, strategy=MultiNetworkDDP(start_method="fork")).fit(two, Data(3))
-    moved_alike(one, two, before)
+    moved_alike(one, trained_on_two_ranks(tmp_path, narrow, steps=3), before)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,13 +44,6 @@ class Drawn:
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Tensor]:
     return figures("augment")
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def augmentation(transforms: Any, **options: Any) -> AdaptiveAugmentation:
