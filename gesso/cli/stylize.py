@@ -19,11 +19,11 @@ SMOOTH = 0.7
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "stylize",
-        help="put a picture, a folder of them or a video into the style of others",
+        help="put a picture, a folder of them, a video or a camera into the style of others",
         description="AdaIN (Huang and Belongie 2017) does it in one pass, with its published decoder; gatys (Gatys et "
         "al. 2016) optimises the picture itself, which takes minutes and looks best.",
     )
-    parser.add_argument("content", metavar="CONTENT", help="a picture, a folder of pictures, or a video")
+    parser.add_argument("content", metavar="CONTENT", help="a picture, a folder of pictures, a video, or a camera (0)")
     parser.add_argument("--style", nargs="+", default=[], metavar="PICTURE", help="one or more")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
     parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
@@ -47,6 +47,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--smooth", type=float, metavar="S", help="videos: how much flicker is taken out, 0 to below 1 (default: 0.7)"
     )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="take CONTENT for a camera: frames that come while one is worked on are dropped. Cameras (0, "
+        "/dev/video0), streams (rtsp://...) and standard input (-) are live by themselves",
+    )
+    parser.add_argument(
+        "--live-rate",
+        type=float,
+        metavar="R",
+        help="live: frames per second of the camera, or of the clip that stands for it (default: its own); 0: a "
+        "clip's every frame, as fast as it goes",
+    )
+    parser.add_argument(
+        "--live-port",
+        type=int,
+        metavar="N",
+        help="live: of this machine, to look at the result in a browser (default: any, without --out)",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--method", choices=("adain", "gatys"), default="adain")
     how.add_argument("--run", dest="run_folder", metavar="RUN", help="a run or checkpoint of your own instead")
@@ -66,6 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("steps", "seed"):
             if getattr(arguments, name) is not None:
                 raise ValueError(f"--{name} is for --method gatys: the others go over a picture once, the same way")
+    if _is_live(arguments):
+        from gesso.cli.live import run as run_live
+
+        return run_live(arguments, _request(arguments))
+    for name in ("live_rate", "live_port"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for a camera, or a clip that stands for it with --live")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -119,6 +145,13 @@ def run(arguments: argparse.Namespace) -> int:
             )
     print(planned.out)
     return int(failed > 0)
+
+
+def _is_live(arguments: argparse.Namespace) -> bool:
+    content, path = arguments.content, Path(arguments.content)
+    # Known without the libraries that cameras need and pictures do not.
+    named = content.isdecimal() or content == "-" or "://" in content or content.startswith("/dev/")
+    return bool(arguments.live or (named and not (path.is_file() or path.is_dir())))
 
 
 def _request(arguments: argparse.Namespace) -> Request:

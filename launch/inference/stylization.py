@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -111,6 +111,16 @@ def stylize_clip(
     """Stylises a video without flicker, see ``launch.inference.video``; returns a summary in one line."""
     from launch.inference.video import stylize_video
 
+    stylize = frames_through(stylizer, request, device)
+    report = stylize_video(file, out, stylize, smooth=smooth, progress=progress)
+    calmer = f", {1 - report.flicker / report.flicker_raw:.0%} less than without" if report.flicker_raw > 0 else ""
+    lost = "".join(f"; sound left out: {track}" for track in report.dropped)
+    return f"{report.frames} frames, {report.seconds:.1f} s; flicker {report.flicker:.4f}{calmer}{lost}"
+
+
+def frames_through(stylizer: Stylizer, request: Request, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Stylises frames of one size: masks are read once, and styles wait on the device."""
+    request = replace(request, styles=[style.to(device) for style in request.styles])
     masks: list[Tensor | None] = []
 
     def stylize(frame: Tensor) -> Tensor:
@@ -119,10 +129,7 @@ def stylize_clip(
             masks.append(read_masks(request.masks, frame))
         return stylize_picture(frame, masks[0], stylizer, request)
 
-    report = stylize_video(file, out, stylize, smooth=smooth, progress=progress)
-    calmer = f", {1 - report.flicker / report.flicker_raw:.0%} less than without" if report.flicker_raw > 0 else ""
-    lost = "".join(f"; sound left out: {track}" for track in report.dropped)
-    return f"{report.frames} frames, {report.seconds:.1f} s; flicker {report.flicker:.4f}{calmer}{lost}"
+    return stylize
 
 
 def trained(run: str, device: torch.device) -> Stylizer:

@@ -10,11 +10,11 @@ from pathlib import Path
 from torch import Tensor
 
 from launch.inference.video_in import Frame, VideoReader
-from launch.inference.video_out import VideoWriter, is_ours
+from launch.inference.video_out import VideoWriter, check_name, is_ours
 from lightning_modules.metrics.temporal import TemporalConsistency
 from lightning_modules.pictures.smoothing import TemporalSmoother
 
-__all__ = ["SUFFIXES", "Frame", "VideoReader", "VideoReport", "VideoWriter", "is_ours", "stylize_video"]
+__all__ = ["SUFFIXES", "Frame", "VideoReader", "VideoReport", "VideoWriter", "check_name", "is_ours", "stylize_video"]
 
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv"}
 

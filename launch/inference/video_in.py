@@ -70,7 +70,7 @@ class VideoReader:
     """A video's frames, one by one; its file is open from here to ``close``.
 
     Args:
-        path: any video that FFmpeg knows.
+        path: any video that FFmpeg knows; a pipe that one comes through.
 
     Attributes:
         fps: mean frames per second, as the file says.
@@ -78,6 +78,8 @@ class VideoReader:
         count: how many frames there are, if the file says so: good for a progress bar only.
         time_base: seconds of one tick of the timestamps.
         pixel_aspect: width of an upright pixel by its height: 1, but for some television.
+        primaries: FFmpeg's number for the colours' primaries.
+        transfer: and for their transfer curve.
 
     Raises:
         FileNotFoundError: there is none.
@@ -85,7 +87,7 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
+        if not (path.is_file() or path.is_fifo()):
             raise FileNotFoundError(f"{path}: no such video")
         self.path = path
         with reading(path):
@@ -127,6 +129,7 @@ class VideoReader:
         self.size = (width, height)
         aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.pixel_aspect = aspect if upright(np.empty((1, 2)), self.first).shape == (1, 2) else 1 / aspect
+        self.primaries, self.transfer = int(self.first.color_primaries), int(self.first.color_trc)
 
     def __enter__(self) -> Self:
         return self
@@ -146,6 +149,11 @@ class VideoReader:
         Raises:
             ValueError: the video is damaged, or its end is missing.
         """
+        for item, pts, step in self.timed(sound):
+            yield Frame(self.picture(item), pts, step)
+
+    def timed(self, sound: Callable[[Packet[Any]], None] | None = None) -> Iterator[tuple[av.VideoFrame, int, int]]:
+        """Like ``frames``, as they are decoded: each with its ``pts`` and ``duration``."""
         last: int | None = None
         start = round(self.start / self.time_base)
         for item in self._in_order():
@@ -158,14 +166,15 @@ class VideoReader:
             due = 0 if last is None else last + step
             pts = due if item.pts is None else item.pts - start
             last = pts = pts if last is None else max(pts, last + 1)
-            yield Frame(self._picture(item), pts, step)
+            yield item, pts, step
 
     def _in_order(self) -> Iterator[av.VideoFrame | Packet[Any]]:
         yield self.first
         yield from self._early
         yield from self._packets
 
-    def _picture(self, frame: av.VideoFrame) -> Tensor:
+    def picture(self, frame: av.VideoFrame) -> Tensor:
+        """A decoded frame as [1, 3, H, W] in [-1, 1], upright."""
         pixels = to_rgb(frame, self.first.width, self.first.height)
         image = np.ascontiguousarray(upright(pixels, self.first))
         return to_float(torch.from_numpy(image)).permute(2, 0, 1)[None].contiguous()

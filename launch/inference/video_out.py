@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from gesso.common.extras import needing
 from gesso.common.files import partial_path
 from gesso.common.pixels import to_uint8
 from launch.inference.pictures import MAKER
-from launch.inference.video_in import SCALING, Frame, VideoReader
+from launch.inference.video_in import SCALING, Frame
 
 with needing("video"):
     import av
@@ -44,8 +45,32 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def check_name(path: Path) -> Path:
+    """Raises a ValueError when the name is no MP4's; gives ``path`` back."""
+    if path.suffix.lower() not in (".mp4", ".m4v"):
+        raise ValueError(f"{path}: videos are written as MP4: end the name in .mp4")
+    return path
+
+
+class Origin(Protocol):
+    """What a video is made from, as far as the result takes after it: see ``VideoReader``."""
+
+    fps: Fraction
+    time_base: Fraction
+    #: When it begins, in seconds.
+    start: Fraction
+    pixel_aspect: Fraction
+    primaries: int
+    transfer: int
+
+    @property
+    def sounds(self) -> Sequence[AudioStream]: ...
+
+
 class VideoWriter:
-    """Writes H.264 in MP4 under a temporary name, and renames it at the end: an exception leaves an earlier file.
+    """Writes H.264 in MP4 under a temporary name, and renames it at the end.
+
+    An exception leaves an earlier file, and so does an end before the first picture.
 
     Sides of odd length cannot be halved as 4:2:0 demands: such videos are 4:4:4, at their full size (VLC, mpv and
     Chrome show them; some telephones do not). The pixels' shape and the names of primaries and transfer curve go from
@@ -54,17 +79,16 @@ class VideoWriter:
     Args:
         out: an .mp4 file; its folder is made.
         source: whose timestamps and sound these are.
+        preset: x264's, between time and size.
 
     Raises:
         ValueError: ``out`` is no name of an MP4.
         OSError: it cannot be written.
     """
 
-    def __init__(self, out: Path, source: VideoReader) -> None:
-        if out.suffix.lower() not in (".mp4", ".m4v"):
-            raise ValueError(f"{out}: videos are written as MP4: end the name in .mp4")
-        self.out = out
-        self.source = source
+    def __init__(self, out: Path, source: Origin, *, preset: str = "medium") -> None:
+        self.out = check_name(out)
+        self.source, self.preset = source, preset
         self.partial = partial_path(out)
         self.tracks: dict[int, tuple[Any, bool]] = {}
         self.dropped: list[str] = []
@@ -81,7 +105,7 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
+            if error is None and self.video is not None:
                 self._finish()
         finally:
             # A trailer that cannot be written either says nothing new.
@@ -130,14 +154,14 @@ class VideoWriter:
             raise ValueError(f"{self.out}: {width} x {height} pixels need a PyAV with libx264: make both sides even")
         self.video = self.container.add_stream(ENCODER, rate=self.source.fps, width=width, height=height)
         if ENCODER == "libx264":
-            self.video.options = {"crf": str(CRF), "preset": "medium"}
+            self.video.options = {"crf": str(CRF), "preset": self.preset}
         else:
             self.video.bit_rate = round(width * height * self.source.fps / 5)
         self.video.pix_fmt = "yuv444p" if odd else "yuv420p"
-        codec, first = self.video.codec_context, self.source.first
+        codec = self.video.codec_context
         codec.time_base, codec.sample_aspect_ratio = self.source.time_base, self.source.pixel_aspect
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
-        codec.color_primaries, codec.color_trc = first.color_primaries, first.color_trc
+        codec.color_primaries, codec.color_trc = self.source.primaries, self.source.transfer
         for stream in self.source.sounds:
             self._add_sound(stream)
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
+from launch.inference import stylization
+from lightning_modules.kinds.stylizer import Style
+from tests.launch.inference.films import film, pan, shown
 from tests.pictures import paintings, photographs
 
 
@@ -128,6 +135,79 @@ def test_a_video(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "clip.mp4: is there already, and gesso has not made it" in capsys.readouterr().err
     with av.open("other.mp4") as container:
         assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(72, 48)] * 6
+
+
+class Negative:
+    """A method without weights; Ctrl-C is pressed while it works on the frame of this number."""
+
+    def __init__(self, pressed: int = 0) -> None:
+        self.seen, self.pressed = 0, pressed
+
+    def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
+        self.seen += 1
+        if self.seen == self.pressed:
+            os.kill(os.getpid(), signal.SIGINT)
+        return -content
+
+
+@pytest.mark.network
+def test_a_clip_for_a_camera(
+    gallery: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, live = film(gallery / "clip.mp4", pan(12)), ["stylize", "clip.mp4", "--style", "one.png", "--live"]
+    monkeypatch.setattr(stylization, "stylizer", lambda *_, **__: Negative())
+    assert main([*live, "--live-rate", "0", "--out", "live.mp4", "--size", "48"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "live.mp4\n"
+    assert re.search(r"^12 frames in .* s: .* frames/s, .* ms a frame, 0 dropped, shown .* ms after it came$", said.err)
+    assert [picture.shape for picture in shown(gallery / "live.mp4")] == [(32, 48, 3)] * 12
+    # To look at, when nothing is to be written.
+    assert main([*live, "--live-rate", "100"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "to look at, in a browser: http://127.0.0.1:" in said.err
+    # Ctrl-C is how a camera's recording ends.
+    monkeypatch.setattr(stylization, "stylizer", lambda *_, **__: Negative(pressed=4))
+    assert main([*live, "--live-rate", "0", "--out", "live.mp4"]) == 0
+    assert capsys.readouterr().out == "live.mp4\n"
+    assert len(shown(gallery / "live.mp4")) == 4
+    # A clip that breaks off costs nothing of what came before.
+    monkeypatch.setattr(stylization, "stylizer", lambda *_, **__: Negative())
+    film(clip, pan(48), options={"movflags": "+faststart"})
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert main([*live, "--live-rate", "0", "--out", "live.mp4"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    kept = len(shown(gallery / "live.mp4"))
+    assert line.startswith("gesso: clip.mp4: not a video that can be read (")
+    assert line.endswith(f"; the {kept} frames before are in live.mp4")
+
+
+LIVE = {
+    "no such camera": (["97"], "camera 97: no camera there, or it is in use"),
+    "no such device": (["/dev/video97"], "/dev/video97: no camera there"),
+    "no such clip": (["nowhere.mp4", "--live"], "nowhere.mp4: no such video"),
+    "folder": (["album", "--live"], "album: a folder is no camera"),
+    "picture": (["photo.png", "--live"], "photo.png: a picture is no camera"),
+    "gatys": (["97", "--method", "gatys"], "gatys takes minutes a picture"),
+    "rate": (["97", "--live-rate", "-1"], "--live-rate is -1"),
+    "port": (["97", "--live-port", "70000"], "--live-port is 70000"),
+    "smooth": (["97", "--smooth", "1"], "--smooth is 1"),
+    "not live": (["photo.png", "--live-rate", "1"], "--live-rate is for a camera"),
+    "not ours": (["97", "--out", "theirs.mp4"], "theirs.mp4: is there already, and gesso has not made it"),
+    "no MP4": (["97", "--out", "a.avi"], "a.avi: videos are written as MP4"),
+}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", LIVE)
+def test_bad_cameras_end_in_one_line(name: str, gallery: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments, says = LIVE[name]
+    (gallery / "theirs.mp4").write_text("not ours")
+    before = sorted(gallery.rglob("*"))
+    assert main(["stylize", *arguments, "--style", "one.png"]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert says in line
+    assert sorted(gallery.rglob("*")) == before
 
 
 BAD = {
