@@ -70,7 +70,7 @@ class Asset:
     """
 
     name: str
-    kind: Literal["data", "weights"]
+    kind: Literal["data", "weights", "program"]
     what: str
     files: dict[str, str]
     sources: tuple[Source, ...]

@@ -1,4 +1,4 @@
-"""`gesso export`: a run's network as one file for elsewhere, let through only when it agrees with the run."""
+"""`gesso export`: a run's network as one file or page for elsewhere, let through only when it agrees with the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     """Registers the verb."""
     parser = verbs.add_parser(
         "export",
-        help="write a run's network as one ONNX file (or torch's own) that needs nothing of gesso",
+        help="write a run's network as one ONNX file, torch's own, or a page for browsers; it needs nothing of gesso",
         description="Writes one folded network with named inputs, and compares the written file with the run on the "
         "same inputs: what is too far from it leaves no file.",
     )
@@ -25,6 +25,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     formats.add_argument("--pt2", type=Path, metavar="OUT.pt2", help="torch's own: torch.export.load reads it")
     formats.add_argument(
         "--safetensors", type=Path, metavar="OUT.safetensors", help="the weights and the config, for gesso itself"
+    )
+    formats.add_argument(
+        "--web", type=Path, metavar="FOLDER", help="a page that makes pictures in the browser, for any static server"
     )
     parser.add_argument("--part", metavar="NAME", help="of a family with several, such as a VAE's reconstruction")
     parser.add_argument("--dynamic", action="store_true", help="free numbers and sizes of pictures")
@@ -53,9 +56,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not (arguments.onnx or arguments.pt2 or arguments.safetensors):
-        raise ValueError("no format: name a file with --onnx, --pt2 or --safetensors")
-    if arguments.int8 and not arguments.onnx:
+    if not (arguments.onnx or arguments.pt2 or arguments.safetensors or arguments.web):
+        raise ValueError("no format: name a file with --onnx, --pt2 or --safetensors, or a folder with --web")
+    if arguments.int8 and not (arguments.onnx or arguments.web):
         raise ValueError("--int8 is a form of the ONNX file: name one with --onnx")
     height, width = _size(arguments.size)
     from launch.export.front import Exporter, ExportOptions
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         same = {"path": arguments.run_folder, "out": arguments.safetensors, "raw": arguments.raw}
         checkpoint.export(argparse.Namespace(**same))
-        if not (arguments.onnx or arguments.pt2):
+        if not (arguments.onnx or arguments.pt2 or arguments.web):
             return 0
     options = ExportOptions(
         part=arguments.part,
@@ -85,11 +88,22 @@ def run(arguments: argparse.Namespace) -> int:
         second=arguments.second_data,
         licence=arguments.licence,
     )
-    exporter = Exporter(arguments.run_folder, options, lambda line: print(f"gesso: {line}", file=sys.stderr))
-    if arguments.onnx:
-        print(exporter.onnx(arguments.onnx))
-    if arguments.pt2:
-        print(exporter.pt2(arguments.pt2))
+
+    def notice(line: str) -> None:
+        print(f"gesso: {line}", file=sys.stderr)
+
+    if arguments.onnx or arguments.pt2:
+        exporter = Exporter(arguments.run_folder, options, notice)
+        if arguments.onnx:
+            print(exporter.onnx(arguments.onnx))
+        if arguments.pt2:
+            print(exporter.pt2(arguments.pt2))
+    if arguments.web:
+        from launch.export.web import served_by, summary, write_web
+
+        print(write_web(arguments.run_folder, arguments.web, options, notice))
+        print(summary(arguments.web))
+        print(f"serve it: {served_by(arguments.web)}")
     return 0
 
 

@@ -108,12 +108,21 @@ class Exporter:
         self.options = options
         self.module, self.origin = load_family(source, average=options.average)
         self.part = self.module.known_part(options.part)
-        self.deployable = self.module.deployable(self.part, options.layout)
-        checkpoint = Path(self.origin["path"])
-        self.metadata = facts(self.module, self.part, self.deployable, checkpoint, self.origin, options)
-        self.data = self._held_out(checkpoint, notice)
-        self.samples = Samples(self.deployable, self.data, dynamic=options.layout.dynamic)
+        self.checkpoint = Path(self.origin["path"])
+        self.lay_out(options.layout)
+        self.data = self._held_out(notice)
+
+    def lay_out(self, layout: Layout) -> None:
+        """Takes other sizes; raises a ValueError where the part is not to be had in them."""
+        self.options = replace(self.options, layout=layout)
+        self.deployable = self.module.deployable(self.part, layout)
+        self.metadata = facts(self.module, self.part, self.deployable, self.checkpoint, self.origin, self.options)
         self._program: torch.export.ExportedProgram | None = None
+
+    @property
+    def samples(self) -> Samples:
+        """Inputs to compare on."""
+        return Samples(self.deployable, self.data, dynamic=self.options.layout.dynamic)
 
     @property
     def program(self) -> torch.export.ExportedProgram:
@@ -190,7 +199,7 @@ class Exporter:
             raise ValueError("--max-fid-change: FID is of generated samples, which this network makes none of")
         options = self.options
         asked = EvaluationOptions(("fid",), options.extractor, options.fid_samples, 32, options.seed)
-        data = data_of(Path(self.origin["path"]), self.module, {"path": options.data})
+        data = data_of(self.checkpoint, self.module, {"path": options.data})
 
         def made(index: Tensor, batch: object) -> Tensor:
             return torch.cat([self._sample(runner, one) for one in index])
@@ -213,14 +222,14 @@ class Exporter:
         inputs = ", ".join(self.deployable.inputs)
         return f"{type(self.module).__name__}'s {self.part}, {weights}; {inputs} -> {self.deployable.output}"
 
-    def _held_out(self, checkpoint: Path, notice: Callable[[str], None]) -> ShardData | None:
+    def _held_out(self, notice: Callable[[str], None]) -> ShardData | None:
         """The data module whose held-out pictures the network takes; None: it takes none, or they are not there."""
         options = self.options
         keys = {port.pictures for port in self.deployable.inputs.values()} - {""}
         if not keys:
             return None
         try:
-            data = data_of(checkpoint, self.module, {"path": options.data, "second": options.second})
+            data = data_of(self.checkpoint, self.module, {"path": options.data, "second": options.second})
             for key in keys:
                 stream = stream_of(data, Pictures(key))
                 if not stream.manifest.split(stream.held_out_split).samples:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 #: Inputs of a network by name. All families share the names: ``latents`` (z, or a map of latents), ``labels``,
-#: ``content``, ``style``, ``alpha``, ``mix``, ``source``, ``style_code``, ``noise``, ``noisy``, ``sigma``.
+#: ``truncation``, ``content``, ``style``, ``alpha``, ``mix``, ``source``, ``style_code``, ``noise``, ``noisy``,
+#: ``sigma``.
 Inputs = Mapping[str, Tensor]
 #: Out of sample numbers int64 [N], a seed and the pictures that inputs ask for: the inputs.
 Draw = Callable[[Tensor, int, Inputs], dict[str, Tensor]]
@@ -22,11 +23,13 @@ class Layout:
         height, width: of pictures in pixels, for a network that takes them of any size; None: the family's resolution.
         dynamic: the number of pictures, and their sizes where the network takes any, are free; the sizes are then those
             that the network is traced with.
+        truncation: the truncation of w, where the network has one, is an input; else it is as the family has it.
     """
 
     height: int | None = None
     width: int | None = None
     dynamic: bool = False
+    truncation: bool = False
 
     def sides(self, resolution: int, multiple: int = 1) -> tuple[int, int]:
         """Height and width of example pictures; different ones where they are free, so that none is taken for both.
@@ -57,6 +60,8 @@ class Port:
         axes: the dimensions that a dynamic export leaves free, and their names; equal names are equal numbers.
         pictures: the batch's key of the pictures that it takes; empty: it is drawn, or follows from the others.
         multiple: its free sides are multiples of this.
+        bound: of latents that are truncated before the network: where the normal distribution ends; 0: they are not.
+        names: of the parts of a mixture.
     """
 
     example: Tensor
@@ -64,6 +69,8 @@ class Port:
     axes: Mapping[int, str] = field(default_factory=dict)
     pictures: str = ""
     multiple: int = 1
+    bound: float = 0.0
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gesso.common.ranges import Count, Share, Whole
+from lightning_modules.core.deployment import Deployable, Layout
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.adversarial import AdversarialFamily
 from lightning_modules.losses.adversarial import AdversarialLoss
@@ -74,6 +76,11 @@ class BigGAN(AdversarialFamily):
         """See ``LatentFamily``; with a truncation each z is moved inwards, and keeps its number."""
         z = super().latents(index, seed=seed)
         return z if self.truncation_psi == 1 else self.truncation_psi * truncated(z, BOUND)
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: latents, truncated before, and labels to images."""
+        made = super().deployable(part, layout)
+        return replace(made, inputs={**made.inputs, "latents": replace(made.inputs["latents"], bound=BOUND)})
 
     def sample_with(self, changes: Mapping[str, object]) -> dict[str, object]:
         """See ``Abilities.sample_with``: ``truncation_psi``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +14,7 @@ from gesso.common.ranges import Count, NonNegative, Share, Whole
 from gesso.common.ranks import mean_over_ranks
 from gesso.common.schedules import Schedule
 from lightning_modules.core.abilities import Batch
+from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
 from lightning_modules.kinds.adversarial import AdversarialFamily
@@ -107,10 +109,37 @@ class StyleGAN2(AdversarialFamily):
         return (*(("generator",) if self.path_length is not None else ()), *super().requires_double_backward())
 
     def decoded(self, generator: nn.Module, latents: Tensor, labels: Tensor | None) -> Tensor:
-        images: Tensor = generator(
-            latents, labels, truncation_psi=self.truncation_psi, truncation_cutoff=self.truncation_cutoff
-        )
+        return self._truncated(generator, latents, labels, self.truncation_psi)
+
+    def _truncated(self, generator: nn.Module, latents: Tensor, labels: Tensor | None, psi: float | Tensor) -> Tensor:
+        images: Tensor = generator(latents, labels, truncation_psi=psi, truncation_cutoff=self.truncation_cutoff)
         return images.float().clamp(-1, 1)
+
+    def deployable(self, part: str, layout: Layout) -> Deployable:
+        """See ``Abilities.deployable``: latents (and labels, and the truncation) to images."""
+        made = super().deployable(part, layout)
+        if not layout.truncation:
+            return made
+        alone = made.network.get_submodule("network")
+
+        def picture(latents: Tensor, *others: Tensor) -> Tensor:
+            return self._truncated(alone, latents, others[0] if self.num_classes else None, others[-1])
+
+        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
+            return {**made.draw(index, seed, pictures), "truncation": torch.tensor([1 - 0.3 * (int(index[0]) % 3)])}
+
+        def run(inputs: Inputs) -> Tensor:
+            psi = float(inputs["truncation"])
+            return self._truncated(self.generator, inputs["latents"], inputs.get("labels"), psi)
+
+        psi = Port(torch.tensor([float(self.truncation_psi)]), "from 0 (the mean) to 1 (no truncation), float32 [1]")
+        return replace(
+            made,
+            network=Named(picture, network=alone),
+            inputs={**made.inputs, "truncation": psi},
+            draw=draw,
+            run=run,
+        )
 
     def w_space(self) -> GeneratorSpace:
         """See ``Abilities.w_space``; with the truncation of now."""

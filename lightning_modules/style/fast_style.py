@@ -248,7 +248,9 @@ class FastStyle(StyleFamily):
         if styles > 1:
             shares = torch.full((1, styles), 1 / styles)
             ports["mix"] = Port(
-                shares, f"shares of {', '.join(self.own_styles)}, float32 [1, {styles}], with a sum of 1"
+                shares,
+                f"shares of {', '.join(self.own_styles)}, float32 [1, {styles}], with a sum of 1",
+                names=self.own_styles,
             )
         if with_noise:
             ports["noise"] = Port(noise, "N(0, 1), the same for all frames of a video, float32 [1, 1, H, W]", free)

@@ -48,7 +48,7 @@ class StyleGenerator(nn.Module):
         z: Tensor,
         labels: Tensor | None = None,
         *,
-        truncation_psi: float = 1.0,
+        truncation_psi: float | Tensor = 1.0,
         truncation_cutoff: int | None = None,
         noise: NoiseInput = "constant",
     ) -> Tensor:

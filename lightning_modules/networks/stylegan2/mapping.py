@@ -93,17 +93,17 @@ class MappingNetwork(ExactBuffers):
         """Moves ``w_avg`` towards the mean of an update's w, over all ranks: ``[w_dim]``."""
         self.w_avg.copy_(mean.to(self.w_avg.dtype).lerp(self.w_avg, self.options.w_avg_beta))
 
-    def truncated(self, ws: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+    def truncated(self, ws: Tensor, psi: float | Tensor, cutoff: int | None = None) -> Tensor:
         """Moves w towards its mean: less variety, better pictures.
 
         Args:
             ws: ``[N, L, w_dim]``.
-            psi: 1: w as it is, 0: its mean.
+            psi: 1: w as it is, 0: its mean; a number, or a tensor [1].
             cutoff: the first so many layers alone; None: all.
         """
-        if psi == 1:
+        if not isinstance(psi, Tensor) and psi == 1:
             return ws
-        moved = self.w_avg.to(ws.dtype).lerp(ws, psi)
+        moved = torch.lerp(self.w_avg.to(ws.dtype), ws, psi)
         return moved if cutoff is None else torch.cat([moved[:, :cutoff], ws[:, cutoff:]], 1)
 
 

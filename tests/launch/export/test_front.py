@@ -163,7 +163,7 @@ def _refused(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no format: name a file with --onnx, --pt2 or --safetensors"),
+        ([], "no format: name a file with --onnx, --pt2 or --safetensors, or a folder with --web"),
         (["--onnx", "a.pt"], "a.pt: name the file to write with the ending .onnx"),
         (["--onnx", "a.onnx", "--part", "encoder"], "part encoder: a VAE exports decoder, reconstruction"),
         (["--onnx", "a.onnx", "--size", "0"], "--size 0: name one side in pixels, or HxW"),
