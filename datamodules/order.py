@@ -131,15 +131,23 @@ class _ShuffledShards(NamedTuple):
 
 
 class SequentialOrder:
-    """The samples in the order of the shards, or ``limit`` of them evenly spaced; for evaluation."""
+    """The samples in the order of the shards, or ``limit`` of them evenly spaced; for evaluation.
 
-    def __init__(self, samples: int, limit: int | None = None) -> None:
+    Args:
+        samples: number of samples.
+        limit: number of them to visit; None: all.
+        rows: int [samples], where these lie among all samples of the split; None: they are all.
+    """
+
+    def __init__(self, samples: int, limit: int | None = None, rows: np.ndarray | None = None) -> None:
         self.samples = samples
         self._limit = limit or samples
+        self._rows = rows
 
     def locate(self, positions: np.ndarray) -> np.ndarray:
         """See ``SampleOrder``."""
-        return positions % self._limit * self.samples // self._limit
+        places = positions % self._limit * self.samples // self._limit
+        return places if self._rows is None else self._rows[places]
 
 
 class BalancedOrder:

@@ -235,29 +235,32 @@ class ShardData(L.LightningDataModule):
     # ---- for evaluation ---------------------------------------------------------------------------------------------
 
     def reference_batches(
-        self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
+        self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None, label: int | None = None
     ) -> Iterator[Tensor]:
         """The pictures of ``split_batches``: uint8 [at most batch_size, C, size, size] in [0, 255]."""
         batches = self.pictures.split_batches(
-            split, rank=rank, world_size=world_size, batch_size=batch_size, limit=limit
+            split, rank=rank, world_size=world_size, batch_size=batch_size, limit=limit, label=label
         )
         return (batch["image"] for batch in batches)
 
     def split_batches(
-        self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None
+        self, split: str, *, rank: int, world_size: int, batch_size: int, limit: int | None, label: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """``limit`` samples of a split, evenly spaced (None: all), once, centred, in the order of the shards.
+
+        With ``label``, of this class alone.
 
         Yields:
             this rank's batches: ``image`` uint8 [at most batch_size, C, size, size] in [0, 255], ``label``, ``index``,
             ``position`` and, where the set has them, ``caption``. Of latents, ``image`` is as in training.
         """
-        samples = self.manifest.split(split).samples
+        rows = self.rows_of(split, label)
+        samples = self.manifest.split(split).samples if rows is None else len(rows)
         limit = min(limit or samples, samples)
         stream = ShardStream(
             self.manifest,
             split,
-            order=SequentialOrder(samples, limit),
+            order=SequentialOrder(samples, limit, rows),
             batch_size=batch_size * world_size,
             augment=self.held_out_rows(),
             channels=self.channels,
@@ -271,6 +274,10 @@ class ShardData(L.LightningDataModule):
         for batch in stream:
             images = batch["image"]
             yield {**batch, "image": images.permute(0, 3, 1, 2) if self.latents is None else self.to_floats(images)}
+
+    def rows_of(self, split: str, label: int | None) -> np.ndarray | None:
+        """Where the samples of a class lie in a split's index; None without a label: everywhere."""
+        return None if label is None else np.flatnonzero(self.manifest.index(split)["label"] == label)
 
     def check_held_out(self) -> None:
         """Checks held-out images before a training begins; raises a ValueError where they cannot be measured."""

@@ -38,6 +38,7 @@ FAMILIES = Catalogue(
         "ProgressiveDistillation": "lightning_modules.diffusion.progressive",
         "ProjectedGAN": "lightning_modules.gan.projected",
         "R3GAN": "lightning_modules.gan.r3gan",
+        "StarGANv2": "lightning_modules.translation.stargan",
         "StyTr2": "lightning_modules.style.stytr2",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
         "StyleGAN3": "lightning_modules.gan.stylegan3",

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     styles: list[Tensor | None] = [None]
     if arguments.styles is not None:
         module.require("translate_in_style")
-        styles = [*module.draw_styles(count, seed=arguments.seed or 0).split(1)]
+        styles = [*module.draw_styles(count, seed=arguments.seed or 0, direction=direction).split(1)]
     if arguments.style is not None:
         styles = [style_of(module, Path(arguments.style), direction)]
     failed = 0

@@ -52,6 +52,7 @@ def prepare(
             pictures.split or stream_of(data, pictures).held_out_split,
             evaluator.extractor,
             limit=pictures.limit,
+            label=pictures.label,
             progress=progress,
             rank=rank,
             world_size=world_size,
@@ -190,9 +191,11 @@ def compared_with(evaluator: Evaluator, data: ShardData | None) -> list[dict[str
     for pictures in evaluator.references:
         stream = stream_of(data, pictures)
         split = pictures.split or stream.held_out_split
-        images = stream.manifest.split(split).samples
+        rows = stream.rows_of(split, pictures.label)
+        images = stream.manifest.split(split).samples if rows is None else len(rows)
         images = min(pictures.limit or images, images)
-        found.append({"name": stream.manifest.name, "split": split, "images": images, "size": stream.size})
+        of_class = {} if pictures.label is None else {"label": pictures.label}
+        found.append({"name": stream.manifest.name, "split": split, "images": images, "size": stream.size, **of_class})
     return found
 
 

@@ -32,6 +32,7 @@ def reference(
     network: FeatureExtractor,
     *,
     limit: int | None = None,
+    label: int | None = None,
     progress: bool = False,
     rank: int = 0,
     world_size: int = 1,
@@ -45,17 +46,21 @@ def reference(
         split: name of the split.
         network: the feature extractor.
         limit: number of images, evenly spaced over the shards; None: all.
+        label: class of the images; None: any.
         progress: show a bar.
 
     Raises:
-        ValueError: a shard's file is not as long as the manifest says; names it.
+        ValueError: a shard's file is not as long as the manifest says, or there are no such images; names it.
     """
     data = data.pictures
     manifest = data.manifest
     # By every rank, before any of them waits for the others.
     check_sizes(manifest, split)
-    number = min(limit or manifest.split(split).samples, manifest.split(split).samples)
-    key = f"{manifest.fingerprints[split][:20]}-{split}-{number}-{data.size}px-{data.channels}ch-{network.name}"
+    rows = data.rows_of(split, label)
+    available = manifest.split(split).samples if rows is None else len(rows)
+    number = min(limit or available, available)
+    chosen = f"{split}-{number}" if label is None else f"{split}-class{label}-{number}"
+    key = f"{manifest.fingerprints[split][:20]}-{chosen}-{data.size}px-{data.channels}ch-{network.name}"
     device = next(network.parameters()).device
     file = cache_folder() / "statistics" / f"{key}.safetensors"
     statistics = _kept(file)
@@ -67,7 +72,7 @@ def reference(
         known = bool(flag.item())
     if known and statistics is not None:
         return statistics
-    images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number)
+    images = data.reference_batches(split, rank=rank, world_size=world_size, batch_size=64, limit=number, label=label)
     steps = -(-number // (64 * world_size))
     statistics = reference_statistics(
         track(images, f"{network.name} of {split}", steps, console=Console(stderr=True), disable=not progress),

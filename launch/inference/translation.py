@@ -67,7 +67,7 @@ def translate_file(
     def convert(picture: Tensor) -> Tensor:
         nonlocal style
         if style is None:
-            style = module.translation_styles(_prepared(module, picture, direction, size)[0])
+            style = module.translation_styles(*_prepared(module, picture, direction, size))
         return translate(module, picture, direction, size=size, style=style)
 
     return convert_file(file, out, convert, channels=channels)

@@ -236,7 +236,7 @@ class SwappingAutoencoder(ImageFamily):
         _, texture = self.autoencoder.encoder(self._padded(images.to(self.device)))
         return texture
 
-    def draw_styles(self, count: int, *, seed: int) -> NoReturn:
+    def draw_styles(self, count: int, *, seed: int, direction: str | None = None) -> NoReturn:
         """Raises ``CannotDo``: textures are those of pictures."""
         raise CannotDo(f"{self.described()} draws no textures: --style PICTURE gives one")
 

@@ -235,11 +235,14 @@ class Abilities(L.LightningModule):
         """
         self._cannot("translate_in_style")
 
-    def draw_styles(self, count: int, *, seed: int) -> Tensor:
-        """``count`` styles [count, D] of the sequence ``seed``; raises like ``translate_in_style``."""
+    def draw_styles(self, count: int, *, seed: int, direction: str | None = None) -> Tensor:
+        """``count`` styles [count, D] of the sequence ``seed``, of a direction's target domain (None: the main one's).
+
+        Raises like ``translate_in_style``.
+        """
         self._cannot("translate_in_style")
 
-    def translation_styles(self, images: Tensor) -> Tensor | None:
+    def translation_styles(self, images: Tensor, direction: str | None = None) -> Tensor | None:
         """The style, [N, D], in which ``translate`` puts each picture by itself; None: it takes no styles."""
         return None
 

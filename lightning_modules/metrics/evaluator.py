@@ -62,11 +62,13 @@ class Pictures:
         key: the batch's key, which selects the stream.
         split: name of the split; None: the held-out one (``val``, else the last).
         limit: number of pictures, evenly spaced; None: all.
+        label: class of the pictures; None: any.
     """
 
     key: str = "image"
     split: str | None = None
     limit: int | None = None
+    label: int | None = None
 
 
 class Evaluator(Protocol):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gesso.common.pixels import to_uint8
 from gesso.common.ranges import Count, NonNegative
 from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
+from lightning_modules.kinds.drawn_styles import codes_of_pictures, drawn_codes
 from lightning_modules.kinds.translating import TranslatingFamily, domains
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.weights import check_weights
@@ -162,7 +162,7 @@ class MUNIT(TranslatingFamily):
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """See ``TranslatingFamily.translate``: each in a style drawn for it, the same one every time."""
-        return self.translate_in_style(images, direction, self.translation_styles(images))
+        return self.translate_in_style(images, direction, self.translation_styles(images, direction))
 
     def translate_in_style(self, images: Tensor, direction: str, styles: Tensor) -> Tensor:
         """See ``Abilities.translate_in_style``."""
@@ -201,23 +201,18 @@ class MUNIT(TranslatingFamily):
             lambda inputs: self.translate_in_style(inputs["source"], part, inputs["style_code"]),
         )
 
-    def draw_styles(self, count: int, *, seed: int) -> Tensor:
-        """See ``Abilities.draw_styles``."""
-        # One after the other: a style depends on its number alone, not on how many are drawn.
-        generator = torch.Generator().manual_seed(seed)
-        return torch.stack([torch.randn(self.style_dim, generator=generator) for _ in range(count)])
+    def draw_styles(self, count: int, *, seed: int, direction: str | None = None) -> Tensor:
+        """See ``Abilities.draw_styles``: the same of both domains."""
+        return drawn_codes(count, self.style_dim, seed=seed)
 
     def style_of(self, images: Tensor, direction: str) -> Tensor:
         """See ``Abilities.style_of``."""
         style: Tensor = self._autoencoder(direction.split("-to-")[1]).encode(images.to(self.device))[1]
         return style
 
-    def translation_styles(self, images: Tensor) -> Tensor:
+    def translation_styles(self, images: Tensor, direction: str | None = None) -> Tensor:
         """See ``Abilities.translation_styles``: drawn out of a picture's pixels, the same in every batch."""
-        pixels = to_uint8(images).flatten(1).long()
-        places = torch.arange(1, pixels.shape[1] + 1, device=pixels.device)
-        keys = (pixels * places).sum(1).tolist()
-        return torch.cat([self.draw_styles(1, seed=key) for key in keys]).to(self.device)
+        return codes_of_pictures(images, self.style_dim).to(self.device)
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Held-out images above their translations; and rows of one image in several styles of the other domain."""

@@ -96,6 +96,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "autoencoder": {"width": 4, "blocks": 1, "hidden": 8},
         "discriminator": {"width": 4, "scales": 1, "layers": 2},
     },
+    "StarGANv2": {
+        "resolution": 32,
+        "num_classes": 3,
+        "network": {"width": 4, "width_max": 8, "halvings": 1, "style_dim": 5, "hidden": 8},
+    },
     "AutoencoderKL": {
         "resolution": 16,
         "perceptual_weight": 0.0,

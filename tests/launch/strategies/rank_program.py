@@ -52,6 +52,7 @@ from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
+from lightning_modules.networks.stargan import StarGANOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
@@ -68,6 +69,7 @@ from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
+from lightning_modules.translation.stargan import StarGANv2
 from tests.cycle import Cycle
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 
@@ -154,6 +156,9 @@ def make(
         module = r3gan(first_order=family != "r3gan", **options)
     elif family == "together":
         module = Cycle(**options)
+    elif family == "stargan":
+        small_star = StarGANOptions(4, 8, 1, 4, 5, 8, gradient_checkpointing=gradient_checkpointing)
+        module = StarGANv2(resolution=32, channels=1, num_classes=2, network=small_star, lambda_ds=0.5, **options)
     elif family in ("cyclegan", "cut", "fastcut", "munit"):
         module = translating(family, **options)
     elif family == "teacher":

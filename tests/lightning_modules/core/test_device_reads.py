@@ -39,6 +39,7 @@ from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
+from lightning_modules.networks.stargan import StarGANOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
@@ -55,6 +56,7 @@ from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
+from lightning_modules.translation.stargan import StarGANv2
 from tests.lightning_modules.diffusion.families import TRAINED, trained
 from tests.pictures import paintings, photographs
 from tests.trainers import bare_trainer
@@ -202,6 +204,10 @@ def munit() -> ImageFamily:
     return MUNIT(resolution=32, lambda_cycle=1.0, autoencoder=small, discriminator=MultiscaleDiscriminatorOptions(4, 2))
 
 
+def stargan() -> ImageFamily:
+    return StarGANv2(resolution=32, num_classes=3, network=StarGANOptions(4, 8, 1, 3, 5, 8))
+
+
 def styleswin() -> ImageFamily:
     widths = {"channel_base": 256, "channel_max": 8}
     return StyleSwin(
@@ -234,6 +240,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "cut": cut,
     "cyclegan": cyclegan,
     "munit": munit,
+    "stargan": stargan,
     **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
     "fast_style": style(fast_style),

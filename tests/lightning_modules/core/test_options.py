@@ -106,6 +106,7 @@ NEW: dict[str, dict[str, object]] = {
         "autoencoder": {"width": 4, "blocks": 1},
         "discriminator": {"width": 4, "layers": 2},
     },
+    "StarGANv2": {"resolution": 16, "network": {"width": 4, "halvings": 1, "hidden": 8}},
     "CAPVST": {"resolution": 32, "network": {"width": 4, "blocks": 1, "mode": "art"}},
     "WCT2": {"resolution": 32, "decoder": {"unpooling": "sum"}},
     "AutoencoderKL": {
