@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gesso.common.ranges import Count, NonNegative
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
@@ -15,18 +13,13 @@ from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
-from lightning_modules.losses.perceptual import content_loss, normalized_content_loss
-from lightning_modules.losses.style import mean_std, statistics_loss
+from lightning_modules.losses.transfer import LAYERS, transfer_terms
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.padding import to_multiple
 from lightning_modules.networks.stytr2 import PATCH, StyTr2Network, StyTr2Options
 from lightning_modules.pictures.tiles import tiles
 
-#: The layers whose statistics make the style loss, and whose features the second identity loss.
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-#: Those of the content loss.
-CONTENT_LAYERS = LAYERS[3:]
 #: Pixels around a place on which what the decoder makes of tokens depends.
 MARGIN = 32
 #: The paper's: 80,000 images of warm-up, and at its end, after 1,280,000, 0.4 of the highest learning rate.
@@ -107,15 +100,7 @@ class StyTr2(StyleFamily):
         with torch.no_grad():
             wanted = self.encoder(originals, LAYERS)
         found = self.encoder(pictures, LAYERS)
-        new, same = ({name: rows[part] for name, rows in found.items()} for part in (slice(count), slice(count, None)))
-        terms = {
-            "content": _sum(normalized_content_loss(new[name], wanted[name][:count]) for name in CONTENT_LAYERS),
-            "style": _sum(statistics_loss(new[name], *mean_std(wanted[name][count:])) for name in LAYERS),
-            # Means over photographs and style pictures together are half of the sum of both. Pixels are in [0, 1].
-            "identity": 2 * F.mse_loss(pictures[count:], originals) / 4,
-            "identity_features": 2 * _sum(content_loss(same[name], wanted[name]) for name in LAYERS),
-        }
-        return weighted_sum(terms, self.weights)
+        return weighted_sum(transfer_terms(pictures, found, originals, wanted), self.weights)
 
     def deployable_parts(self) -> tuple[str, ...]:
         return ("stylizer",)
@@ -193,7 +178,3 @@ class StyTr2(StyleFamily):
         for part in tiles(content.shape[2:], tile, margin=MARGIN, multiple=PATCH):
             part.put(self.network.decoder(part.seen(features, PATCH)).float(), picture)
         return picture
-
-
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(terms)).sum()

@@ -87,6 +87,7 @@ def test_why_there_is_none(space: str, options: dict[str, Any], error: str, tmp_
         ("fast-style", "fast-style", {}),
         ("cap-vst", "cap-vst", {"model.cycle_weight": 10.0}),
         ("wct2", "wct2", {"model.feature_weight": 1.0}),
+        ("mccnet", "mccnet", {"model.illumination_weight": 3000.0}),
         ("mnist-dcgan", "dcgan", {}),
         ("images-cyclegan", "cyclegan", {"model.lambda_identity": 0.5}),
         ("images-fastcut", "cut", {"model.lambda_nce": 10.0}),

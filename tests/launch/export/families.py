@@ -49,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "FastStyle": {"resolution": 32, "styles": ["a.png", "b.png"], "network": {"kind": "light"}},
     "AdaIN": {"resolution": 32},
+    "MCCNet": {"resolution": 32},
     "StyTr2": {"resolution": 32, "network": {"width": 64, "heads": 2, "encoder_layers": 1, "transfer_layers": 1}},
     "R3GAN": {"resolution": 16, "latent_dim": 8, "num_classes": 3, "generator": R3, "discriminator": R3},
     "StyleGAN2": {
@@ -130,7 +131,7 @@ def tiny(name: str, **changes: Any) -> ImageFamily:
         if getattr(part, "running_var", None) is not None:
             part.running_mean.normal_()  # type: ignore[union-attr, operator]
             part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
-    if name == "AdaIN":
+    if name in ("AdaIN", "MCCNet"):
         module._encoder = Frozen(VGG19(None))  # type: ignore[attr-defined]
     for parameter in module.parameters():
         # What begins at 0 would hide what it is multiplied with.

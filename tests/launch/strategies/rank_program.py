@@ -47,6 +47,7 @@ from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.latent_discriminator import LatentDiscriminatorOptions
+from lightning_modules.networks.mccnet import MCCNetOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
 from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
@@ -64,6 +65,7 @@ from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.networks.wct2 import WaveletDecoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.style.mccnet import MCCNet
 from lightning_modules.style.stytr2 import StyTr2
 from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
@@ -169,6 +171,9 @@ def make(
         # Dropout is each rank's own.
         small = StyTr2Options(16, 2, 2, 1, dropout=0.0, window=2, gradient_checkpointing=gradient_checkpointing)
         module = with_pictures(StyTr2(resolution=32, network=small, optimizer=OptimizerOptions(), **options))
+    elif family == "mccnet":
+        correlation = MCCNetOptions(gradient_checkpointing=gradient_checkpointing)
+        module = with_pictures(MCCNet(resolution=32, network=correlation, optimizer=OptimizerOptions(), **options))
     elif family == "wct2":
         decoder = WaveletDecoderOptions(gradient_checkpointing=gradient_checkpointing)
         module = with_pictures(WCT2(resolution=32, decoder=decoder, **options))

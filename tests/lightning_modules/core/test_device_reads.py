@@ -51,6 +51,7 @@ from lightning_modules.networks.vae import AutoencoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.cap_vst import CAPVST
 from lightning_modules.style.fast_style import FastStyle
+from lightning_modules.style.mccnet import MCCNet
 from lightning_modules.style.stytr2 import StyTr2
 from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
@@ -251,8 +252,9 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
         )
     ),
     "wct2": style(lambda: WCT2(resolution=32)),
+    "mccnet": style(lambda: MCCNet(resolution=32, temporal_weight=1.0)),
 }
-STYLE = ("adain", "fast_style", "stytr2", "capvst", "wct2")
+STYLE = ("adain", "fast_style", "stytr2", "capvst", "wct2", "mccnet")
 
 
 @pytest.mark.slow

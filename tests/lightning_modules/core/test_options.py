@@ -107,6 +107,7 @@ NEW: dict[str, dict[str, object]] = {
         "discriminator": {"width": 4, "layers": 2},
     },
     "StarGANv2": {"resolution": 16, "network": {"width": 4, "halvings": 1, "hidden": 8}},
+    "MCCNet": {"network": {"floor": 0.01, "gradient_checkpointing": True}},
     "CAPVST": {"resolution": 32, "network": {"width": 4, "blocks": 1, "mode": "art"}},
     "WCT2": {"resolution": 32, "decoder": {"unpooling": "sum"}},
     "AutoencoderKL": {
