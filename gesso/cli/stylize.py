@@ -26,7 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("content", metavar="CONTENT", help="a picture, a folder of pictures, a video, or a camera (0)")
     parser.add_argument("--style", nargs="+", default=[], metavar="PICTURE", help="one or more")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each style")
-    parser.add_argument("--mask", nargs="+", metavar="PICTURE", help="one for each style: white is where it goes")
+    parser.add_argument(
+        "--mask",
+        nargs="+",
+        metavar="PICTURE",
+        help="one for each style: white is where it goes; where none is white the content stays",
+    )
     parser.add_argument(
         "--style-mask", nargs="+", metavar="PICTURE", help="one for each style: white is where its style is taken from"
     )

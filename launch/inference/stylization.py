@@ -33,7 +33,8 @@ class Request:
     Args:
         styles: [1, 3, H, W] in [-1, 1] each; none for a run that was trained for styles of its own.
         weights: how much of each; None: equally much.
-        masks: files, one for each style: white is where it goes; none: everywhere.
+        masks: files, one for each style: white is where it goes, and where none is white the content stays; none:
+            everywhere.
         regions: of each style, [H, W] in [0, 1]: where it is taken from; None: from all of its picture.
         alpha: from 0 (the content) to 1.
         colors: see ``KeepColors``.
@@ -83,7 +84,11 @@ def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, de
 
 
 def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, request: Request) -> Tensor:
-    """Stylises a picture [1, 3, H, W] in [-1, 1]; ``masks`` have its size, [K, H, W]."""
+    """Stylises a picture [1, 3, H, W] in [-1, 1] where masks are white.
+
+    Args:
+        masks: of the picture's size, [K, H, W] in [0, 1]; None: everywhere.
+    """
     if request.size is not None:
         content = fit(content, request.size)
         masks = None if masks is None else fit(masks[None], request.size)[0].clamp(0, 1)
@@ -95,7 +100,9 @@ def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, r
         tile = TILE if content.shape[2] * content.shape[3] > LARGEST else 0
     style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha, regions=request.regions)
     picture = stylizer.stylize(content, style, tile=tile or None)
-    return keep_chrominance(picture, content) if request.colors == "luminance" else picture
+    if request.colors == "luminance":
+        picture = keep_chrominance(picture, content)
+    return picture if masks is None else style.placed(picture, content, len(masks))
 
 
 def stylize_clip(

@@ -19,7 +19,8 @@ class Style:
     Args:
         pictures: [1, 3, H', W'] in [-1, 1], of any sizes; none for a network that was trained for fixed styles.
         weights: weight of each style, normalised to a sum of 1; None: equal weights.
-        masks: [K, H, W] in [0, 1]: where in the content each of the K styles goes; None: everywhere.
+        masks: [K, H, W] in [0, 1]: where in the content each of the K styles goes; None: everywhere. ``placed``
+            puts the content back where no style goes.
         alpha: from 0 (the content) to 1 (all of the style).
         regions: of each style picture, [H', W'] in [0, 1]: where its style is taken from; None: from all of it.
     """
@@ -66,9 +67,38 @@ class Style:
                 "give a mask of the picture's size for each style"
             )
         weighted = self.masks.float() * weight
-        # A place that no mask covers gets all styles, as if there were no masks.
+        # Features need a style at every place: one that no mask covers gets all, and ``placed`` takes it back.
         weighted = torch.where(weighted.sum(0, keepdim=True) <= 1e-6, weight, weighted)
         return weighted / weighted.sum(0, keepdim=True)
+
+    def cover(self, content: Tensor, count: int) -> Tensor:
+        """How much of each place of the content the masks give to styles: [1, H, W] in [0, 1].
+
+        Without masks it is 1 everywhere: [1, 1, 1]. The mask of a style of weight 0 does not count.
+
+        Args:
+            content: [1, 3, H, W].
+            count: K, the number of styles.
+
+        Raises:
+            ValueError: no mask is white anywhere.
+        """
+        if self.masks is None:
+            return content.new_ones(1, 1, 1)
+        weights = torch.tensor([1.0] * count if self.weights is None else self.weights)
+        cover = self.masks[weights.to(self.masks.device) > 0].to(content).sum(0, keepdim=True).clamp(max=1)
+        if not cover.any():
+            raise ValueError("the masks are black all over: a style goes where its mask is white")
+        return cover
+
+    def placed(self, picture: Tensor, content: Tensor, count: int) -> Tensor:
+        """The stylised picture where masks are white, and the content, to the bit, where none is.
+
+        Args:
+            picture, content: [1, 3, H, W] in [-1, 1].
+            count: K, the number of styles.
+        """
+        return picture if self.masks is None else content.lerp(picture.to(content), self.cover(content, count))
 
     def region(self, number: int) -> Tensor:
         """Where in its picture a style is taken from: [1, H', W'], or [1, 1, 1] for all of it.

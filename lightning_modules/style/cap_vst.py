@@ -125,14 +125,15 @@ class CAPVST(StyleFamily):
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``; exact in tiles, and the content itself for an ``alpha`` of 0."""
         share = style.shares(content, len(style.pictures), by_region=True)
+        counted = share * style.cover(content, len(style.pictures))
         targets: list[Moments] = []
         for number, picture in enumerate(style.pictures):
             features = self.network(picture, tile)
             region = resize_shares(style.region(number), (features.shape[2], features.shape[3]))
             targets += region_moments(features, region)
         features = self.network(content, tile)
-        share = resize_shares(share, (features.shape[2], features.shape[3]))
-        pairs = zip(region_moments(features, share), targets, strict=True)
+        share, counted = (resize_shares(each, (features.shape[2], features.shape[3])) for each in (share, counted))
+        pairs = zip(region_moments(features, counted), targets, strict=True)
         maps = [cholesky_transfer(*pair).blended(style.alpha) for pair in pairs]
         map_regions_(features, maps, share)
         size = (content.shape[2], content.shape[3])

@@ -87,7 +87,9 @@ class StyleOptimization:
             return self._optimised(content, style, tile)
 
     def _optimised(self, content: Tensor, style: Style, tile: int | None) -> Tensor:
-        share = style.shares(content, len(style.pictures))
+        count = len(style.pictures)
+        # Only what a mask covers is compared with its style.
+        share = style.shares(content, count) * style.cover(content, count)
         sides = self._sides(max(content.shape[2:]))
         plan = [max(self.steps >> number, min(20, self.steps)) for number in range(len(sides))]
         self.scales = []

@@ -38,10 +38,12 @@ class Target:
     Args:
         statistics: of the K styles, by place: one list for each place.
         alpha: from 0 (the features stay) to 1.
+        counted: how much each place counts in the content's moments of each region: [K, H, W], or [K, 1, 1].
     """
 
     statistics: Statistics
     alpha: float
+    counted: Tensor
 
 
 class WCT2Transfer:
@@ -74,7 +76,8 @@ class WCT2Transfer:
         """See ``Stylizer``. ``alpha`` mixes features at each place, and keeps as much of what decoding loses."""
         share = style.shares(content, len(style.pictures), by_region=True)
         found = [self.walk(each, style.region(n), tile, decode=False)[0] for n, each in enumerate(style.pictures)]
-        target = Target({place: [each[place][0] for each in found] for place in found[0]}, style.alpha)
+        counted = share * style.cover(content, len(style.pictures))
+        target = Target({place: [each[place][0] for each in found] for place in found[0]}, style.alpha, counted)
         picture = self.walk(content, share, tile, target)[1]
         if style.alpha < 1:
             kept = content - self.walk(content, share, tile)[1]
@@ -99,13 +102,14 @@ class WCT2Transfer:
         """
         found: Statistics = {}
         x, skips, scale = picture, list[Tensor](), 1
+        counted = share if target is None else target.counted
         for level in LEVELS:
             side = None if tile is None else -(-tile // scale)
             pools = self.encoder.pools(level)
             x, *skipped = self._encoded(level, x, side)
             for skip in skipped:
                 if "skip" in self.transfer_at:
-                    for number, moments in enumerate(_detail_moments(skip, share, side)):
+                    for number, moments in enumerate(_detail_moments(skip, counted, side)):
                         found[f"skip{len(skips) + 1}.{number}"] = moments
                 skips.append(skip)
             scale *= 2 if pools else 1
@@ -161,8 +165,9 @@ class WCT2Transfer:
         return by_tiles(lambda part: [in_full_precision(self.decoder.picture(part.seen(x)))], parts, size, (1,))[0]
 
     def _transform_(self, place: str, x: Tensor, share: Tensor, found: Statistics, target: Target | None) -> None:
-        share = resize_shares(share, (x.shape[2], x.shape[3]))
-        found[place] = region_moments(x, share)
+        size = (x.shape[2], x.shape[3])
+        share = resize_shares(share, size)
+        found[place] = region_moments(x, share if target is None else resize_shares(target.counted, size))
         if maps := self._maps(place, found, target):
             map_regions_(x, maps, share)
 

@@ -96,6 +96,18 @@ def test_controls_of_a_transfer(mode: Mode) -> None:
     assert (parted - whole).abs().mean() > 0.01
 
 
+def test_what_a_mask_covers_is_whitened_by_its_own_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, (content, style, other) = made(), photographs(61)[..., :45].split(1)
+    left = torch.zeros(61, 45)
+    left[:, :20] = 1
+    seen: list[Tensor] = []
+    monkeypatch.setattr(module.network, "inverse", lambda features, size, tile: seen.append(features) or content)
+    module.stylize(content, Style([style], masks=left[None]))
+    module.stylize(content, Style([style, other], masks=torch.stack([left, 1 - left])))
+    columns = seen[0].shape[3] // 3
+    torch.testing.assert_close(seen[0][..., :columns], seen[1][..., :columns])
+
+
 def test_a_still_picture_is_consistent() -> None:
     still = TemporalOptions(shift=0.0, bend=0.0, noise=0.0)
     module, pictures = made(temporal_weight=7.0, temporal=still), photographs(32)

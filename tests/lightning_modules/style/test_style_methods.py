@@ -106,6 +106,21 @@ def test_shares_sum_to_one_and_uncovered_places_get_all_styles() -> None:
             bad.shares(content, 2)
 
 
+def test_a_place_that_no_mask_covers_keeps_the_content() -> None:
+    content, picture = torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2)
+    masks = torch.tensor([[[1.0, 0], [0.25, 0]], [[1, 0.5], [0.25, 0]]])
+    style = Style(masks=masks)
+    torch.testing.assert_close(style.cover(content, 2), torch.tensor([[[1, 0.5], [0.5, 0]]]))
+    placed = style.placed(picture, content, 2)
+    assert torch.equal(placed[..., 1, 1], content[..., 1, 1])
+    assert torch.equal(placed[..., 0, 0], picture[..., 0, 0])
+    torch.testing.assert_close(placed[..., 0, 1], (content + picture)[..., 0, 1] / 2)
+    assert Style(weights=[1, 0], masks=masks).cover(content, 2)[0, 0, 1] == 0
+    assert Style().placed(picture, content, 2) is picture
+    with pytest.raises(ValueError, match="black all over"):
+        Style(masks=torch.zeros(2, 2, 2)).cover(content, 2)
+
+
 # ---- the optimised picture ------------------------------------------------------------------------------------------
 
 

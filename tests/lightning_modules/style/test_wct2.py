@@ -15,7 +15,7 @@ from gesso.cli.main import main
 from gesso.common.pixels import to_uint8
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.networks.wct2 import WaveletDecoderOptions
-from lightning_modules.style.wct2 import WCT2
+from lightning_modules.style.wct2 import WCT2, Target, WCT2Transfer
 from tests.launch.identity import whole_run
 from tests.pictures import photographs, style_folder
 
@@ -64,6 +64,22 @@ def test_micro_batches_and_checkpointing_change_no_gradient() -> None:
     found = gradients(made(decoder=WaveletDecoderOptions(gradient_checkpointing=True)), parts)
     for ours, wanted in zip(found, expected, strict=True):
         assert (ours - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_what_a_mask_covers_is_whitened_by_its_own_moments() -> None:
+    content, style = photographs(32)[:1], photographs(32)[1:2]
+    left = torch.zeros(1, 32, 32)
+    left[..., :12] = 1
+    module = made()
+    method = WCT2Transfer(module.wavelet_encoder(), module.decoder, transfer_at=("encoder", "skip"))
+    everywhere = torch.ones(1, 1, 1)
+    with torch.no_grad():
+        statistics = {place: [each[0]] for place, each in method.walk(style, everywhere, None, decode=False)[0].items()}
+        covered = method.walk(content, torch.ones(1, 32, 32), None, Target(statistics, 0.0, left), decode=False)[0]
+        expected = method.walk(content, left, None, decode=False)[0]
+    assert covered.keys() == expected.keys()
+    for place, (moments,) in expected.items():
+        torch.testing.assert_close(covered[place][0].mean, moments.mean, rtol=1e-4, atol=1e-4)
 
 
 def test_bad_options_are_refused() -> None:
