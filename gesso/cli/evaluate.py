@@ -153,8 +153,9 @@ def _against(arguments: argparse.Namespace) -> tuple[str | None, str | None]:
     return shards or None, split or None
 
 
-def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
-    """The result with remarks where so few pictures are behind the numbers that others do not compare with them.
+def _noted(evaluator: Evaluator, result: dict[str, Any], classes: str | None = None) -> dict[str, Any]:
+    """The result with remarks where so few pictures are behind the numbers that others do not compare with them,
+    and with the one on classes.
 
     stderr is told, too, and how many pictures there are.
     """
@@ -178,6 +179,7 @@ def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
             f"precision, recall, density and coverage find nothing near a picture with {without['nearest_k']} exact "
             f"copies or more, as {' and '.join(copies)} ones have"
         )
+    remarks += [classes] if classes else []
     way = f", {result['direction']}" if "direction" in result else ""
     line = f"{counted(made, 'picture')}{way} against {real:,} of {reference['name']}, split {reference['split']}"
     print(": ".join([line, *filter(None, ["; ".join(remarks)])]), file=sys.stderr)
@@ -185,6 +187,7 @@ def _noted(evaluator: Evaluator, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from launch.evaluation.classes import unlike_reference
     from launch.evaluation.driver import needs_data
     from launch.evaluation.front import default_samples
     from launch.evaluation.references import held_out
@@ -224,7 +227,9 @@ def _of_run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(save_picture(image_grid(*preview), arguments.sheet), file=sys.stderr)
     made = {"sampling": sampled} if (sampled := module.sampled()) else {}
     beside = {**_beside(arguments, evaluator, data), **_measured_pictures(evaluator, data)}
-    return _noted(evaluator, {**scores, **origin, **direction, **beside, **made})
+    return _noted(
+        evaluator, {**scores, **origin, **direction, **beside, **made}, unlike_reference(evaluator, data, module)
+    )
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:

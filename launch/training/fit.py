@@ -23,6 +23,7 @@ from launch.callbacks.clock import clock_of
 from launch.callbacks.ema import EMA
 from launch.callbacks.lookup import family_of, find, run_folder
 from launch.callbacks.opening import Opening
+from launch.evaluation.classes import without_pictures
 from launch.inference.loading import load_autoencoder
 from launch.report import write_report
 from launch.runs.folder import (
@@ -62,6 +63,8 @@ def make_ready(cli: GessoCLI, saved: dict[str, Any] | None) -> None:
         FileNotFoundError, ValueError: one line.
     """
     check_data(cli)
+    if (line := without_pictures(cli.datamodule, cli.model)) is not None:
+        rank_zero_print(line)
     if (latents := cli.datamodule.latents) is not None:
         cli.model.take_latents(
             encoder=latents.encoder,
