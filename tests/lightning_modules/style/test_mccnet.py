@@ -176,3 +176,14 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     # In float32 Adam makes whole steps, of 2e-4, of rounding errors where a gradient is 0.
     for name, value in one["state_dict"].items():
         assert (two["state_dict"][name] - value).abs().max() < 5e-4, name
+
+
+@pytest.mark.proof
+def test_every_stage_of_zero_trains_like_ddp(tmp_path: Path) -> None:
+    strategies = ("ddp", "zero1", "zero2", "zero3")
+    jobs = [{"family": "mccnet", "name": s, "strategy": s, "until": 1} for s in strategies]
+    run_ranks("tests.launch.strategies.rank_program", tmp_path, jobs, ranks=2)
+    found = {s: torch.load(tmp_path / f"{s}.pt", weights_only=True) for s in strategies}
+    for stage in strategies[1:]:
+        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
+            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-5), stage
