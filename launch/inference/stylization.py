@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from datamodules.decoding.frames import read_mask
 from gesso.common.arguments import one_of
+from gesso.common.text import counted
 from launch.inference.animations import convert_file
 from launch.inference.pictures import decode_file
 from lightning_modules.kinds.stylizer import Style, Stylizer
@@ -122,7 +124,9 @@ def stylize_clip(
     report = stylize_video(file, out, stylize, smooth=smooth, progress=progress)
     calmer = f", {1 - report.flicker / report.flicker_raw:.0%} less than without" if report.flicker_raw > 0 else ""
     lost = "".join(f"; sound left out: {track}" for track in report.dropped)
-    return f"{report.frames} frames, {report.seconds:.1f} s; flicker {report.flicker:.4f}{calmer}{lost}"
+    lost += "; transparency left out, which MP4 does not keep" if report.transparent else ""
+    flicker = "" if math.isnan(report.flicker) else f"; flicker {report.flicker:.4f}{calmer}"
+    return f"{counted(report.frames, 'frame')}, {report.seconds:.1f} s{flicker}{lost}"
 
 
 def frames_through(stylizer: Stylizer, request: Request, device: torch.device) -> Callable[[Tensor], Tensor]:

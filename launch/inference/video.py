@@ -30,6 +30,7 @@ class VideoReport:
             frames could be compared.
         flicker_raw: the same of the frames as they were stylised.
         dropped: tracks of sound that could neither be copied nor decoded, in words.
+        transparent: whether the video had an alpha channel, which H.264 has not.
     """
 
     frames: int
@@ -37,6 +38,7 @@ class VideoReport:
     flicker: float
     flicker_raw: float
     dropped: tuple[str, ...] = ()
+    transparent: bool = False
 
 
 def stylize_video(
@@ -74,6 +76,7 @@ def stylize_video(
         flicker=flicker(smoother.smoothed),
         flicker_raw=flicker(smoother.raw),
         dropped=tuple(writer.dropped),
+        transparent=video.transparent,
     )
 
 

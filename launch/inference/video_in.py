@@ -80,6 +80,7 @@ class VideoReader:
         pixel_aspect: width of an upright pixel by its height: 1, but for some television.
         primaries: FFmpeg's number for the colours' primaries.
         transfer: and for their transfer curve.
+        transparent: whether pictures have an alpha channel, which is left out.
 
     Raises:
         FileNotFoundError: there is none.
@@ -130,6 +131,9 @@ class VideoReader:
         aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.pixel_aspect = aspect if upright(np.empty((1, 2)), self.first).shape == (1, 2) else 1 / aspect
         self.primaries, self.transfer = int(self.first.color_primaries), int(self.first.color_trc)
+        alpha = any(component.is_alpha for component in self.first.format.components)
+        # FFmpeg's own decoder of VP9 passes over the second picture that WebM has the alpha channel in.
+        self.transparent = alpha or self.video.metadata.get("alpha_mode") == "1"
 
     def __enter__(self) -> Self:
         return self

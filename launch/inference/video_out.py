@@ -178,6 +178,8 @@ class VideoWriter:
             track.layout = AAC_LAYOUTS.get(codec.channels, "stereo")
             track.bit_rate = 96_000 * len(track.layout.channels)
             self.tracks[stream.index] = (track, False)
+        if stream.index in self.tracks and (language := stream.metadata.get("language")):
+            self.tracks[stream.index][0].metadata["language"] = language
 
     def _finish(self) -> None:
         with self._writing():

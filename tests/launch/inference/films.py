@@ -48,6 +48,7 @@ def film(
     turn: tuple[int, bool] | None = None,
     aspect: Fraction = Fraction(1),
     options: dict[str, str] | None = None,
+    language: str | None = None,
 ) -> Path:
     """A video made with nothing of ours."""
     with av.open(str(path), "w", options=options or {}) as out:
@@ -55,6 +56,8 @@ def film(
         stream.pix_fmt = layout
         stream.codec_context.time_base, stream.codec_context.sample_aspect_ratio = time_base, aspect
         track: Any = out.add_stream(sound, rate=RATE, bit_rate=192_000) if sound else None
+        if track is not None and language is not None:
+            track.metadata["language"] = language
         if turn is not None:
             stream.set_display_rotation(turn[0], hflip=turn[1])
         wave = sine(seconds)

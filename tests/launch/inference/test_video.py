@@ -77,6 +77,28 @@ def test_other_containers_and_their_sound(tmp_path: Path, name: str, codec: str,
     assert apart(heard(out), heard(source)) < 0.05
 
 
+@pytest.mark.parametrize(("name", "sound"), [("a.mp4", "aac"), ("a.mkv", "libmp3lame"), ("a.mkv", "pcm_s16le")])
+def test_sound_keeps_its_language(tmp_path: Path, name: str, sound: str) -> None:
+    out = tmp_path / "out.mp4"
+    convert(film(tmp_path / name, pan(4), sound=sound, seconds=1, language="deu"), out)
+    with av.open(str(out)) as container:
+        assert container.streams.audio[0].metadata["language"] in ("deu", "ger")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "has"),
+    [
+        ("a.mov", "qtrle", "argb", True),
+        ("a.webm", "libvpx-vp9", "yuva420p", True),
+        ("b.webm", "libvpx-vp9", "yuv420p", False),
+        ("a.mp4", "libx264", "yuv420p", False),
+    ],
+)
+def test_transparency_that_is_left_out_is_known(tmp_path: Path, name: str, codec: str, layout: str, has: bool) -> None:
+    source = film(tmp_path / name, pan(2), codec=codec, layout=layout)
+    assert convert(source, tmp_path / "out.mp4").transparent is has
+
+
 def test_timestamps_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
     for name, base in (("a.mkv", Fraction(1, 1000)), ("b.mp4", Fraction(1, 90_000))):
         seconds = [0, 0.04, 0.05, 0.31, 0.33, 1.2, 1.24, 2.9, 2.95, 3.0]
