@@ -53,7 +53,7 @@ class StarGANv2(ImageFamily):
         resolution: height and width of the images in pixels, a power of two.
         channels: 1 (grey) or 3 (RGB).
         num_classes: number of domains.
-        lambda_sty, lambda_ds, lambda_cyc: weights; the paper takes ``lambda_ds`` linearly to 0.
+        lambda_sty, lambda_ds, lambda_cyc: weights; ``lambda_ds`` falls linearly to 0 over the paper's 800,000 images.
         r1_gamma: weight of R1 on real images, in each of the discriminator's two updates.
         network: options of all networks.
         generator_optimizer: options of the generator's optimizer and the style encoder's.
@@ -73,7 +73,7 @@ class StarGANv2(ImageFamily):
         channels: int = 3,
         num_classes: Count = 2,
         lambda_sty: NonNegative = 1.0,
-        lambda_ds: NonNegative | Schedule = Schedule(1.0, 0.0, course="linear"),
+        lambda_ds: NonNegative | Schedule = Schedule(1.0, 0.0, over_kimg=800.0, course="linear"),
         lambda_cyc: NonNegative = 1.0,
         r1_gamma: NonNegative = 1.0,
         network: StarGANOptions = StarGANOptions(),
