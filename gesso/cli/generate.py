@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gesso.cli import sampling
+from gesso.cli import publishing, sampling
 from gesso.common.arguments import seed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from launch.provenance.publication import Publication
     from lightning_modules.core.family import ImageFamily
 
 
@@ -35,6 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument("--strength", type=float, metavar="S", help="how much is made anew, 0 to 1 (default 0.5)")
     group.add_argument("--mask", type=Path, metavar="FILE", help="only what is white here is made anew: fills in")
     group.add_argument("--resamples", type=int, metavar="R", help="go down so often, for a better fit to what is kept")
+    publishing.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -58,18 +60,22 @@ def run(arguments: argparse.Namespace) -> int:
     grid = check_ending(Path(arguments.interpolate or arguments.grid or f"samples-{arguments.seed}.png"))
     folder = Path(arguments.folder) if arguments.folder else None
     # What would be replaced is known before anything is made.
-    for target in [grid] if folder is None else [_numbered(folder, number) for number in range(arguments.num)]:
+    targets = [grid] if folder is None else [_numbered(folder, number) for number in range(arguments.num)]
+    for target in targets:
         check_free(target)
     if folder is not None:
         _check_no_others(folder, arguments.num)
+    finish = publishing.asked(arguments, targets)
     module, origin = load_family(arguments.source, average=not arguments.raw, device=best_device(arguments.device))
     if changes := sampling.changes(arguments):
         module.sample_with(changes)
+    if finish is not None:
+        finish = _stated(finish, module, origin, arguments)
     if arguments.interpolate:
         module.require("interpolate")
         with torch.no_grad():
             path = module.interpolate(pairs=8, steps=arguments.num, seed=arguments.seed)
-        return _wrote(save_picture(image_grid(path.images, path.columns), grid), origin)
+        return _wrote(save_picture(image_grid(path.images, path.columns), grid, finish=finish), origin)
     module.require("generate")
     make = _maker(module, arguments)
     made = []
@@ -81,10 +87,28 @@ def run(arguments: argparse.Namespace) -> int:
             made.append(images.cpu())
             continue
         for number, image in zip(index.tolist(), to_uint8(images).permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-            save_picture(image, _numbered(folder, number))
+            save_picture(image, _numbered(folder, number), finish=finish)
     if folder is not None:
         return _wrote(folder, origin)
-    return _wrote(save_picture(image_grid(torch.cat(made)), grid), origin)
+    return _wrote(save_picture(image_grid(torch.cat(made)), grid, finish=finish), origin)
+
+
+def _stated(
+    finish: Publication, module: ImageFamily, origin: dict[str, Any], arguments: argparse.Namespace
+) -> Publication:
+    """``finish`` with what is known of the pictures' making."""
+    from launch.provenance import facts_of
+
+    facts = facts_of(
+        origin,
+        type(module).__name__,
+        seed=arguments.seed,
+        label=arguments.label,
+        sampling=module.sampled() or None,
+        strength=arguments.strength,
+    )
+    stated = finish.with_facts(facts)
+    return stated.of(arguments.picture) if arguments.picture else stated
 
 
 def _check_editing(arguments: argparse.Namespace) -> None:

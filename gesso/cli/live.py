@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
             viewer = stack.enter_context(viewing.Viewer(arguments.live_port or 0))
         device = best_device(arguments.device)
         method = (
-            stylization.trained(arguments.run_folder, device)
+            stylization.trained(arguments.run_folder, device)[0]
             if arguments.run_folder
             else stylization.stylizer(arguments.method, device, steps=1, seed=0, progress=lambda *_: None)
         )

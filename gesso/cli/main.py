@@ -25,8 +25,10 @@ from gesso.cli import (
     recipes,
     report,
     shards,
+    sign,
     stylize,
     translate,
+    verify,
 )
 from gesso.common.locales import use_utf8
 from gesso.common.text import one_line
@@ -71,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
         generate,
         stylize,
         translate,
+        sign,
+        verify,
         project,
         directions,
         edit,

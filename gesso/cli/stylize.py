@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gesso.cli import publishing
 from gesso.common.arguments import seed
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=seed, help="gatys: of where it begins (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="default: CONTENT-stylized")
+    publishing.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -91,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
             if getattr(arguments, name) is not None:
                 raise ValueError(f"--{name} is for --method gatys: the others go over a picture once, the same way")
     if _is_live(arguments):
+        if arguments.sign or arguments.watermark is not None or arguments.journal:
+            raise ValueError("--sign, --watermark and --journal are not for cameras: `gesso sign` signs a recording")
         from gesso.cli.live import run as run_live
 
         return run_live(arguments, _request(arguments))
@@ -111,6 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     planned = folders.plan([content], arguments.out, "stylized", suffix=".mp4" if clip else ".png", ours=ours)
     # What cannot be read is known before anything is fetched or computed.
     request = _request(arguments)
+    finish = publishing.asked(arguments, [job.target for job in planned.jobs])
     device = best_device(arguments.device)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("stylize", total=len(planned.jobs))
@@ -119,13 +124,15 @@ def run(arguments: argparse.Namespace) -> int:
             whole = int(bar.tasks[task].completed)
             bar.update(task, completed=whole + min(done / total, 0.99), description=f"stylize  loss {loss:.4g}")
 
-        method = (
-            stylization.trained(arguments.run_folder, device)
-            if arguments.run_folder
-            else stylization.stylizer(
+        if arguments.run_folder:
+            method, origin = stylization.trained(arguments.run_folder, device)
+        else:
+            origin = {}
+            method = stylization.stylizer(
                 arguments.method, device, steps=arguments.steps or 200, seed=arguments.seed or 0, progress=iterated
             )
-        )
+        if finish is not None:
+            finish = finish.with_facts(_facts(arguments, type(method).__name__, origin))
         if clip:
 
             def framed(done: int, total: int | None) -> None:
@@ -139,13 +146,14 @@ def run(arguments: argparse.Namespace) -> int:
                 device,
                 smooth=SMOOTH if arguments.smooth is None else arguments.smooth,
                 progress=framed,
+                finish=finish,
             )
             print(report, file=sys.stderr)
             failed = 0
         else:
             failed = folders.run(
                 planned,
-                lambda file, target: stylization.stylize_file(file, target, method, request, device),
+                lambda file, target: stylization.stylize_file(file, target, method, request, device, finish=finish),
                 lambda done: bar.update(task, completed=done),
             )
     print(planned.out)
@@ -157,6 +165,17 @@ def _is_live(arguments: argparse.Namespace) -> bool:
     # Known without the libraries that cameras need and pictures do not.
     named = content.isdecimal() or content == "-" or "://" in content or content.startswith("/dev/")
     return bool(arguments.live or (named and not (path.is_file() or path.is_dir())))
+
+
+def _facts(arguments: argparse.Namespace, kind: str, origin: dict[str, Any]) -> dict[str, object]:
+    """What is known of the pictures' making."""
+    from launch.provenance import facts_of, style_facts
+
+    styles = style_facts([Path(name) for name in arguments.style])
+    if origin:
+        return facts_of(origin, kind, styles=styles, alpha=arguments.alpha)
+    drawn = {"seed": arguments.seed or 0, "steps": arguments.steps or 200} if arguments.method == "gatys" else {}
+    return {"method": arguments.method, "styles": styles, "alpha": arguments.alpha, **drawn}
 
 
 def _request(arguments: argparse.Namespace) -> Request:

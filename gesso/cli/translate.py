@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gesso.cli import publishing
 from gesso.common.arguments import seed
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--raw", action="store_true", help="the raw weights instead of their moving average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="default: PICTURE_OR_FOLDER-translated")
+    publishing.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -51,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = [Path(name) for name in arguments.pictures]
     count = arguments.styles or 1
     plans = [folders.plan(inputs, *_goal(arguments.out, number, count)) for number in range(1, count + 1)]
-    module, _ = load_family(arguments.run_folder, average=not arguments.raw, device=best_device(arguments.device))
+    finish = publishing.asked(arguments, [job.target for planned in plans for job in planned.jobs])
+    module, origin = load_family(arguments.run_folder, average=not arguments.raw, device=best_device(arguments.device))
     direction = module.known_direction(arguments.direction)
     styles: list[Tensor | None] = [None]
     if arguments.styles is not None:
@@ -59,11 +62,25 @@ def run(arguments: argparse.Namespace) -> int:
         styles = [*module.draw_styles(count, seed=arguments.seed or 0, direction=direction).split(1)]
     if arguments.style is not None:
         styles = [style_of(module, Path(arguments.style), direction)]
+    if finish is not None:
+        from launch.provenance import facts_of, style_facts
+
+        finish = finish.with_facts(
+            facts_of(
+                origin,
+                type(module).__name__,
+                direction=direction,
+                seed=None if arguments.styles is None else arguments.seed or 0,
+                styles=style_facts([Path(arguments.style)] if arguments.style else []),
+            )
+        )
     failed = 0
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("translate", total=sum(len(planned.jobs) for planned in plans))
         for planned, style in zip(plans, styles, strict=True):
-            convert = functools.partial(translate_file, module, direction=direction, size=arguments.size, style=style)
+            convert = functools.partial(
+                translate_file, module, direction=direction, size=arguments.size, style=style, finish=finish
+            )
             failed += folders.run(planned, convert, lambda done: bar.advance(task))
             print(planned.out)
     return int(failed > 0)

@@ -12,6 +12,7 @@ EXTRAS = {
     "video": ("av",),
     "markers": ("numba",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "provenance": ("c2pa", "cryptography", "pdqhash"),
 }
 
 

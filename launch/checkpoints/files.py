@@ -39,6 +39,17 @@ def verify(path: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
+def run_and_sum(checkpoint: Path) -> tuple[str, str]:
+    """A checkpoint's identity: the name of its run, and the SHA-256 of all of it.
+
+    A checkpoint's marker holds the SHA-256 of each of its files: its own stands for all. A single file, such as
+    exported weights, has its own name and sum.
+    """
+    is_run = checkpoint.is_dir() and checkpoint.resolve().parent.name == "checkpoints"
+    run = checkpoint.resolve().parent.parent.name if is_run else checkpoint.name
+    return run, sha256(checkpoint / MARKER if checkpoint.is_dir() else checkpoint)
+
+
 @contextlib.contextmanager
 def older_one_named(path: Path | None) -> Iterator[None]:
     """Context manager: the error of a checkpoint that cannot be used says which older one of the run is there.

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from datamodules.assets.fetching import fetch
 from datamodules.shards import ShardData
-from gesso.common.files import sha256, writing_whole
+from gesso.common.files import writing_whole
 from gesso.common.text import binary_size
-from launch.checkpoints.files import MARKER
+from launch.checkpoints.files import run_and_sum
 from launch.evaluation.driver import prepare, score, stream_of
 from launch.evaluation.sources import data_of
 from launch.export.gate import Figures, Runner, check, check_fid, compare
@@ -253,13 +253,12 @@ def facts(
     """The metadata of a file: where it comes from, and how it is used."""
     images = origin["images_seen"]
     assert isinstance(images, int)
-    is_run = checkpoint.is_dir() and checkpoint.resolve().parent.name == "checkpoints"
+    run, total = run_and_sum(checkpoint)
     return {
         "gesso.family": type(module).__name__,
         "gesso.part": part,
-        "gesso.run": checkpoint.resolve().parent.parent.name if is_run else checkpoint.name,
-        # A checkpoint's marker holds the SHA-256 of each of its files.
-        "gesso.checkpoint_sha256": sha256(checkpoint / MARKER if checkpoint.is_dir() else checkpoint),
+        "gesso.run": run,
+        "gesso.checkpoint_sha256": total,
         "gesso.kimg": f"{images / 1000:g}",
         "gesso.weights": "average" if origin["average"] else "raw",
         "gesso.licence": options.licence,

@@ -9,10 +9,17 @@ from torch import Tensor
 
 from datamodules.decoding.frames import read_frames
 from gesso.common.pixels import to_uint8
-from launch.inference.pictures import as_tensor, decode_file, save_frames
+from launch.inference.pictures import Finish, as_tensor, decode_file, save_frames
 
 
-def convert_file(source: Path, out: Path, convert: Callable[[Tensor], Tensor], *, channels: int = 3) -> Path:
+def convert_file(
+    source: Path,
+    out: Path,
+    convert: Callable[[Tensor], Tensor],
+    *,
+    channels: int = 3,
+    finish: Finish | None = None,
+) -> Path:
     """Writes what ``convert`` makes of a picture; an animation keeps its frames, their times and its repetitions.
 
     Args:
@@ -20,6 +27,7 @@ def convert_file(source: Path, out: Path, convert: Callable[[Tensor], Tensor], *
         out: the file to write, in the format that its name ends in.
         convert: one picture [1, channels, H, W] in [-1, 1] on the CPU to another [1, C, H', W'], on any device.
         channels: 1 or 3.
+        finish: see ``save_frames``; the result is made of ``source``.
 
     Returns:
         ``out``.
@@ -34,4 +42,5 @@ def convert_file(source: Path, out: Path, convert: Callable[[Tensor], Tensor], *
     for picture in frames.pictures:
         result = convert(as_tensor(picture))
         made.append(to_uint8(result)[0].permute(1, 2, 0).cpu().numpy())
-    return save_frames(made, out, frames.milliseconds, plays=frames.plays)
+    finish = None if finish is None else finish.of(source)
+    return save_frames(made, out, frames.milliseconds, plays=frames.plays, finish=finish)

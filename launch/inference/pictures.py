@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +48,25 @@ LEGIBLE_WIDTH = 600
 
 #: What lies between the images, and where a last row ends early.
 GROUND = 255
+
+
+class Finish(Protocol):
+    """What becomes of pictures on their way into files, such as ``launch.provenance.Publication``."""
+
+    def of(self, source: Path) -> Self:
+        """The same for pictures that are made of the file ``source``."""
+
+    def check(self, path: Path) -> Path:
+        """Raises a ValueError where a file of this name cannot be finished; gives ``path`` back."""
+
+    def mark(self, image: np.ndarray) -> np.ndarray:
+        """What is written in place of a picture, uint8 [H, W, 1 or 3]."""
+
+    def seal(self, file: Path, title: str) -> None:
+        """Changes a file that is whole, and has yet to get its name ``title``."""
+
+    def enter(self, path: Path, image: np.ndarray | None) -> None:
+        """Takes note of a file with its first picture, uint8 [H, W, 1 or 3]; None: a video."""
 
 
 def read_picture(file: Path, *, channels: int = 3) -> Tensor:
@@ -193,20 +212,26 @@ def check_free(path: Path, *, ours: Callable[[Path], bool] = is_ours) -> Path:
     return path
 
 
-def save_picture(image: np.ndarray, path: Path) -> Path:
+def save_picture(image: np.ndarray, path: Path, *, finish: Finish | None = None) -> Path:
     """Writes uint8 [H, W], [H, W, 1] or [H, W, 3] in the format that the name ends in; PNG where it has no ending.
 
-    Readers never see half a picture. PNG, TIFF and BMP keep every pixel; JPEG and WebP are of quality 95.
+    Readers never see half a picture. PNG, TIFF and BMP keep every pixel; JPEG and WebP are of quality 95. ``finish``:
+    see ``save_frames``.
 
     Raises:
         ValueError: see ``check_ending``.
         OSError: it cannot be written; the file that was there before stays.
     """
-    return save_frames([image], path)
+    return save_frames([image], path, finish=finish)
 
 
 def save_frames(
-    images: Sequence[np.ndarray], path: Path, milliseconds: Sequence[float] = (), *, plays: int = 0
+    images: Sequence[np.ndarray],
+    path: Path,
+    milliseconds: Sequence[float] = (),
+    *,
+    plays: int = 0,
+    finish: Finish | None = None,
 ) -> Path:
     """Writes pictures like ``save_picture``; several become an animation, which PNG, WebP and GIF can hold.
 
@@ -215,6 +240,7 @@ def save_frames(
         path: the file.
         milliseconds: how long each is shown.
         plays: how often the animation is shown; 0: for ever.
+        finish: what else becomes of the pictures and the file: a watermark, credentials, a line in a journal.
 
     Raises:
         ValueError: see ``check_ending``; or there are several pictures, and this format holds only one.
@@ -227,7 +253,11 @@ def save_frames(
         exif = Image.Exif()
         exif[_SOFTWARE] = MAKER
         options = {**options, "exif": exif}
-    first, *others = [pil_image(image if image.ndim == 3 else image[:, :, None]) for image in images]
+    pixels = [image if image.ndim == 3 else image[:, :, None] for image in images]
+    if finish is not None:
+        finish.check(path)
+        pixels = [finish.mark(image) for image in pixels]
+    first, *others = [pil_image(image) for image in pixels]
     if others:
         if format not in ("PNG", "WEBP", "GIF"):
             raise ValueError(f"{path}: {len(images)} frames, which only .png, .webp and .gif can hold")
@@ -238,4 +268,8 @@ def save_frames(
             options["loop"] = plays and plays - 1  # a GIF says how often it is shown again
     with writing_whole(path) as partial:
         first.save(partial, format=format, **options)
+        if finish is not None:
+            finish.seal(partial, path.name)
+    if finish is not None:
+        finish.enter(path, pixels[0])
     return path

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from datamodules.decoding.frames import read_mask
 from gesso.common.arguments import one_of
 from gesso.common.text import counted
 from launch.inference.animations import convert_file
-from launch.inference.pictures import decode_file
+from launch.inference.pictures import Finish, decode_file
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.pictures.colors import keep_chrominance, match_colors
 from lightning_modules.pictures.sizes import fit
@@ -75,14 +75,25 @@ def read_mask_of(file: Path, picture: Tensor) -> Tensor:
     return mask
 
 
-def stylize_file(file: Path, out: Path, stylizer: Stylizer, request: Request, device: torch.device) -> Path:
-    """Stylises one picture file, an animation frame by frame, and writes the result to ``out``."""
+def stylize_file(
+    file: Path,
+    out: Path,
+    stylizer: Stylizer,
+    request: Request,
+    device: torch.device,
+    *,
+    finish: Finish | None = None,
+) -> Path:
+    """Stylises one picture file, an animation frame by frame, and writes the result to ``out``.
+
+    ``finish``: see ``launch.inference.pictures.save_frames``.
+    """
 
     def stylize(content: Tensor) -> Tensor:
         content = content.to(device)
         return stylize_picture(content, read_masks(request.masks, content), stylizer, request)
 
-    return convert_file(file, out, stylize)
+    return convert_file(file, out, stylize, finish=finish)
 
 
 def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, request: Request) -> Tensor:
@@ -116,12 +127,13 @@ def stylize_clip(
     *,
     smooth: float,
     progress: Callable[[int, int | None], None],
+    finish: Finish | None = None,
 ) -> str:
     """Stylises a video without flicker, see ``launch.inference.video``; returns a summary in one line."""
     from launch.inference.video import stylize_video
 
     stylize = frames_through(stylizer, request, device)
-    report = stylize_video(file, out, stylize, smooth=smooth, progress=progress)
+    report = stylize_video(file, out, stylize, smooth=smooth, progress=progress, finish=finish)
     calmer = f", {1 - report.flicker / report.flicker_raw:.0%} less than without" if report.flicker_raw > 0 else ""
     lost = "".join(f"; sound left out: {track}" for track in report.dropped)
     lost += "; transparency left out, which MP4 does not keep" if report.transparent else ""
@@ -143,17 +155,17 @@ def frames_through(stylizer: Stylizer, request: Request, device: torch.device) -
     return stylize
 
 
-def trained(run: str, device: torch.device) -> Stylizer:
-    """A run's own network, with the averaged weights.
+def trained(run: str, device: torch.device) -> tuple[Stylizer, dict[str, Any]]:
+    """A run's own network, with the averaged weights, and where it comes from: see ``loading.load_family``.
 
     Raises:
         ValueError: the run's family does not stylise.
     """
     from launch.inference.loading import load_family
 
-    module = load_family(run, device=device)[0]
+    module, origin = load_family(run, device=device)
     module.require("stylize")
-    return module
+    return module, origin
 
 
 def stylizer(

@@ -10,7 +10,7 @@ from torch import Tensor
 from gesso.common.arguments import whole
 from gesso.common.ranges import Range
 from launch.inference.animations import convert_file
-from launch.inference.pictures import Picture, as_picture
+from launch.inference.pictures import Finish, Picture, as_picture
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.pictures.sizes import fit
 
@@ -56,11 +56,19 @@ def _prepared(module: ImageFamily, picture: Picture, direction: str | None, size
 
 
 def translate_file(
-    module: ImageFamily, file: Path, out: Path, direction: str | None, *, size: int | None, style: Tensor | None = None
+    module: ImageFamily,
+    file: Path,
+    out: Path,
+    direction: str | None,
+    *,
+    size: int | None,
+    style: Tensor | None = None,
+    finish: Finish | None = None,
 ) -> Path:
     """Translates one picture file and writes the result to ``out``.
 
-    An animation goes frame by frame, all in one style: that of its first frame, if none is given.
+    An animation goes frame by frame, all in one style: that of its first frame, if none is given. ``finish``: see
+    ``launch.inference.pictures.save_frames``.
     """
     channels = module.batch_spec().channels or 3
 
@@ -70,7 +78,7 @@ def translate_file(
             style = module.translation_styles(*_prepared(module, picture, direction, size))
         return translate(module, picture, direction, size=size, style=style)
 
-    return convert_file(file, out, convert, channels=channels)
+    return convert_file(file, out, convert, channels=channels, finish=finish)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from launch.inference.pictures import Finish
 from launch.inference.video_in import Frame, VideoReader
 from launch.inference.video_out import VideoWriter, check_name, is_ours
 from lightning_modules.metrics.temporal import TemporalConsistency
@@ -48,6 +49,7 @@ def stylize_video(
     *,
     smooth: float,
     progress: Callable[[int, int | None], None],
+    finish: Finish | None = None,
 ) -> VideoReport:
     """Stylises a video, and keeps its sound, timestamps and size; memory does not grow with its length.
 
@@ -57,6 +59,7 @@ def stylize_video(
         stylize: one frame [1, 3, H, W] in [-1, 1] on the CPU to one picture, of any size and on any device.
         smooth: how much of the flicker is taken out, from 0 to below 1; see ``TemporalSmoother``.
         progress: called with the frames done and, if it is known, about how many there are.
+        finish: see ``launch.inference.pictures.save_frames``.
 
     Raises:
         FileNotFoundError: there is no source.
@@ -65,7 +68,8 @@ def stylize_video(
     """
     smoother = TemporalSmoother(smooth)
     done = begin = end = 0
-    with VideoReader(source) as video, VideoWriter(out, video) as writer:
+    made_of = None if finish is None else finish.of(source)
+    with VideoReader(source) as video, VideoWriter(out, video, finish=made_of) as writer:
         for done, frame in enumerate(video.frames(writer.sound), 1):
             writer.write(frame, smoother(frame.picture, stylize(frame.picture)))
             begin, end = frame.pts if done == 1 else begin, frame.pts + frame.duration

@@ -15,7 +15,7 @@ from torch import Tensor
 from gesso.common.extras import needing
 from gesso.common.files import partial_path
 from gesso.common.pixels import to_uint8
-from launch.inference.pictures import MAKER
+from launch.inference.pictures import MAKER, Finish
 from launch.inference.video_in import SCALING, Frame
 
 with needing("video"):
@@ -80,15 +80,16 @@ class VideoWriter:
         out: an .mp4 file; its folder is made.
         source: whose timestamps and sound these are.
         preset: x264's, between time and size.
+        finish: what else becomes of the frames and the file, see ``launch.inference.pictures.save_frames``.
 
     Raises:
         ValueError: ``out`` is no name of an MP4.
         OSError: it cannot be written.
     """
 
-    def __init__(self, out: Path, source: Origin, *, preset: str = "medium") -> None:
+    def __init__(self, out: Path, source: Origin, *, preset: str = "medium", finish: Finish | None = None) -> None:
         self.out = check_name(out)
-        self.source, self.preset = source, preset
+        self.source, self.preset, self.finish = source, preset, finish
         self.partial = partial_path(out)
         self.tracks: dict[int, tuple[Any, bool]] = {}
         self.dropped: list[str] = []
@@ -116,6 +117,8 @@ class VideoWriter:
     def write(self, frame: Frame, picture: Tensor) -> None:
         """``picture`` [1, 3, H, W] in [-1, 1] at the time of ``frame``; the first decides the size of all."""
         pixels = to_uint8(picture)[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        if self.finish is not None:
+            pixels = self.finish.mark(pixels)
         if self.video is None:
             with self._writing():
                 self._start(pixels.shape[1], pixels.shape[0])
@@ -186,7 +189,11 @@ class VideoWriter:
             for track in (self.video, *(track for track, copied in self.tracks.values() if not copied)):
                 self.container.mux(track.encode(None))
             self.container.close()
+            if self.finish is not None:
+                self.finish.seal(self.partial, self.out.name)
             self.partial.replace(self.out)
+        if self.finish is not None:
+            self.finish.enter(self.out, None)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
