@@ -1,12 +1,11 @@
 """Invisible watermarks: how many bits and whole messages are right after what is commonly done to pictures.
 
-Figures of quality, not of time: ``python -m tests.benchmarks.watermark FOLDER`` of some 20 pictures of 256 pixels or
-more prints a table and keeps it in ``tests/benchmarks/results/watermark.json``.
+Figures of quality, not of time: ``python -m tests.benchmarks.watermark``, with the photographs that scikit-image and
+scikit-learn bring, prints a table and keeps it in ``tests/benchmarks/results/watermark.json``.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections.abc import Callable
@@ -18,8 +17,6 @@ from PIL import Image, ImageEnhance, ImageFilter
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.decoding.images import read_image
-from launch.inference.folders import pictures_in
 from launch.provenance.watermark import BITS, MESSAGE_BYTES, DwtDctSvd, _bits
 
 RESULTS = Path(__file__).parent / "results" / "watermark.json"
@@ -59,12 +56,20 @@ ATTACKS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def read(file: Path, side: int) -> np.ndarray:
-    """The largest middle square of a picture at ``side`` pixels, uint8 [side, side, 3]."""
-    image = read_image(file.read_bytes(), 3)
-    edge = min(image.shape[:2])
-    top, left = (image.shape[0] - edge) // 2, (image.shape[1] - edge) // 2
-    return cv2.resize(image[top : top + edge, left : left + edge], (side, side), interpolation=cv2.INTER_AREA)
+def photographs() -> list[np.ndarray]:
+    """Two squares, at opposite corners, of each of ten photographs, uint8 [S, S, 3]."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    taken = (data.astronaut, data.coffee, data.chelsea, data.rocket, data.camera, data.hubble_deep_field, data.retina)
+    images = [image() for image in taken] + [data.stereo_motorcycle()[0], *load_sample_images().images]
+    return [square for image in images for square in _corners(image)]
+
+
+def _corners(image: np.ndarray) -> list[np.ndarray]:
+    rgb = np.broadcast_to(image[..., None], (*image.shape, 3)) if image.ndim == 2 else image
+    edge = max(max(SIDES), 3 * min(rgb.shape[:2]) // 4)
+    return [rgb[:edge, :edge], rgb[-edge:, -edge:]]
 
 
 def measure(pictures: list[np.ndarray], side: int) -> dict[str, object]:
@@ -98,14 +103,12 @@ def measure(pictures: list[np.ndarray], side: int) -> dict[str, object]:
 
 def main() -> None:
     """Measures, prints the table and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="pictures of 256 pixels or more")
-    parser.add_argument("--num", type=int, default=20, metavar="N", help="of them, spread over the folder (default 20)")
-    arguments = parser.parse_args()
-    files = pictures_in(arguments.folder)
-    files = [files[index] for index in np.linspace(0, len(files) - 1, min(arguments.num, len(files))).astype(int)]
-    found = {side: measure([read(file, side) for file in files], side) for side in SIDES}
-    table = Table(title=f"dwtDctSvd, {BITS} bits of which {8 * MESSAGE_BYTES} are the message, {len(files)} pictures")
+    squares = photographs()
+    found = {
+        side: measure([cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA) for square in squares], side)
+        for side in SIDES
+    }
+    table = Table(title=f"dwtDctSvd, {BITS} bits of which {8 * MESSAGE_BYTES} are the message, {len(squares)} pictures")
     table.add_column("attack")
     for side in SIDES:
         table.add_column(f"bits, {side} px", justify="right")
