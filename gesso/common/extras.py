@@ -13,6 +13,7 @@ EXTRAS = {
     "markers": ("numba",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "provenance": ("c2pa", "cryptography", "pdqhash"),
+    "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client"),
 }
 
 

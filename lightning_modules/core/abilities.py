@@ -219,6 +219,11 @@ class Abilities(L.LightningModule):
         """
         self._cannot("stylize")
 
+    @property
+    def own_styles(self) -> tuple[str, ...]:
+        """Names of the fixed styles that ``stylize`` was trained for; empty: it takes any style picture."""
+        return ()
+
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """Translates images [N, C, H, W] in [-1, 1] into the other domain: see ``kinds.translating``.
 

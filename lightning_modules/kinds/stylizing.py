@@ -43,11 +43,6 @@ class StyleFamily(ImageFamily):
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``."""
 
-    @property
-    def own_styles(self) -> tuple[str, ...]:
-        """Names of the fixed styles that the network was trained for; empty: it takes any style picture."""
-        return ()
-
     def batch_spec(self) -> BatchSpec:
         """See ``Abilities``: RGB images, and style pictures unless the network is trained for fixed styles."""
         images = ("image",) if self.pictures() else ("image", "style")

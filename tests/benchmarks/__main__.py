@@ -16,6 +16,7 @@ BENCHMARKS = (
     "bench_noise",
     "bench_style",
     "bench_diffusion",
+    "bench_serve",
     "bench_zero",
     "bench_fid",
     "bench_loader",

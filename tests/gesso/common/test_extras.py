@@ -14,7 +14,13 @@ from gesso.common.extras import EXTRAS, needing
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
 #: Where a module's package has another name.
-PACKAGES = {"sklearn": "scikit-learn", "c2pa": "c2pa-python"}
+PACKAGES = {
+    "sklearn": "scikit-learn",
+    "c2pa": "c2pa-python",
+    "fastapi_offline": "fastapi-offline",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
 
 
 def test_a_missing_extra_is_one_line() -> None:
@@ -47,6 +53,7 @@ def test_pyproject_brings_it_and_a_plain_installation_does_not(extra: str) -> No
         ("tune.drive", "tune"),
         ("tune.space", "tune"),
         ("launch.provenance.identity", "provenance"),
+        ("launch.serving.server", "serve"),
     ],
 )
 def test_rooms_that_need_an_extra_say_so(module: str, extra: str) -> None:

@@ -1,0 +1,186 @@
+"""ONNX files of ``gesso export`` behind a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gesso.common.extras import needing
+from gesso.common.randomness import mix_seed
+from gesso.common.text import one_line
+from launch.inference.pictures import as_tensor
+from launch.serving.asks import Ask, Generate, Stylize, Translate, Verb
+from launch.serving.families import BATCH, arrays
+from launch.serving.served import Facts, Served, check_label, check_verb, check_weights
+from lightning_modules.pictures.sizes import fit, resize
+
+#: What a file can do, by the input that says so.
+_VERBS: dict[str, Verb] = {"latents": "generate", "content": "stylize", "source": "translate"}
+
+
+class ServedOnnx:
+    """An exported network in onnxruntime.
+
+    Args:
+        name: under which it is served.
+        file: the file.
+        threads: of onnxruntime.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is none of ``gesso export``, or holds a network that makes no pictures by itself.
+    """
+
+    def __init__(self, name: str, file: Path, *, threads: int = 1) -> None:
+        with needing("export"):
+            import onnxruntime
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            # Of its bytes: a file cannot name others that are then read.
+            self.session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own classes, private ones
+            raise ValueError(f"{file}: onnxruntime cannot load it ({one_line(error)[:200]})") from error
+        self.inputs = {port.name: list(port.shape) for port in self.session.get_inputs()}
+        self.facts = _facts(name, file, self.inputs, self.session.get_modelmeta().custom_metadata_map)
+
+    def check(self, ask: Ask) -> None:
+        """See ``Served``."""
+        check_verb(self.facts, ask.verb)
+        match ask:
+            case Generate():
+                check_label(self.facts, ask.label)
+                if ask.sampling:
+                    raise ValueError(f"{ask.sampling[0][0]}: {self.facts.name} makes a picture as it was exported")
+            case Stylize():
+                check_weights(self.facts, len(ask.styles), ask.weights)
+                if len(ask.styles) > 1:
+                    raise ValueError(f"style: {self.facts.name} is an exported file, which takes one picture")
+                if ask.alpha != 1 and "alpha" not in self.inputs:
+                    raise ValueError(f"alpha: {self.facts.name} was exported without")
+            case Translate():
+                if ask.direction not in (None, *self.facts.directions):
+                    raise ValueError(f"direction {ask.direction}: it translates {' and '.join(self.facts.directions)}")
+                if ask.style is not None:
+                    raise ValueError(f"style: {self.facts.name} is an exported file, which takes no style picture")
+                if ask.style_seed is not None and not self.facts.takes_style:
+                    raise ValueError(f"style_seed: {self.facts.name} takes no styles")
+
+    def batches(self, verb: Verb) -> bool:
+        """See ``Served``: not where the file's first dimension is fixed."""
+        return verb == "generate" and isinstance(self.inputs["latents"][0], str)
+
+    def batch(self, verb: Verb) -> int:
+        """See ``Served``."""
+        return BATCH
+
+    def exact(self, verb: Verb) -> bool:
+        """See ``Served``."""
+        return True
+
+    def again(self) -> Served:
+        """See ``Served``: a session may be used by several threads."""
+        return self
+
+    def run(self, asks: Sequence[Ask]) -> list[np.ndarray]:
+        """See ``Served``."""
+        feeds: dict[str, torch.Tensor] = {}
+        match asks[0]:
+            case Generate():
+                feeds = self._latents([ask for ask in asks if isinstance(ask, Generate)])
+            case Stylize() as ask:
+                feeds = self._style(ask)
+            case Translate() as ask:
+                feeds = {"source": self._sized("source", ask.picture, ask.size)}
+                if "style_code" in self.inputs:
+                    length = self.inputs["style_code"][1]
+                    feeds["style_code"] = _normals(ask.style_seed or 0, 0, length)[None]
+        wanted = {name: value.numpy() for name, value in feeds.items() if name in self.inputs}
+        try:
+            (made,) = self.session.run(["picture"], wanted)
+        except Exception as error:  # its own classes, private ones
+            raise ValueError(f"{self.facts.name} cannot take this ({one_line(error)[:200]})") from error
+        return arrays(torch.from_numpy(made))
+
+    def _latents(self, asks: Sequence[Generate]) -> dict[str, torch.Tensor]:
+        """The latents and labels of the run's own samples of these numbers."""
+        length, classes = self.inputs["latents"][1], self.facts.classes
+        labels = [ask.label if ask.label is not None else ask.seed % max(classes, 1) for ask in asks]
+        latents = [_normals(ask.sequence, ask.seed, length) for ask in asks]
+        return {"latents": torch.stack(latents), "labels": torch.tensor(labels)}
+
+    def _style(self, ask: Stylize) -> dict[str, torch.Tensor]:
+        content = self._sized("content", ask.content, ask.size)
+        feeds = {"content": content, "alpha": torch.tensor([ask.alpha])}
+        if ask.styles:
+            feeds["style"] = self._sized("style", ask.styles[0], None)
+        if "mix" in self.inputs:
+            weights = torch.tensor(ask.weights or [1.0] * len(self.facts.own_styles))
+            feeds["mix"] = (weights / weights.sum())[None]
+        if "noise" in self.inputs:
+            # As FastStyle draws it for itself.
+            feeds["noise"] = torch.randn(1, 1, *content.shape[2:], generator=torch.Generator().manual_seed(0))
+        return feeds
+
+    def _sized(self, port: str, picture: np.ndarray, size: int | None) -> torch.Tensor:
+        """The picture as an input takes it: of the file's size, where that is fixed."""
+        image = as_tensor(picture)
+        height, width = self.inputs[port][2:]
+        if isinstance(height, str):
+            return image if size is None else fit(image, size)
+        # The largest part of its middle with the wanted sides' ratio.
+        scale = min(image.shape[2] / height, image.shape[3] / width)
+        tall, wide = max(1, int(height * scale)), max(1, int(width * scale))
+        top, left = (image.shape[2] - tall) // 2, (image.shape[3] - wide) // 2
+        return resize(image[:, :, top : top + tall, left : left + wide], (height, width))
+
+
+def _normals(seed: int, number: int, length: int) -> torch.Tensor:
+    """N(0, I) of sample ``number`` of the sequence ``seed``, as ``LatentFamily.latents`` draws it."""
+    return torch.randn(length, generator=torch.Generator().manual_seed(mix_seed(seed, number)))
+
+
+def _facts(name: str, file: Path, inputs: dict[str, list[Any]], said: dict[str, str]) -> Facts:
+    if "gesso.inputs" not in said:
+        raise ValueError(f"{file}: not a file that `gesso export --onnx` wrote")
+    verbs = tuple(verb for port, verb in _VERBS.items() if port in inputs)
+    is_map = "latents" in inputs and len(inputs["latents"]) != 2
+    if not verbs or is_map or said.get("gesso.value_range") != "-1 1":
+        raise ValueError(
+            f"{file}: holds the {said.get('gesso.part')} of a {said.get('gesso.family')}, which makes no picture by "
+            "itself: serve the run"
+        )
+    pictures = inputs.get("content") or inputs.get("source") or []
+    about = json.loads(said["gesso.inputs"])
+    resolution = pictures[2] if len(pictures) == 4 and pictures[2] == pictures[3] else None
+    return Facts(
+        name,
+        f"an exported {said['gesso.family']}, {said['gesso.weights']} weights at {said['gesso.kimg']} kimg",
+        verbs,
+        channels=pictures[1] if pictures else None,
+        resolution=resolution if isinstance(resolution, int) else None,
+        classes=_classes(about.get("labels", "")),
+        own_styles=_named_styles(about.get("mix", "")),
+        alpha="alpha" in inputs,
+        directions=(said["gesso.part"],) if verbs == ("translate",) else (),
+        takes_style="style_code" in inputs,
+    )
+
+
+def _classes(about: str) -> int:
+    """Of ``classes, int64 [N] in [0, 10)``, 10; of nothing, 0."""
+    return int(about.rpartition(", ")[2].removesuffix(")")) if about else 0
+
+
+def _named_styles(about: str) -> tuple[str, ...]:
+    """Of ``shares of a.png, b.png, float32 [1, 2], with a sum of 1``, the names."""
+    names = about.removeprefix("shares of ").partition(", float32 [")[0]
+    return tuple(names.split(", ")) if names else ()
