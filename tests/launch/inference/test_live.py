@@ -55,8 +55,8 @@ def test_what_comes_meanwhile_is_dropped(tmp_path: Path) -> None:
     assert report.frames + report.dropped == 60
     assert report.dropped > 30
     # 60 frames of 40 ms are 2.4 s of work: the delay is that of a frame, and does not grow.
-    assert report.seconds < 1.5
-    assert 0.04 <= report.work <= report.delay < 0.2
+    assert report.seconds < 60 * 0.04
+    assert 0.04 <= report.work <= report.delay < 0.5
     found = times(out)[:-1]
     assert len(found) == report.frames
     assert set(found) <= {Fraction(number, 200) for number in range(60)}
