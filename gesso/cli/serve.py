@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from launch.serving.options import ServeOptions
 
@@ -31,6 +32,13 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         "--token",
         metavar="TEXT",
         help="what requests have to bring (default: $GESSO_TOKEN, which no process list shows)",
+    )
+    parser.add_argument(
+        "--sign",
+        nargs=2,
+        type=Path,
+        metavar=("KEY", "CERT"),
+        help="C2PA credentials in each answer, signed by this key (needs gesso[provenance])",
     )
     group = parser.add_argument_group("batches")
     group.add_argument(
@@ -84,5 +92,12 @@ def run(arguments: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(f"gesso: {line}", file=sys.stderr, flush=True)
 
-    ended = server.serve(arguments.sources, options, device=arguments.device, average=not arguments.raw, notice=say)
+    ended = server.serve(
+        arguments.sources,
+        options,
+        device=arguments.device,
+        average=not arguments.raw,
+        sign=tuple(arguments.sign) if arguments.sign else None,
+        notice=say,
+    )
     server.end_process(int(not ended))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Literal
@@ -61,17 +61,23 @@ def decoded(data: bytes, name: str, *, channels: int | None, max_pixels: int, ma
     return resize_image(picture, max(1, round(min(picture.shape[:2]) * scale)), "shortest")
 
 
-def answered(picture: np.ndarray, format: Format, origin: Origin) -> bytes:
+#: Puts credentials into the bytes of an answer.
+Seal = Callable[[bytes, Origin], bytes]
+
+
+def answered(picture: np.ndarray, format: Format, origin: Origin, seal: Seal | None = None) -> bytes:
     """The bytes of an answer: the one place where a server's pictures become files.
 
     Args:
         picture: uint8 [H, W, 1 or 3].
         format: PNG keeps every pixel; JPEG and WebP are of quality 95.
         origin: where it comes from.
+        seal: what puts that into the file; None: it is not told.
     """
     kind, options = WRITTEN[f".{format}"]
     exif = Image.Exif()
     exif[_SOFTWARE] = MAKER
     buffer = BytesIO()
     pil_image(picture).save(buffer, format=kind, exif=exif, **options)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return data if seal is None else seal(data, origin)

@@ -78,10 +78,9 @@ class Routes:
 
     async def models(self) -> list[dict[str, Any]]:
         """What is served, and what each can do."""
-        return [
-            {**asdict(served.facts), "max_side": self.options.max_side, "max_body": self.options.max_body}
-            for served in self.desk.models.values()
-        ]
+        limits = {"max_side": self.options.max_side, "max_body": self.options.max_body}
+        told = [{**asdict(served.facts), **limits} for served in self.desk.models.values()]
+        return [{name: value for name, value in facts.items() if name != "made_by"} for facts in told]
 
     async def generate(self, model: str, asked: GenerateRequest) -> Response:
         """A sample of a model that generates: the same request gives the same bytes."""
@@ -166,7 +165,7 @@ class Routes:
             line = f"unexpected {type(error).__name__}: {one_line(error)[:200]}"
             raise HTTPException(500, line) from None
         origin = Origin(model, self.desk.models[model].facts.what, settings, sent)
-        data = await self.desk.aside(functools.partial(answered, made.picture, format, origin))
+        data = await self.desk.aside(functools.partial(answered, made.picture, format, origin, self.desk.seal))
         headers = {
             "X-Gesso-Model": model,
             "X-Gesso-Batch": str(made.batch),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from launch.serving.answers import Seal
 from launch.serving.asks import Ask
 from launch.serving.batching import Answer, Batcher
 from launch.serving.options import ServeOptions
@@ -25,10 +26,11 @@ class Desk:
     Args:
         models: of different names.
         options: how they are served.
+        seal: what puts credentials into each answer; None: nothing does.
     """
 
-    def __init__(self, models: Sequence[Served], options: ServeOptions) -> None:
-        self.options, self.watch = options, Watch()
+    def __init__(self, models: Sequence[Served], options: ServeOptions, seal: Seal | None = None) -> None:
+        self.options, self.seal, self.watch = options, seal, Watch()
         self.models = {served.facts.name: served for served in models}
         self._pace = dict.fromkeys(self.models, 0.1)
         self._batchers = {

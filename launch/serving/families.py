@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -35,11 +35,14 @@ class ServedRun:
         name: under which it is served.
         module: the family, in eval mode.
         what: where its weights come from.
+        made_by: see ``Facts``.
     """
 
-    def __init__(self, name: str, module: ImageFamily, what: str) -> None:
+    def __init__(
+        self, name: str, module: ImageFamily, what: str, made_by: Callable[[], Mapping[str, object]] = dict
+    ) -> None:
         self.module = module
-        self.facts = _facts(name, module, what)
+        self.facts = _facts(name, module, what, made_by)
         #: A picture takes many steps: a CPU makes several no faster at once than one by one.
         self._many_steps = "steps" in module.sampled()
 
@@ -126,7 +129,8 @@ class ServedMethod:
 
     def __init__(self, name: str, method: Stylizer, device: torch.device) -> None:
         self.method, self.device = method, device
-        self.facts = Facts(name, "AdaIN with the authors' decoder", ("stylize",), channels=3)
+        weights = {"family": "AdaIN", "weights": "the authors'"}
+        self.facts = Facts(name, "AdaIN with the authors' decoder", ("stylize",), channels=3, made_by=lambda: weights)
 
     def check(self, ask: Ask) -> None:
         """See ``Served``."""
@@ -167,7 +171,8 @@ def served_run(name: str, source: str, device: torch.device, *, average: bool = 
     """
     module, origin = load_family(source, average=average, device=device)
     weights = "averaged" if origin["average"] else "raw"
-    served = ServedRun(name, module, f"{weights} weights at {origin['images_seen'] / 1000:g} kimg")
+    what = f"{weights} weights at {origin['images_seen'] / 1000:g} kimg"
+    served = ServedRun(name, module, what, functools.partial(_run_facts, origin, type(module).__name__))
     if not served.facts.verbs:
         raise ValueError(f"{source}: {module.described()} neither generates, stylises nor translates")
     return served
@@ -189,7 +194,13 @@ def _stylized(method: Stylizer, ask: Stylize, device: torch.device) -> np.ndarra
     return arrays(stylize_picture(as_tensor(ask.content).to(device), None, method, request))[0]
 
 
-def _facts(name: str, module: ImageFamily, what: str) -> Facts:
+def _run_facts(origin: Mapping[str, Any], family: str) -> Mapping[str, object]:
+    from launch.provenance import facts_of  # another extra
+
+    return facts_of(origin, family)
+
+
+def _facts(name: str, module: ImageFamily, what: str, made_by: Callable[[], Mapping[str, object]]) -> Facts:
     abilities = module.abilities()
     channels, resolution = module.picture_shape()
     verbs: tuple[Verb, ...] = tuple(verb for verb in get_args(Verb) if verb in abilities)
@@ -205,6 +216,7 @@ def _facts(name: str, module: ImageFamily, what: str) -> Facts:
         own_styles=module.own_styles,
         directions=module.directions(),
         takes_style="translate_in_style" in abilities,
+        made_by=made_by,
     )
 
 

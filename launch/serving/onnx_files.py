@@ -19,6 +19,8 @@ from launch.serving.families import BATCH, arrays
 from launch.serving.served import Facts, Served, check_label, check_verb, check_weights
 from lightning_modules.pictures.sizes import fit, resize
 
+#: Of a file's metadata: where its weights come from.
+_MADE_BY = ("run", "checkpoint_sha256", "kimg", "weights", "family")
 #: What a file can do, by the input that says so.
 _VERBS: dict[str, Verb] = {"latents": "generate", "content": "stylize", "source": "translate"}
 
@@ -172,6 +174,7 @@ def _facts(name: str, file: Path, inputs: dict[str, list[Any]], said: dict[str, 
         alpha="alpha" in inputs,
         directions=(said["gesso.part"],) if verbs == ("translate",) else (),
         takes_style="style_code" in inputs,
+        made_by=lambda: {key: said[f"gesso.{key}"] for key in _MADE_BY if f"gesso.{key}" in said},
     )
 
 

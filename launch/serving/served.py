@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,7 @@ class Facts:
         alpha: whether ``alpha`` has a meaning.
         directions: of its translations.
         takes_style: whether translations may be given a style.
+        made_by: says where its weights come from, for credentials; clients are not told.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Facts:
     alpha: bool = True
     directions: tuple[str, ...] = ()
     takes_style: bool = False
+    made_by: Callable[[], Mapping[str, object]] = dict
 
 
 class Served(Protocol):

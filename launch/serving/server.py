@@ -66,6 +66,7 @@ def serve(
     *,
     device: str = "auto",
     average: bool = True,
+    sign: tuple[Path, Path] | None = None,
     notice: Callable[[str], None] = print,
 ) -> bool:
     """Serves models until a signal stops the server.
@@ -75,6 +76,7 @@ def serve(
         options: see ``ServeOptions``.
         device: of the runs.
         average: with the averaged weights, where there are any.
+        sign: key and certificate of the credentials in each answer; None: there are none.
         notice: is told in one line what a user should know.
 
     Returns:
@@ -85,13 +87,20 @@ def serve(
         OSError: the port is taken.
     """
     # Before anything is loaded: that takes a while.
+    signing = None
+    if sign is not None:
+        from launch.serving.signing import Signing  # needs another extra
+
+        signing = Signing(*sign)
     with listening_socket(options) as listener:
         models = load(sources, options, device=device, average=average)
         for served in models:
             warm(served, options)
             verbs = ", ".join(served.facts.verbs)
             notice(f"{served.facts.name}: {served.facts.what}; {verbs}")
-        desk = Desk(models, options)
+            if signing is not None:
+                signing.know(served)
+        desk = Desk(models, options, signing)
         host, port = listener.getsockname()[:2]
         shown = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
         if not options.token and shown != "localhost":

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from launch.checkpoints.export import export
+from launch.serving.answers import Seal
 from launch.serving.asks import Ask, Generate, Verb
 from launch.serving.desk import Desk
 from launch.serving.families import ServedRun
@@ -114,10 +115,10 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def serving(models: Sequence[Served], **options: Any) -> Iterator[httpx.Client]:
+def serving(models: Sequence[Served], *, seal: Seal | None = None, **options: Any) -> Iterator[httpx.Client]:
     """Context manager: a client of a server of models, in a thread of this process."""
     (port,) = free_ports(1)
-    desk = Desk(models, ServeOptions(port=port, **options))
+    desk = Desk(models, ServeOptions(port=port, **options), seal)
     server = server_of(desk)
     server.config.port = port
     thread = threading.Thread(target=server.run, daemon=True)
