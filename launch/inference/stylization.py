@@ -41,8 +41,8 @@ class Request:
         alpha: from 0 (the content) to 1.
         colors: see ``KeepColors``.
         size: longer side of the result in pixels; None: the content's own.
-        tile: side of the squares that are worked on one after the other, in pixels; None: ``TILE`` for pictures larger
-            than ``LARGEST``; 0: never.
+        tile: side of the squares that are worked on one after the other, in pixels; None: the method's own
+            (``tile_side``, or ``TILE``) for pictures larger than ``LARGEST``; 0: never.
     """
 
     styles: Sequence[Tensor]
@@ -110,7 +110,9 @@ def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, r
         pictures = [match_colors(style, content) for style in pictures]
     tile = request.tile
     if tile is None:
-        tile = TILE if content.shape[2] * content.shape[3] > LARGEST else 0
+        # A method of another package need not have a side of its own.
+        side: int = getattr(stylizer, "tile_side", TILE)
+        tile = side if content.shape[2] * content.shape[3] > LARGEST else 0
     style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha, regions=request.regions)
     picture = stylizer.stylize(content, style, tile=tile or None)
     if request.colors == "luminance":

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class StyleFamily(ImageFamily):
 
     #: How pictures are moved in training for video; families without that loss leave it as it is.
     temporal: TemporalOptions = TemporalOptions()
+    #: Side in pixels of the tiles in which a large picture is worked on, where nobody says otherwise.
+    tile_side: ClassVar[int] = 1024
 
     def __init__(self, **options: Any) -> None:  # type: ignore[explicit-any] # as ImageFamily declares them
         super().__init__(**options)

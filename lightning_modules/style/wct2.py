@@ -208,6 +208,8 @@ class WCT2(StyleFamily):
     """
 
     fixed_options: ClassVar[tuple[str, ...]] = ("decoder",)
+    # Between levels whole maps are kept: 4K takes 8 GiB, with tiles of 1024 it would be 10.
+    tile_side: ClassVar[int] = 512
 
     def __init__(
         self,

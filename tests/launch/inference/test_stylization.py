@@ -40,3 +40,22 @@ def test_masks_that_are_black_all_over_are_refused() -> None:
     content = torch.zeros(1, 3, 16, 20)
     with pytest.raises(ValueError, match="black all over"):
         stylize_picture(content, torch.zeros(1, 16, 20), Painter(), Request([content]))
+
+
+@pytest.mark.parametrize(("given", "side", "expected"), [(None, 16, None), (None, 40, 24), (16, 40, 16), (0, 40, None)])
+def test_large_pictures_go_through_in_the_methods_own_tiles(
+    given: int | None, side: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+
+    class Tiled(Painter):
+        tile_side = 24
+
+        def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
+            seen.append(tile)
+            return content
+
+    monkeypatch.setattr("launch.inference.stylization.LARGEST", 32**2)
+    content = torch.zeros(1, 3, side, side)
+    stylize_picture(content, None, Tiled(), Request([content], tile=given))
+    assert seen == [expected]
