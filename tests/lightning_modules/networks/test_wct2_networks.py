@@ -70,7 +70,7 @@ def test_the_transfer_visits_the_authors_places(unpooling: Unpooling, places: tu
     everywhere = torch.ones(1, 1, 1)
     content, style = waves(1, 3, 24, 32, number=1), waves(1, 3, 32, 24, number=3)
     with torch.no_grad():
-        target = Target(method.walk(style, everywhere, None, decode=False)[0], 0.8)
+        target = Target(method.walk(style, everywhere, None, decode=False)[0], 0.8, everywhere)
         picture = method.walk(content, everywhere, None, target)[1]
     with np.load(REFERENCE) as reference:
         assert apart(picture, reference[f"{unpooling}/transferred/{'-'.join(places)}"]) < 1e-7
