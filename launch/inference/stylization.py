@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -53,6 +53,15 @@ class Request:
     colors: KeepColors = "no"
     size: int | None = None
     tile: int | None = None
+    #: What methods have found out of the styles, by the method.
+    _memories: dict[int, tuple[Stylizer, dict[Hashable, object]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def memory_of(self, stylizer: Stylizer) -> dict[Hashable, object]:
+        """Where a method keeps what it finds out of the styles: see ``Style.once``."""
+        # The method is held, so that no other gets its number.
+        return self._memories.setdefault(id(stylizer), (stylizer, {}))[1]
 
 
 def read_masks(files: Sequence[Path], content: Tensor) -> Tensor | None:
@@ -113,7 +122,9 @@ def stylize_picture(content: Tensor, masks: Tensor | None, stylizer: Stylizer, r
         # A method of another package need not have a side of its own.
         side: int = getattr(stylizer, "tile_side", TILE)
         tile = side if content.shape[2] * content.shape[3] > LARGEST else 0
-    style = Style(pictures, weights=request.weights, masks=masks, alpha=request.alpha, regions=request.regions)
+    # Styles in the colours of this picture are no other's.
+    memory = None if request.colors == "match" else request.memory_of(stylizer)
+    style = Style(pictures, request.weights, masks, request.alpha, request.regions, memory)
     picture = stylizer.stylize(content, style, tile=tile or None)
     if request.colors == "luminance":
         picture = keep_chrominance(picture, content)

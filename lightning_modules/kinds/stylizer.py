@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Style:
             puts the content back where no style goes.
         alpha: from 0 (the content) to 1 (all of the style).
         regions: of each style picture, [H', W'] in [0, 1]: where its style is taken from; None: from all of it.
+        memory: where ``once`` keeps what a method finds out of these pictures and regions, for the next frame of a film
+            or picture of a folder; None: nothing is kept.
     """
 
     pictures: Sequence[Tensor] = ()
@@ -30,6 +34,20 @@ class Style:
     masks: Tensor | None = None
     alpha: float = 1.0
     regions: Sequence[Tensor] | None = None
+    memory: dict[Hashable, object] | None = field(default=None, repr=False, compare=False)
+
+    def once(self, key: Hashable, find: Callable[[], Found]) -> Found:
+        """What a method finds out of the style pictures alone: asked for once, if there is a ``memory``.
+
+        Args:
+            key: what it is, and all that it depends on besides pictures, regions and method: a style's number, a tile.
+            find: computes it.
+        """
+        if self.memory is None:
+            return find()
+        if key not in self.memory:
+            self.memory[key] = find()
+        return cast(Found, self.memory[key])
 
     def shares(self, content: Tensor, count: int, *, by_region: bool = False) -> Tensor:
         """How much of each of ``count`` styles each place of the content gets: [K, H, W], with sums of 1.

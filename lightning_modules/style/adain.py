@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -56,7 +57,10 @@ class AdaINTransfer(nn.Module):
         height, width = content.shape[2:]
         share = style.shares(content, len(style.pictures))
         share = resize_shares(share, (-(-height // SCALE), -(-width // SCALE)))
-        targets = [self._statistics(picture, tile) for picture in style.pictures]
+        targets = [
+            style.once((number, tile), functools.partial(self._statistics, picture, tile))
+            for number, picture in enumerate(style.pictures)
+        ]
         parts = tiles((height, width), tile, margin=MARGIN, multiple=SCALE)
         # The content's statistics are those of the whole picture: known only after a first pass over its tiles.
         mean, std = self._statistics(content, tile) if len(parts) > 1 else (None, None)

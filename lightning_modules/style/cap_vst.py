@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import torch
@@ -126,11 +127,10 @@ class CAPVST(StyleFamily):
         """See ``Stylizer``; exact in tiles, and the content itself for an ``alpha`` of 0."""
         share = style.shares(content, len(style.pictures), by_region=True)
         counted = share * style.cover(content, len(style.pictures))
-        targets: list[Moments] = []
-        for number, picture in enumerate(style.pictures):
-            features = self.network(picture, tile)
-            region = resize_shares(style.region(number), (features.shape[2], features.shape[3]))
-            targets += region_moments(features, region)
+        targets = [
+            style.once((number, tile), functools.partial(self._moments, picture, style.region(number), tile))
+            for number, picture in enumerate(style.pictures)
+        ]
         features = self.network(content, tile)
         share, counted = (resize_shares(each, (features.shape[2], features.shape[3])) for each in (share, counted))
         pairs = zip(region_moments(features, counted), targets, strict=True)
@@ -138,3 +138,9 @@ class CAPVST(StyleFamily):
         map_regions_(features, maps, share)
         size = (content.shape[2], content.shape[3])
         return self.network.inverse(features, size, tile).clamp(-1, 1).to(content.dtype)
+
+    def _moments(self, picture: Tensor, region: Tensor, tile: int | None) -> Moments:
+        """Those of a style picture's features, where its region [1, H, W] (or [1, 1, 1]) is white."""
+        features = self.network(picture, tile)
+        (found,) = region_moments(features, resize_shares(region, (features.shape[2], features.shape[3])))
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -176,10 +177,11 @@ class MCCNet(StyleFamily):
         height, width = content.shape[2:]
         share = style.shares(content, len(style.pictures))
         share = resize_shares(share, (-(-height // SCALE), -(-width // SCALE)))
-        factors = sum(
-            (place * self._factors(picture, tile) for place, picture in zip(share, style.pictures, strict=True)),
-            content.new_zeros(()),
-        )
+        found = [
+            style.once((number, tile), functools.partial(self._factors, picture, tile))
+            for number, picture in enumerate(style.pictures)
+        ]
+        factors = sum((place * each for place, each in zip(share, found, strict=True)), content.new_zeros(()))
         if style.alpha == 1:
             return self._drawn(content, factors, tile).clamp(-1, 1)
         own = self._factors(content, tile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import torch
@@ -158,16 +159,19 @@ class StyTr2(StyleFamily):
         share = style.shares(content, len(style.pictures))
         share = resize_shares(to_multiple(share[None], PATCH)[0] if share.shape[1:] != (1, 1) else share, size)
 
-        def transferred(picture: Tensor) -> Tensor:
-            return network.transferred(tokens, positions, network.encode_style(picture), size).float()
+        def transferred(of_style: Tensor) -> Tensor:
+            return network.transferred(tokens, positions, of_style, size).float()
 
+        found = [
+            style.once(number, functools.partial(network.encode_style, picture))
+            for number, picture in enumerate(style.pictures)
+        ]
         features = sum(
-            (place * transferred(picture) for place, picture in zip(share, style.pictures, strict=True)),
-            content.new_zeros(()),
+            (place * transferred(each) for place, each in zip(share, found, strict=True)), content.new_zeros(())
         )
         if style.alpha == 1:
             return self._decoded(features, content, tile).clamp(-1, 1)
-        own = transferred(content)
+        own = transferred(network.encode_style(content))
         lost = content - self._decoded(own, content, tile)
         mixed = self._decoded(style.alpha * features + (1 - style.alpha) * own, content, tile)
         return (mixed + (1 - style.alpha) * lost).clamp(-1, 1)

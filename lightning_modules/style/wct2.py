@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -75,7 +76,10 @@ class WCT2Transfer:
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``. ``alpha`` mixes features at each place, and keeps as much of what decoding loses."""
         share = style.shares(content, len(style.pictures), by_region=True)
-        found = [self.walk(each, style.region(n), tile, decode=False)[0] for n, each in enumerate(style.pictures)]
+        found = [
+            style.once((number, tile), functools.partial(self._statistics, picture, style.region(number), tile))
+            for number, picture in enumerate(style.pictures)
+        ]
         counted = share * style.cover(content, len(style.pictures))
         target = Target({place: [each[place][0] for each in found] for place in found[0]}, style.alpha, counted)
         picture = self.walk(content, share, tile, target)[1]
@@ -83,6 +87,10 @@ class WCT2Transfer:
             kept = content - self.walk(content, share, tile)[1]
             picture += (1 - style.alpha) * kept
         return picture.clamp_(-1, 1)
+
+    def _statistics(self, picture: Tensor, region: Tensor, tile: int | None) -> Statistics:
+        """Those of a style picture, where its region [1, H, W] (or [1, 1, 1]) is white."""
+        return self.walk(picture, region, tile, decode=False)[0]
 
     def walk(
         self, picture: Tensor, share: Tensor, tile: int | None, target: Target | None = None, *, decode: bool = True
