@@ -115,7 +115,7 @@ class ServedRun:
         if ask.style is not None:
             return style_of(self.module, as_tensor(ask.style), direction)
         assert ask.style_seed is not None
-        return self.module.draw_styles(1, seed=ask.style_seed)
+        return self.module.draw_styles(1, seed=ask.style_seed, direction=direction)
 
 
 class ServedMethod:

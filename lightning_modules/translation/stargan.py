@@ -260,14 +260,14 @@ class StarGANv2(ImageFamily):
             return generator(source, head(mapping.shared(latents))).clamp(-1, 1)
 
         def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
-            return {**pictures, "z": drawn_codes(int(index[-1]) + 1, self.latent_dim, seed=seed)[index]}
+            return {**pictures, "style_code": drawn_codes(int(index[-1]) + 1, self.latent_dim, seed=seed)[index]}
 
         about = f"pictures, float32 [N, C, H, W] in [-1, 1]; H and W are multiples of {self.multiple}"
         return Deployable(
             Named(made, generator=generator, mapping=mapping),
             {
                 "source": Port(images, about, {0: "batch", 2: "height", 3: "width"}, "image", self.multiple),
-                "z": Port(
+                "style_code": Port(
                     torch.zeros(layout.count, self.latent_dim),
                     f"latents ~ N(0, I) of styles, float32 [N, {self.latent_dim}]",
                     {0: "batch"},
@@ -276,7 +276,7 @@ class StarGANv2(ImageFamily):
             "picture",
             "pictures of the domain, float32 [N, C, H, W] in [-1, 1]",
             draw,
-            lambda inputs: self.translate_in_style(inputs["source"], part, self._mapped(inputs["z"], part)),
+            lambda inputs: self.translate_in_style(inputs["source"], part, self._mapped(inputs["style_code"], part)),
         )
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
