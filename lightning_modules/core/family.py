@@ -75,6 +75,8 @@ class ImageFamily(NetworkUpdates):
     fixed_options: ClassVar[tuple[str, ...]] = ()
     #: Those of ``runs`` without which a new training does not begin.
     needed_runs: ClassVar[tuple[str, ...]] = ()
+    #: Options, by dotted name, that say how wide networks are which ``gesso prune`` makes narrower; empty: none.
+    widths: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

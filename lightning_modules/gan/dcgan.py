@@ -8,10 +8,11 @@ from gesso.common.ranges import Count, Whole
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.adversarial import AdversarialFamily
+from lightning_modules.kinds.pruned import PrunedFamily
 from lightning_modules.networks.dcgan import DCGANDiscriminator, DCGANGenerator, DiscriminatorOptions, GeneratorOptions
 
 
-class DCGAN(AdversarialFamily):
+class DCGAN(PrunedFamily, AdversarialFamily):
     """Deep convolutional GAN (Radford et al. 2016), with later improvements as options.
 
     Args:
@@ -22,11 +23,13 @@ class DCGAN(AdversarialFamily):
         generator: options of the generator.
         discriminator: options of the discriminator; WGAN-GP does not allow its normalization ``batch``, since the
             penalty is of single images.
+        pruned_from: a run with a wider generator, whose heaviest channels this one begins with (``gesso prune``).
         generator_optimizer, discriminator_optimizer: options of each optimizer.
         options: those of ``AdversarialFamily`` (losses and penalties) and ``ImageFamily``.
     """
 
     fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
+    widths: ClassVar[tuple[str, ...]] = ("generator.width",)
     renamed_options: ClassVar[Renamed] = {
         "width": ("generator.width", "discriminator.width"),
         "attention_resolution": ("generator.attention_resolution", "discriminator.attention_resolution"),
@@ -49,6 +52,7 @@ class DCGAN(AdversarialFamily):
         num_classes: Whole = 0,
         generator: GeneratorOptions = GeneratorOptions(),
         discriminator: DiscriminatorOptions = DiscriminatorOptions(),
+        pruned_from: str | None = None,
         generator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4, beta1=0.5),
         **options: Any,
@@ -60,7 +64,7 @@ class DCGAN(AdversarialFamily):
             )
         self.save_hyperparameters()
         self.resolution, self.channels = resolution, channels
-        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.latent_dim, self.num_classes, self.pruned_from = latent_dim, num_classes, pruned_from
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
         self.generator = DCGANGenerator(
             generator, latent_dim=latent_dim, resolution=resolution, channels=channels, num_classes=num_classes

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gesso.common.ranges import Count
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.padding import reflect
 from lightning_modules.networks.precision import like_weights
+from lightning_modules.networks.pruning import ChannelGroup
 from lightning_modules.networks.vgg import load_in_order
 
 #: Output channels of the convolutions at each side, which doubles from one tuple to the next.
@@ -23,9 +26,11 @@ class DecoderOptions:
     """AdaIN's decoder.
 
     Args:
+        width: channels of the widest hidden layers, the paper's 256; the others are in proportion.
         gradient_checkpointing: recompute each stage in the backward pass: less memory, about a third more time.
     """
 
+    width: Count = 256
     gradient_checkpointing: bool = False
 
 
@@ -40,7 +45,7 @@ class Decoder(nn.Module):
     def __init__(self, options: DecoderOptions = DecoderOptions(), *, width: int = 512) -> None:
         super().__init__()
         self.gradient_checkpointing = options.gradient_checkpointing
-        stages = [[width * channels // 512 for channels in stage] for stage in STAGES]
+        stages = [[width * channels // 512 * options.width // 256 for channels in stage] for stage in STAGES]
         # The last layer makes a picture of RGB, whatever the width.
         stages[-1][-1] = STAGES[-1][-1]
         starts = (width, *(stage[-1] for stage in stages))
@@ -54,6 +59,14 @@ class Decoder(nn.Module):
                 x = F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")
             x = checkpointed(stage, x, enabled=self.gradient_checkpointing)
         return x * 2 - 1
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """See ``pruning``: the channels between each two convolutions."""
+        names = [name.removesuffix(".weight") for name in self.state_dict() if name.endswith(".weight")]
+        return [
+            ChannelGroup({f"{before}.weight": 0, f"{before}.bias": 0, f"{after}.weight": 1})
+            for before, after in pairwise(names)
+        ]
 
     def load_published(self, weights: Path) -> None:
         """Takes over the published decoder, the asset ``adain_decoder``.

@@ -20,6 +20,7 @@ from lightning_modules.networks.folding import fold_scale_
 from lightning_modules.networks.initialization import init_dcgan_
 from lightning_modules.networks.precision import like_weights
 from lightning_modules.networks.projection_discriminator import ProjectionDiscriminator
+from lightning_modules.networks.pruning import ChannelGroup
 from lightning_modules.networks.spectral_norm import add_spectral_norm_
 
 
@@ -121,6 +122,26 @@ class DCGANGenerator(nn.Module):
         for block in self.blocks:
             x = checkpointed(block, x, labels, enabled=self.gradient_checkpointing)
         return torch.tanh(self.to_image(x).float())
+
+    def channel_groups(self) -> list[ChannelGroup]:
+        """See ``pruning``: the channels of each map, which a layer makes, a norm scales and the next layer takes in.
+
+        Raises:
+            ValueError: with attention or spectral norm; one line.
+        """
+        names = self.state_dict().keys()
+        if odd := [name for name in names if "attention" in name or "parametrizations" in name]:
+            raise ValueError(f"{odd[0]}: a generator with attention or spectral norm cannot be pruned")
+        # Rows of the projection are 4 x 4 places of all channels.
+        layers = [("project", 0), *((f"blocks.{number}.convolution", 1) for number in range(len(self.blocks)))]
+        norms = ["norm", *(f"blocks.{number}.norm" for number in range(len(self.blocks)))]
+        groups = []
+        for (layer, dim), norm, (after, _) in zip(layers, norms, [*layers[1:], ("to_image", 1)], strict=True):
+            scales = ("scale", "shift") if self.num_classes else ("weight", "bias")
+            places = {f"{norm}.{name}": int(self.num_classes > 0) for name in scales}
+            places |= {f"{norm}.{name}": 0 for name in ("running_mean", "running_var")}
+            groups.append(ChannelGroup({f"{layer}.weight": dim, f"{after}.weight": 0, **places}))
+        return groups
 
     def fold_(self) -> None:
         """See ``folding``."""

@@ -13,6 +13,7 @@ from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named,
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
+from lightning_modules.kinds.pruned import PrunedFamily
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss
@@ -92,7 +93,7 @@ class AdaINTransfer(nn.Module):
         return merged_mean_std(own(part) for part in parts)
 
 
-class AdaIN(StyleFamily):
+class AdaIN(PrunedFamily, StyleFamily):
     """Trains the decoder on pairs of a photograph and a style picture.
 
     Minimises content_weight * content + style_weight * style (eqs. 11 to 13): the features of the decoded picture
@@ -108,11 +109,13 @@ class AdaIN(StyleFamily):
         temporal_weight: of the temporal consistency, for video, which takes another pass through encoder and decoder.
         temporal: options of that loss.
         decoder: options of the decoder.
+        pruned_from: a run with a wider decoder, whose heaviest channels this one begins with (``gesso prune``).
         optimizer: options of its optimizer.
         options: those of ``ImageFamily``.
     """
 
     fixed_options: ClassVar[tuple[str, ...]] = ("decoder",)
+    widths: ClassVar[tuple[str, ...]] = ("decoder.width",)
     renamed_options: ClassVar[Renamed] = {
         "gradient_checkpointing": ("decoder.gradient_checkpointing",),
         "lr": ("optimizer.lr",),
@@ -129,6 +132,7 @@ class AdaIN(StyleFamily):
         temporal_weight: NonNegative = 0.0,
         temporal: TemporalOptions = TemporalOptions(),
         decoder: DecoderOptions = DecoderOptions(),
+        pruned_from: str | None = None,
         optimizer: OptimizerOptions = OptimizerOptions(lr=1e-4),
         **options: Any,
     ) -> None:
@@ -140,7 +144,7 @@ class AdaIN(StyleFamily):
         self.save_hyperparameters()
         self.resolution, self.optimizer = resolution, optimizer
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
-        self.style_mixing, self.temporal = style_mixing, temporal
+        self.style_mixing, self.temporal, self.pruned_from = style_mixing, temporal, pruned_from
         self.decoder = Decoder(decoder)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
