@@ -28,19 +28,20 @@ def nearest_pictures(samples: Tensor, data: ShardData, *, nearest: int = 3, limi
         [(1 + nearest) N, C, H, W] in [-1, 1] on the CPU: all samples, then the nearest of each, the second nearest ...
     """
     samples = samples.float().cpu()
-    keys = _shrunken(samples)
+    keys = shrunken(samples)
     distances = torch.full((len(samples), 0), 0.0)
     found = samples.new_empty(len(samples), 0, *samples.shape[1:])
     for images in data.reference_batches("train", rank=0, world_size=1, batch_size=256, limit=limit):
         pictures = to_float(images)
-        distances = torch.cat([distances, torch.cdist(keys, _shrunken(pictures))], dim=1)
+        distances = torch.cat([distances, torch.cdist(keys, shrunken(pictures))], dim=1)
         candidates = torch.cat([found, pictures.expand(len(samples), *pictures.shape)], dim=1)
         distances, order = distances.topk(min(nearest, distances.shape[1]), largest=False)
         found = torch.stack([pool[chosen] for pool, chosen in zip(candidates, order, strict=True)])
     return torch.cat([samples, *found.transpose(0, 1)])
 
 
-def _shrunken(pictures: Tensor) -> Tensor:
+def shrunken(pictures: Tensor) -> Tensor:
+    """Pictures [N, C, H, W] as vectors [N, D] of at most 32 x 32 pixels each, to compare them by."""
     if max(pictures.shape[2:]) > SIDE:
         pictures = F.interpolate(pictures, (SIDE, SIDE), mode="area")
     return pictures.flatten(1)
