@@ -169,7 +169,8 @@ def _is_live(arguments: argparse.Namespace) -> bool:
 
 def _facts(arguments: argparse.Namespace, kind: str, origin: dict[str, Any]) -> dict[str, object]:
     """What is known of the pictures' making."""
-    from launch.provenance import facts_of, style_facts
+    from launch.provenance import facts_of
+    from launch.publishing.licences import style_facts
 
     styles = style_facts([Path(name) for name in arguments.style])
     if origin:

@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.style is not None:
         styles = [style_of(module, Path(arguments.style), direction)]
     if finish is not None:
-        from launch.provenance import facts_of, style_facts
+        from launch.provenance import facts_of
+        from launch.publishing.licences import style_facts
 
         finish = finish.with_facts(
             facts_of(

@@ -14,6 +14,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "provenance": ("c2pa", "cryptography", "pdqhash"),
     "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client"),
+    "hub": ("huggingface_hub",),
 }
 
 

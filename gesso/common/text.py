@@ -13,6 +13,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+#: Words of strangers that are longer are cut.
+LONGEST_WORDS = 80
+
 
 def one_line(message: object) -> str:
     """A message, or an exception's, without line breaks or repeated spaces; an empty exception's is its kind."""
@@ -67,3 +70,14 @@ def decode_text(data: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text
+
+
+def harmless(words: object) -> str:
+    """Words in one line without control characters, which a terminal would obey, and not too long.
+
+    >>> harmless("a\\x1b[31m\\nb")
+    'a?[31m?b'
+    """
+    text = str(words)[: LONGEST_WORDS + 1]
+    text = text if len(text) <= LONGEST_WORDS else f"{text[: LONGEST_WORDS - 3]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

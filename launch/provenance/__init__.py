@@ -6,7 +6,7 @@
 
 from launch.provenance.credentials import Parent, check_identity, sign, sign_file
 from launch.provenance.identity import Identity, make_test_certificate, read_identity
-from launch.provenance.publication import Publication, facts_of, style_facts
+from launch.provenance.publication import Publication, facts_of
 from launch.provenance.verification import Verdict, Verifier
 
 __all__ = [
@@ -21,5 +21,4 @@ __all__ = [
     "read_identity",
     "sign",
     "sign_file",
-    "style_facts",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 
 from gesso.common.extras import needing
 from gesso.common.files import append, json_lines, sha256
-from launch.provenance.wording import printable
+from gesso.common.text import harmless
 
 with needing("provenance"):
     import pdqhash
@@ -128,7 +128,7 @@ class Journal:
         if distances[nearest] > NEAR:
             return None
         line = self._entries[nearest][1]
-        file, run, made = (printable(line.get(name, "")) for name in ("file", "run", "made"))
+        file, run, made = (harmless(line.get(name, "")) for name in ("file", "run", "made"))
         return Entry(file, run, made, int(distances[nearest]))
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from gesso.common.files import sha256
 from launch.checkpoints.files import run_and_sum
 from launch.provenance.credentials import Parent, check_signable, sign_file
 from launch.provenance.identity import Identity
 from launch.provenance.journal import NAME, enter
 from launch.provenance.watermark import Watermark, written_message
-from launch.provenance.wording import printable
 from launch.runs.folder import RunFolder
-
-_COPYRIGHT = 0x8298
 
 
 @dataclass(frozen=True)
@@ -107,30 +102,3 @@ def facts_of(origin: Mapping[str, Any], family: str, **more: object) -> dict[str
         **more,
     }
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def style_facts(files: Sequence[Path]) -> list[dict[str, str]] | None:
-    """Name, SHA-256 and, where it is known, the licence of each style picture; None: there are none."""
-    found = []
-    for file in files:
-        entry = {"name": file.name, "sha256": sha256(file)}
-        if licence := licence_of(file):
-            entry["licence"] = licence
-        found.append(entry)
-    return found or None
-
-
-def licence_of(file: Path) -> str | None:
-    """A picture's licence: of the file ``NAME.license`` beside it (REUSE), else its EXIF copyright; None: not known."""
-    beside = file.with_name(f"{file.name}.license")
-    if beside.is_file():
-        for line in beside.read_text(encoding="utf-8", errors="replace")[:65536].splitlines():
-            _, found, words = line.partition("SPDX-License-Identifier:")
-            if found and words.strip():
-                return printable(words.strip())
-    try:
-        with Image.open(file) as image:
-            owner = image.getexif().get(_COPYRIGHT)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return printable(owner.strip()) if isinstance(owner, str) and owner.strip() else None

@@ -15,13 +15,13 @@ import numpy as np
 from datamodules.decoding.images import BadImage, read_image
 from gesso.common.extras import needing
 from gesso.common.pictures import is_picture
+from gesso.common.text import harmless
 from launch.inference.pictures import is_ours
 from launch.provenance.credentials import ASSERTION, BRANDS, EDITED, GENERATED, context, mime_of
 from launch.provenance.identity import TEST_ORGANISATION
 from launch.provenance.journal import Journal
 from launch.provenance.layout import STORES, Odd, check_layout
 from launch.provenance.watermark import DwtDctSvd, Watermark, written_message
-from launch.provenance.wording import printable
 
 with needing("provenance"):
     import c2pa
@@ -116,7 +116,7 @@ class Verifier:
         """A file that holds credentials which cannot be read, or that is no whole file of its kind."""
         if _pixels(file) is None and file.suffix.lower() not in VIDEO_SUFFIXES:
             return Verdict(file, "unreadable", "not a picture that can be read", {})
-        return Verdict(file, "tampered", f"its credentials are damaged ({printable(error)})", {})
+        return Verdict(file, "tampered", f"its credentials are damaged ({harmless(error)})", {})
 
     def _without(self, file: Path) -> Verdict:
         """A file without credentials, looked up in what else is known."""
@@ -181,24 +181,24 @@ def _failures(report: dict[str, Any]) -> str:
         one.get("code", "") for one in results.get("failure", []) if one.get("code") != "signingCredential.untrusted"
     ]
     codes = codes or [one.get("code", "") for one in report.get("validation_status", [])]
-    return printable(", ".join(dict.fromkeys(codes)) or "no reason is given")
+    return harmless(", ".join(dict.fromkeys(codes)) or "no reason is given")
 
 
 def _signed(manifest: dict[str, Any], facts: dict[str, Any], trusted: bool) -> str:
     """By whom, how, and of what, in words."""
     signature = manifest.get("signature_info", {})
     issuer, name = signature.get("issuer"), signature.get("common_name") or signature.get("issuer") or "nobody"
-    words = [f"by {printable(name)}"]
+    words = [f"by {harmless(name)}"]
     if issuer == TEST_ORGANISATION:
         words[0] += ", a test certificate that says nothing of who signed"
     elif not trusted:
         words[0] += ", a certificate that nobody here vouches for (--trust names who does)"
     words.append(_made(manifest))
-    words += [f"{name} {printable(facts[name])}" for name in ("run", "seed") if name in facts]
+    words += [f"{name} {harmless(facts[name])}" for name in ("run", "seed") if name in facts]
     parents = [one for one in manifest.get("ingredients", []) if one.get("relationship") == "parentOf"]
     for parent in parents:
         whose = ", which has credentials of its own" if parent.get("active_manifest") else ""
-        words.append(f"of {printable(parent.get('title', 'a picture'))}{whose}")
+        words.append(f"of {harmless(parent.get('title', 'a picture'))}{whose}")
     return "; ".join(word for word in words if word)
 
 

@@ -17,9 +17,10 @@ pytest.importorskip("c2pa")
 from launch.checkpoints import layout
 from launch.inference.animations import convert_file
 from launch.inference.pictures import is_ours, save_frames, save_picture
-from launch.provenance.publication import Publication, facts_of, licence_of, style_facts
+from launch.provenance.publication import Publication, facts_of
 from launch.provenance.verification import Verifier
 from launch.provenance.watermark import DwtDctSvd
+from launch.publishing.licences import licence_of, style_facts
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "noending"])
