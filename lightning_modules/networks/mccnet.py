@@ -92,7 +92,7 @@ class MCCNetwork(nn.Module):
         self.style = SelfCorrelation(WIDTH, options.floor)
         self.mixing = nn.Linear(WIDTH, WIDTH)
         self.output = nn.Conv2d(WIDTH, WIDTH, 1)
-        self.decoder = Decoder(DecoderOptions(options.gradient_checkpointing))
+        self.decoder = Decoder(DecoderOptions(gradient_checkpointing=options.gradient_checkpointing))
 
     def forward(self, content: Tensor, style: Tensor, pairs: Tensor | None = None) -> Tensor:
         """The contents in the styles.

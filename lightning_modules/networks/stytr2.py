@@ -78,7 +78,7 @@ class StyTr2Network(nn.Module):
         self.style_encoder = nn.ModuleList(encoder() for _ in range(options.encoder_layers))
         self.transfer = nn.ModuleList(transfer() for _ in range(options.transfer_layers))
         self.norm = nn.LayerNorm(width)
-        self.decoder = Decoder(DecoderOptions(options.gradient_checkpointing), width=width)
+        self.decoder = Decoder(DecoderOptions(gradient_checkpointing=options.gradient_checkpointing), width=width)
 
     def forward(self, content: Tensor, style: Tensor, pairs: Tensor | None = None) -> Tensor:
         """The content pictures in the styles.
