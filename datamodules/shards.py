@@ -254,8 +254,7 @@ class ShardData(L.LightningDataModule):
             this rank's batches: ``image`` uint8 [at most batch_size, C, size, size] in [0, 255], ``label``, ``index``,
             ``position`` and, where the set has them, ``caption``. Of latents, ``image`` is as in training.
         """
-        rows = self.rows_of(split, label)
-        samples = self.manifest.split(split).samples if rows is None else len(rows)
+        rows, samples = self.rows_of(split, label), self.number_of(split, label)
         limit = min(limit or samples, samples)
         stream = ShardStream(
             self.manifest,
@@ -278,6 +277,11 @@ class ShardData(L.LightningDataModule):
     def rows_of(self, split: str, label: int | None) -> np.ndarray | None:
         """Where the samples of a class lie in a split's index; None without a label: everywhere."""
         return None if label is None else np.flatnonzero(self.manifest.index(split)["label"] == label)
+
+    def number_of(self, split: str, label: int | None = None) -> int:
+        """Number of samples of a split; with ``label``, of this class alone."""
+        rows = self.rows_of(split, label)
+        return self.manifest.split(split).samples if rows is None else len(rows)
 
     def check_held_out(self) -> None:
         """Checks held-out images before a training begins; raises a ValueError where they cannot be measured."""

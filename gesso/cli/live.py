@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace, request: Request) -> int:
     """Runs until the camera ends or Ctrl-C does; see ``gesso stylize --help``."""
-    if arguments.method == "gatys" and not arguments.run_folder:
-        raise ValueError("gatys takes minutes a picture: --method adain and runs of your own go live")
+    _check(arguments)
     rate = arguments.live_rate
-    if rate is not None and not 0 <= rate <= 1000:
-        raise ValueError(f"--live-rate is {rate:g}; it goes from 0 (as fast as it goes) to 1000 frames a second")
-    if arguments.live_port is not None and not 0 <= arguments.live_port < 2**16:
-        raise ValueError(f"--live-port is {arguments.live_port}; ports go from 1 to 65535, and 0 is any")
-    if arguments.smooth is not None and not (0 <= arguments.smooth < 1 and math.isfinite(arguments.smooth)):
-        raise ValueError(f"--smooth is {arguments.smooth:g}; it goes from 0 (every frame for itself) to below 1")
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
@@ -48,7 +41,7 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
         method = (
             stylization.trained(arguments.run_folder, device)[0]
             if arguments.run_folder
-            else stylization.stylizer(arguments.method, device, steps=1, seed=0, progress=lambda *_: None)
+            else stylization.stylizer(arguments.method, device)
         )
         console = Console(stderr=True)
         bar = stack.enter_context(
@@ -93,3 +86,16 @@ def run(arguments: argparse.Namespace, request: Request) -> int:
     if out is not None and report.frames:
         print(out)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises a ValueError for options that no camera has."""
+    if arguments.method == "gatys" and not arguments.run_folder:
+        raise ValueError("gatys takes minutes a picture: --method adain and runs of your own go live")
+    rate = arguments.live_rate
+    if rate is not None and not 0 <= rate <= 1000:
+        raise ValueError(f"--live-rate is {rate:g}; it goes from 0 (as fast as it goes) to 1000 frames a second")
+    if arguments.live_port is not None and not 0 <= arguments.live_port < 2**16:
+        raise ValueError(f"--live-port is {arguments.live_port}; ports go from 1 to 65535, and 0 is any")
+    if arguments.smooth is not None and not (0 <= arguments.smooth < 1 and math.isfinite(arguments.smooth)):
+        raise ValueError(f"--smooth is {arguments.smooth:g}; it goes from 0 (every frame for itself) to below 1")

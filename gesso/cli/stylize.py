@@ -84,14 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not arguments.style and not arguments.run_folder:
-        raise ValueError("no style: name one picture or more with --style (a run trained for its own needs none)")
-    if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
-        raise ValueError("--size, --style-size and --steps must be 1 or more")
-    if arguments.method != "gatys" or arguments.run_folder:
-        for name in ("steps", "seed"):
-            if getattr(arguments, name) is not None:
-                raise ValueError(f"--{name} is for --method gatys: the others go over a picture once, the same way")
+    _check(arguments)
     if _is_live(arguments):
         if arguments.sign or arguments.watermark is not None or arguments.journal:
             raise ValueError("--sign, --watermark and --journal are not for cameras: `gesso sign` signs a recording")
@@ -158,6 +151,18 @@ def run(arguments: argparse.Namespace) -> int:
             )
     print(planned.out)
     return int(failed > 0)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises a ValueError for options that do not go together or are out of their range."""
+    if not arguments.style and not arguments.run_folder:
+        raise ValueError("no style: name one picture or more with --style (a run trained for its own needs none)")
+    if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
+        raise ValueError("--size, --style-size and --steps must be 1 or more")
+    if arguments.method != "gatys" or arguments.run_folder:
+        for name in ("steps", "seed"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} is for --method gatys: the others go over a picture once, the same way")
 
 
 def _is_live(arguments: argparse.Namespace) -> bool:

@@ -191,8 +191,7 @@ def compared_with(evaluator: Evaluator, data: ShardData | None) -> list[dict[str
     for pictures in evaluator.references:
         stream = stream_of(data, pictures)
         split = pictures.split or stream.held_out_split
-        rows = stream.rows_of(split, pictures.label)
-        images = stream.manifest.split(split).samples if rows is None else len(rows)
+        images = stream.number_of(split, pictures.label)
         images = min(pictures.limit or images, images)
         of_class = {} if pictures.label is None else {"label": pictures.label}
         found.append({"name": stream.manifest.name, "split": split, "images": images, "size": stream.size, **of_class})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from datamodules.shards import ShardData
 from gesso.common.pixels import to_float
-from launch.evaluation.neighbours import shrunken
+from launch.evaluation.neighbours import Nearest, shrunken
 
 #: How many neighbours in the training set say how dense it is around a picture.
 NEIGHBOURS = 50
@@ -68,29 +68,6 @@ class Memorisation:
         return {"flagged": self.flagged, **{name: asdict(space) for name, space in self.spaces.items()}, **counts}
 
 
-class _Nearest:
-    """The distances of pictures to their nearest ones among many, which come in batches."""
-
-    def __init__(self, keys: Tensor, pictures: Tensor) -> None:
-        self.keys = keys
-        self.distances = keys.new_full((len(keys), 1), math.inf)
-        self.nearest = pictures.clone()
-
-    def look(self, keys: Tensor, pictures: Tensor) -> None:
-        found = torch.cdist(self.keys, keys, compute_mode="donot_use_mm_for_euclid_dist")
-        least, place = found.min(1)
-        closer = least < self.distances[:, 0]
-        self.nearest[closer] = pictures[place[closer]]
-        together = torch.cat([self.distances, found], 1)
-        self.distances = together.topk(min(NEIGHBOURS, together.shape[1]), largest=False).values
-
-    def relative(self) -> Tensor:
-        """The nearest one's distance as a share of the mean of the nearest fifty's: [N]; 1 where all are 0."""
-        known = self.distances[:, : int(self.distances.isfinite().sum(1).min())]
-        mean = known.mean(1)
-        return torch.where(mean > 0, known[:, 0] / mean, torch.ones_like(mean))
-
-
 def memorisation(
     samples: Tensor,
     data: ShardData,
@@ -125,8 +102,9 @@ def memorisation(
     real = data.reference_batches(data.held_out_split, rank=0, world_size=1, batch_size=256, limit=len(samples))
     held_out = torch.cat(list(real))
     spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": _pixels, name: features}
-    seekers = {
-        space: (_Nearest(key(samples), samples), _Nearest(key(held_out), held_out)) for space, key in spaces.items()
+    both = {
+        space: [Nearest(key(each), neighbours=NEIGHBOURS) for each in (samples, held_out)]
+        for space, key in spaces.items()
     }
     count = min(limit or 10**12, data.manifest.split("train").samples)
     batches = data.reference_batches("train", rank=0, world_size=1, batch_size=256, limit=limit)
@@ -134,18 +112,26 @@ def memorisation(
         for pictures in [images, images.flip(3)] if data.flip else [images]:
             for space, key in spaces.items():
                 keys = key(pictures)
-                for seeker in seekers[space]:
-                    seeker.look(keys, pictures)
-    found = {space: _nearness(*both) for space, both in seekers.items()}
-    worst = torch.stack([own.relative() for own, _ in seekers.values()]).amin(0).argsort()[:COLUMNS]
-    space = min(found, key=lambda each: seekers[each][0].relative().min().item())
-    sheet = torch.cat([samples[worst], seekers[space][0].nearest[worst]])
-    return Memorisation(found, len(samples), len(held_out), count, to_float(sheet))
+                for each in both[space]:
+                    each.look(keys, pictures)
+    found = {space: _nearness(*pair) for space, pair in both.items()}
+    near = torch.stack([_relative(own) for own, _ in both.values()])
+    worst = near.amin(0).argsort()[:COLUMNS]
+    # Beside the training pictures of the space that has the nearest of all.
+    own, _ = list(both.values())[int(near.amin(1).argmin())]
+    return Memorisation(
+        found, len(samples), len(held_out), count, to_float(torch.cat([samples[worst], own.pictures[worst, 0]]))
+    )
 
 
-def _nearness(own: _Nearest, held_out: _Nearest) -> Nearness:
-    threshold = held_out.relative().quantile(NEAR)
-    near = int((own.relative() < threshold).sum())
+def _relative(found: Nearest) -> Tensor:
+    """The nearest one's distance as a share of the mean of the nearest fifty's: [N]; 1 where all are 0."""
+    mean = found.distances.mean(1)
+    return torch.where(mean > 0, found.distances[:, 0] / mean, torch.ones_like(mean))
+
+
+def _nearness(own: Nearest, held_out: Nearest) -> Nearness:
+    near = int((_relative(own) < _relative(held_out).quantile(NEAR)).sum())
     low, high = wilson(near, len(own.keys))
     return Nearness(
         near / len(own.keys),
@@ -161,13 +147,11 @@ def _pixels(images: Tensor) -> Tensor:
     return shrunken(to_float(images))
 
 
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927).
 
     >>> tuple(round(end, 4) for end in wilson(1, 10))
     (0.0179, 0.4042)
     """
-    share, squared = successes / trials, z * z
-    middle = (share + squared / (2 * trials)) / (1 + squared / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2)) / (1 + squared / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

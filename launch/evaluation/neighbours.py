@@ -28,16 +28,43 @@ def nearest_pictures(samples: Tensor, data: ShardData, *, nearest: int = 3, limi
         [(1 + nearest) N, C, H, W] in [-1, 1] on the CPU: all samples, then the nearest of each, the second nearest ...
     """
     samples = samples.float().cpu()
-    keys = shrunken(samples)
-    distances = torch.full((len(samples), 0), 0.0)
-    found = samples.new_empty(len(samples), 0, *samples.shape[1:])
+    found = Nearest(shrunken(samples), neighbours=nearest, shown=nearest)
     for images in data.reference_batches("train", rank=0, world_size=1, batch_size=256, limit=limit):
         pictures = to_float(images)
-        distances = torch.cat([distances, torch.cdist(keys, shrunken(pictures))], dim=1)
-        candidates = torch.cat([found, pictures.expand(len(samples), *pictures.shape)], dim=1)
-        distances, order = distances.topk(min(nearest, distances.shape[1]), largest=False)
-        found = torch.stack([pool[chosen] for pool, chosen in zip(candidates, order, strict=True)])
-    return torch.cat([samples, *found.transpose(0, 1)])
+        found.look(shrunken(pictures), pictures)
+    return torch.cat([samples, *found.pictures.transpose(0, 1)])
+
+
+class Nearest:
+    """For each of some vectors the nearest ones among many that come in batches, and the pictures that those are of.
+
+    Args:
+        keys: float32 [N, D], the vectors.
+        neighbours: number of distances that are kept.
+        shown: number of pictures that are kept, at most as many.
+
+    Attributes:
+        distances: Euclidean, [N, at most neighbours], rising.
+        pictures: of the first of them, [N, at most shown, C, H, W]; there are none before the first batch.
+    """
+
+    def __init__(self, keys: Tensor, *, neighbours: int, shown: int = 1) -> None:
+        self.keys, self.neighbours, self.shown = keys, neighbours, shown
+        self.distances = keys.new_empty(len(keys), 0)
+        self.pictures = keys.new_empty(len(keys), 0)
+
+    def look(self, keys: Tensor, pictures: Tensor) -> None:
+        """Takes a batch: vectors [B, D] and their pictures [B, C, H, W]."""
+        known = self.distances.shape[1]
+        # Not as a product of matrices, in whose rounding a copy is at no distance of 0.
+        found = torch.cdist(self.keys, keys, compute_mode="donot_use_mm_for_euclid_dist")
+        distances, order = torch.cat([self.distances, found], 1).sort(stable=True, dim=1)
+        self.distances, first = distances[:, : self.neighbours], order[:, : self.shown]
+        chosen = pictures[(first - known).clamp_min(0)]
+        if known:
+            kept = self.pictures[torch.arange(len(first))[:, None], first.clamp_max(self.pictures.shape[1] - 1)]
+            chosen = torch.where((first < known)[..., None, None, None], kept, chosen)
+        self.pictures = chosen
 
 
 def shrunken(pictures: Tensor) -> Tensor:

@@ -56,8 +56,7 @@ def reference(
     manifest = data.manifest
     # By every rank, before any of them waits for the others.
     check_sizes(manifest, split)
-    rows = data.rows_of(split, label)
-    available = manifest.split(split).samples if rows is None else len(rows)
+    available = data.number_of(split, label)
     number = min(limit or available, available)
     chosen = f"{split}-{number}" if label is None else f"{split}-class{label}-{number}"
     key = f"{manifest.fingerprints[split][:20]}-{chosen}-{data.size}px-{data.channels}ch-{network.name}"

@@ -185,7 +185,7 @@ def stylize_with(
     steps, seed = whole(steps, "steps", Range(1)), whole(seed, "seed", SEEDS)
     # Weights that are read in inference mode could not be differentiated through.
     with torch.inference_mode(False):
-        published = stylizer(method, where, steps=steps, seed=seed, progress=lambda done, total, loss: None)
+        published = stylizer(method, where, steps=steps, seed=seed)
     return _stylized(published, content, style, where, weights=weights, alpha=alpha, size=size)
 
 

@@ -59,7 +59,7 @@ class Request:
     )
 
     def memory_of(self, stylizer: Stylizer) -> dict[Hashable, object]:
-        """Where a method keeps what it finds out of the styles: see ``Style.once``."""
+        """Where a method keeps what it finds out of the styles: see ``Style.of_each``."""
         # The method is held, so that no other gets its number.
         return self._memories.setdefault(id(stylizer), (stylizer, {}))[1]
 
@@ -185,11 +185,16 @@ def stylizer(
     method: Method,
     device: torch.device,
     *,
-    steps: int,
-    seed: int,
-    progress: Callable[[int, int, float], None],
+    steps: int = 200,
+    seed: int = 0,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> Stylizer:
     """A method with its real weights, fetched if need be.
+
+    Args:
+        method: its name.
+        device: of the weights.
+        steps, seed, progress: of ``gatys``; see ``StyleOptimization``.
 
     Raises:
         ValueError: there is no such method.

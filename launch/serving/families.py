@@ -180,7 +180,7 @@ def served_run(name: str, source: str, device: torch.device, *, average: bool = 
 
 def served_adain(name: str, device: torch.device) -> ServedMethod:
     """AdaIN with the authors' decoder, fetched if need be."""
-    return ServedMethod(name, stylizer("adain", device, steps=1, seed=0, progress=lambda *_: None), device)
+    return ServedMethod(name, stylizer("adain", device), device)
 
 
 def arrays(images: Tensor) -> list[np.ndarray]:

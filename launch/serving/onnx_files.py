@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from gesso.common.extras import needing
-from gesso.common.randomness import mix_seed
 from gesso.common.text import one_line
 from launch.inference.pictures import as_tensor
 from launch.serving.asks import Ask, Generate, Stylize, Translate, Verb
 from launch.serving.families import BATCH, arrays
 from launch.serving.served import Facts, Served, check_label, check_verb, check_weights
+from lightning_modules.kinds.random_codes import drawn_codes, numbered_codes
 from lightning_modules.pictures.sizes import fit, resize
 
 #: Of a file's metadata: where its weights come from.
@@ -104,7 +104,7 @@ class ServedOnnx:
                 feeds = {"source": self._sized("source", ask.picture, ask.size)}
                 if "style_code" in self.inputs:
                     length = self.inputs["style_code"][1]
-                    feeds["style_code"] = _normals(ask.style_seed or 0, 0, length)[None]
+                    feeds["style_code"] = drawn_codes(1, length, seed=ask.style_seed or 0)
         wanted = {name: value.numpy() for name, value in feeds.items() if name in self.inputs}
         try:
             (made,) = self.session.run(["picture"], wanted)
@@ -116,8 +116,8 @@ class ServedOnnx:
         """The latents and labels of the run's own samples of these numbers."""
         length, classes = self.inputs["latents"][1], self.facts.classes
         labels = [ask.label if ask.label is not None else ask.seed % max(classes, 1) for ask in asks]
-        latents = [_normals(ask.sequence, ask.seed, length) for ask in asks]
-        return {"latents": torch.stack(latents), "labels": torch.tensor(labels)}
+        latents = [numbered_codes([ask.seed], length, seed=ask.sequence) for ask in asks]
+        return {"latents": torch.cat(latents), "labels": torch.tensor(labels)}
 
     def _style(self, ask: Stylize) -> dict[str, torch.Tensor]:
         content = self._sized("content", ask.content, ask.size)
@@ -143,11 +143,6 @@ class ServedOnnx:
         tall, wide = max(1, int(height * scale)), max(1, int(width * scale))
         top, left = (image.shape[2] - tall) // 2, (image.shape[3] - wide) // 2
         return resize(image[:, :, top : top + tall, left : left + wide], (height, width))
-
-
-def _normals(seed: int, number: int, length: int) -> torch.Tensor:
-    """N(0, I) of sample ``number`` of the sequence ``seed``, as ``LatentFamily.latents`` draws it."""
-    return torch.randn(length, generator=torch.Generator().manual_seed(mix_seed(seed, number)))
 
 
 def _facts(name: str, file: Path, inputs: dict[str, list[Any]], said: dict[str, str]) -> Facts:

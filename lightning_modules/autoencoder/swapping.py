@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gesso.common.randomness import mix_seed
 from gesso.common.ranges import Count, NonNegative
 from lightning_modules.core.abilities import Batch, CannotDo, Preview
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
+from lightning_modules.kinds.random_codes import numbered_codes
 from lightning_modules.kinds.reconstructing import reconstruction_evaluator
 from lightning_modules.losses.adversarial import generator_loss
 from lightning_modules.losses.regularizers import R1
@@ -257,9 +257,8 @@ class SwappingAutoencoder(ImageFamily):
         textures = torch.zeros(layout.count, self.texture_dim)
 
         def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
-            generators = (torch.Generator().manual_seed(mix_seed(seed, number)) for number in index.tolist())
-            drawn = [torch.randn(self.texture_dim, generator=generator) for generator in generators]
-            return {**pictures, "style_code": unit_vectors(torch.stack(drawn))}
+            drawn = numbered_codes(index.tolist(), self.texture_dim, seed=seed)
+            return {**pictures, "style_code": unit_vectors(drawn)}
 
         def swapped(source: Tensor, style: Tensor) -> Tensor:
             return alone.decoder(alone.encoder(source)[0], style).clamp(-1, 1)

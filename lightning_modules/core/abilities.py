@@ -248,7 +248,10 @@ class Abilities(L.LightningModule):
         self._cannot("translate_in_style")
 
     def translation_styles(self, images: Tensor, direction: str | None = None) -> Tensor | None:
-        """The style, [N, D], in which ``translate`` puts each picture by itself; None: it takes no styles."""
+        """The style, [N, D], in which ``translate`` puts each picture by itself in a direction (None: the main one).
+
+        None where the family takes no styles.
+        """
         return None
 
     def style_of(self, images: Tensor, direction: str) -> Tensor:

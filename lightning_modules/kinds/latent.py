@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gesso.common.randomness import mix_seed
 from gesso.common.ranges import check_options
 from lightning_modules.core.abilities import Batch, CannotDo, Preview
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.kinds.generative import GenerativeFamily
+from lightning_modules.kinds.random_codes import numbered_codes
 from lightning_modules.networks.folding import folded
 from lightning_modules.samplers.editing import slerp
 
@@ -44,12 +44,7 @@ class LatentFamily(GenerativeFamily):
 
     def latents(self, index: Tensor, *, seed: int) -> Tensor:
         """Latents number ``index`` of the sequence ``seed``: [N, latent_dim] on the module's device."""
-        generator = torch.Generator()
-        rows = [
-            torch.randn(self.latent_dim, generator=generator.manual_seed(mix_seed(seed, number)))
-            for number in index.tolist()
-        ]
-        return torch.stack(rows).to(self.device)
+        return numbered_codes(index.tolist(), self.latent_dim, seed=seed).to(self.device)
 
     def on_path(self, index: Tensor, times: Tensor, *, seed: int, space: Literal["z", "w"]) -> Tensor:
         """See ``Abilities.on_path``."""

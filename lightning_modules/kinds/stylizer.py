@@ -25,8 +25,8 @@ class Style:
             puts the content back where no style goes.
         alpha: from 0 (the content) to 1 (all of the style).
         regions: of each style picture, [H', W'] in [0, 1]: where its style is taken from; None: from all of it.
-        memory: where ``once`` keeps what a method finds out of these pictures and regions, for the next frame of a film
-            or picture of a folder; None: nothing is kept.
+        memory: where ``of_each`` keeps what a method finds out of these pictures and regions, for the next frame of a
+            film or picture of a folder; None: nothing is kept.
     """
 
     pictures: Sequence[Tensor] = ()
@@ -36,18 +36,18 @@ class Style:
     regions: Sequence[Tensor] | None = None
     memory: dict[Hashable, object] | None = field(default=None, repr=False, compare=False)
 
-    def once(self, key: Hashable, find: Callable[[], Found]) -> Found:
-        """What a method finds out of the style pictures alone: asked for once, if there is a ``memory``.
+    def of_each(self, find: Callable[[int, Tensor], Found], *key: Hashable) -> list[Found]:
+        """What a method finds out of each style picture alone: computed once, if there is a ``memory``.
 
         Args:
-            key: what it is, and all that it depends on besides pictures, regions and method: a style's number, a tile.
-            find: computes it.
+            find: computes it, of a style's number and picture.
+            key: all that it depends on besides pictures, regions and method, such as the tiles' side.
         """
-        if self.memory is None:
-            return find()
-        if key not in self.memory:
-            self.memory[key] = find()
-        return cast(Found, self.memory[key])
+        memory = {} if self.memory is None else self.memory
+        for number, picture in enumerate(self.pictures):
+            if (number, *key) not in memory:
+                memory[number, *key] = find(number, picture)
+        return [cast(Found, memory[number, *key]) for number in range(len(self.pictures))]
 
     def shares(self, content: Tensor, count: int, *, by_region: bool = False) -> Tensor:
         """How much of each of ``count`` styles each place of the content gets: [K, H, W], with sums of 1.
@@ -137,6 +137,27 @@ class Style:
         if not region.any():
             raise ValueError(f"the mask of style {number + 1} is black all over: white is what counts")
         return region[None].to(self.pictures[number].device)
+
+
+def drawn_by_alpha(
+    content: Tensor, alpha: float, wanted: Tensor, own: Callable[[], Tensor], draw: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The picture drawn of what a style makes of the content, and of the content's own, mixed by ``alpha``.
+
+    What drawing loses of the content is put back as far as ``alpha`` is from 1: with 0 the picture is the content.
+
+    Args:
+        content: [1, 3, H, W] in [-1, 1].
+        alpha: from 0 (the content) to 1 (all of the style).
+        wanted: what the style makes of the content, in the form that ``draw`` takes.
+        own: computes what the content makes of itself, in the same form; only asked for if it is needed.
+        draw: makes the picture [1, 3, H, W].
+    """
+    if alpha == 1:
+        return draw(wanted).clamp(-1, 1)
+    mine = own()
+    lost = content - draw(mine)
+    return (draw(alpha * wanted + (1 - alpha) * mine) + (1 - alpha) * lost).clamp(-1, 1)
 
 
 class Stylizer(Protocol):

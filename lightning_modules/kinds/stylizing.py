@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gesso.common.pixels import to_uint8
 from lightning_modules.core.abilities import Batch, BatchSpec, Preview
+from lightning_modules.core.deployment import Deployable, Layout, Named, Port
 from lightning_modules.core.family import ImageFamily, Losses
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.kinds.stylizer import Style, Stylizer
@@ -23,6 +24,9 @@ from lightning_modules.networks.lpips import LPIPS
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.flow import warp
 from lightning_modules.pictures.sizes import square
+
+#: What a picture is that goes into an exported network or comes out of it.
+PICTURE = "float32 [1, 3, H, W] in [-1, 1]"
 
 
 class StyleFamily(ImageFamily):
@@ -91,6 +95,35 @@ class StyleFamily(ImageFamily):
         if options.kind == "difference":
             return difference_loss(results - pictures, moved - images)
         return compound_loss(pictures, results, flow)
+
+    def picture_ports(self, layout: Layout, *, multiple: int = 1) -> dict[str, Port]:
+        """The inputs of an exported network: a picture and a style picture.
+
+        Args:
+            layout: see ``deployable``.
+            multiple: where sizes are free, sides are multiples of this, which divides 24.
+        """
+        height, width = layout.sides(self.batch_spec().resolution or 256, multiple)
+        # Of other sizes than the content, where sizes are free: equal ones would be taken for one.
+        more = 24 if layout.dynamic else 0
+        free = {2: "height", 3: "width"}
+        style_free = {dim: f"style_{name}" for dim, name in free.items()}
+        content, style = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height + more, width + 2 * more)
+        return {
+            "content": Port(content, f"a picture, {PICTURE}", free, "image", multiple),
+            "style": Port(style, f"a picture in the wanted style, {PICTURE}", style_free, "style", multiple),
+        }
+
+    def deployable_pair(self, network: Named, layout: Layout, *, multiple: int = 1) -> Deployable:
+        """What ``deployable`` answers for a network of a picture and a style picture; see ``picture_ports``."""
+        return Deployable(
+            network,
+            self.picture_ports(layout, multiple=multiple),
+            "picture",
+            f"the stylised picture, {PICTURE}",
+            lambda index, seed, pictures: dict(pictures),
+            lambda inputs: self.stylize(inputs["content"], Style([inputs["style"]])),
+        )
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         """Grid of four photographs (left) in up to six styles (top)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.pruned import PrunedFamily
 from lightning_modules.kinds.stylizer import Style, resize_shares
-from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
+from lightning_modules.kinds.stylizing import PICTURE, StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss
 from lightning_modules.losses.style import mean_std, statistics_loss
 from lightning_modules.losses.temporal import TemporalOptions
@@ -58,10 +57,7 @@ class AdaINTransfer(nn.Module):
         height, width = content.shape[2:]
         share = style.shares(content, len(style.pictures))
         share = resize_shares(share, (-(-height // SCALE), -(-width // SCALE)))
-        targets = [
-            style.once((number, tile), functools.partial(self._statistics, picture, tile))
-            for number, picture in enumerate(style.pictures)
-        ]
+        targets = style.of_each(lambda number, picture: self._statistics(picture, tile), tile)
         parts = tiles((height, width), tile, margin=MARGIN, multiple=SCALE)
         # The content's statistics are those of the whole picture: known only after a first pass over its tiles.
         mean, std = self._statistics(content, tile) if len(parts) > 1 else (None, None)
@@ -224,25 +220,14 @@ class AdaIN(PrunedFamily, StyleFamily):
         def run(inputs: Inputs) -> Tensor:
             return self.stylize(inputs["content"], Style([inputs["style"]], alpha=float(inputs["alpha"])))
 
-        height, width = layout.sides(self.resolution)
-        # Of other sizes than the content, where sizes are free: equal ones would be taken for one.
-        more = 24 if layout.dynamic else 0
-        free = {2: "height", 3: "width"}
-        about = "float32 [1, 3, H, W] in [-1, 1]"
         return Deployable(
             Named(picture, encoder=encoder, decoder=decoder),
             {
-                "content": Port(torch.zeros(1, 3, height, width), f"a picture, {about}", free, "image"),
-                "style": Port(
-                    torch.zeros(1, 3, height + more, width + 2 * more),
-                    f"a picture in the wanted style, {about}",
-                    {dim: f"style_{name}" for dim, name in free.items()},
-                    "style",
-                ),
+                **self.picture_ports(layout),
                 "alpha": Port(torch.ones(1), "from 0 (the content) to 1 (all of the style), float32 [1]"),
             },
             "picture",
-            f"the stylised picture, {about}",
+            f"the stylised picture, {PICTURE}",
             draw,
             run,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import torch
@@ -127,10 +126,7 @@ class CAPVST(StyleFamily):
         """See ``Stylizer``; exact in tiles, and the content itself for an ``alpha`` of 0."""
         share = style.shares(content, len(style.pictures), by_region=True)
         counted = share * style.cover(content, len(style.pictures))
-        targets = [
-            style.once((number, tile), functools.partial(self._moments, picture, style.region(number), tile))
-            for number, picture in enumerate(style.pictures)
-        ]
+        targets = style.of_each(lambda number, picture: self._moments(picture, style.region(number), tile), tile)
         features = self.network(content, tile)
         share, counted = (resize_shares(each, (features.shape[2], features.shape[3])) for each in (share, counted))
         pairs = zip(region_moments(features, counted), targets, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gesso.common.ranges import Count, NonNegative
-from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
+from lightning_modules.core.deployment import Deployable, Layout, Named
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
-from lightning_modules.kinds.stylizer import Style, resize_shares
+from lightning_modules.kinds.stylizer import Style, drawn_by_alpha, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import total_variation
 from lightning_modules.losses.temporal import TemporalOptions
@@ -82,8 +81,15 @@ class MCCNet(StyleFamily):
             "tv": tv_weight,
             "temporal": temporal_weight,
         }
-        named = {name.removesuffix("s"): weight for name, weight in self.weights.items()}
-        check_weights(**{f"{name}_weight": weight for name, weight in named.items()})
+        check_weights(
+            content_weight=content_weight,
+            style_weight=style_weight,
+            identity_weight=identity_weight,
+            identity_feature_weight=identity_feature_weight,
+            illumination_weight=illumination_weight,
+            tv_weight=tv_weight,
+            temporal_weight=temporal_weight,
+        )
         self.save_hyperparameters()
         self.resolution, self.optimizer, self.temporal = resolution, optimizer, temporal
         self.network = MCCNetwork(network)
@@ -142,52 +148,26 @@ class MCCNet(StyleFamily):
             features, target = (encoder(each, (LAYER,))[LAYER] for each in (content, style))
             return network(features, target)[:, :, : content.shape[2], : content.shape[3]].clamp(-1, 1)
 
-        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
-            return dict(pictures)
-
-        def run(inputs: Inputs) -> Tensor:
-            return self.stylize(inputs["content"], Style([inputs["style"]]))
-
-        height, width = layout.sides(self.resolution)
-        # Of other sizes than the content, where sizes are free: equal ones would be taken for one.
-        more = 24 if layout.dynamic else 0
-        free, about = {2: "height", 3: "width"}, "float32 [1, 3, H, W] in [-1, 1]"
-        style_free = {dim: f"style_{name}" for dim, name in free.items()}
-        content, style = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height + more, width + 2 * more)
-        return Deployable(
-            Named(picture, encoder=encoder, network=network),
-            {
-                "content": Port(content, f"a picture, {about}", free, "image"),
-                "style": Port(style, f"a picture in the wanted style, {about}", style_free, "style"),
-            },
-            "picture",
-            f"the stylised picture, {about}",
-            draw,
-            run,
-        )
+        return self.deployable_pair(Named(picture, encoder=encoder, network=network), layout)
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``.
 
-        Several styles are mixed as factors of channels. With ``alpha`` below 1 so are the style's and the content's
-        own, and what the network loses of a picture in its own style is put back as far as ``alpha`` is from 1: with 0
-        the picture is the content.
+        Several styles are mixed as factors of channels, and by ``alpha`` the style's and the content's own.
         """
         height, width = content.shape[2:]
         share = style.shares(content, len(style.pictures))
         share = resize_shares(share, (-(-height // SCALE), -(-width // SCALE)))
-        found = [
-            style.once((number, tile), functools.partial(self._factors, picture, tile))
-            for number, picture in enumerate(style.pictures)
-        ]
+        found = style.of_each(lambda number, picture: self._factors(picture, tile), tile)
         factors = sum((place * each for place, each in zip(share, found, strict=True)), content.new_zeros(()))
-        if style.alpha == 1:
-            return self._drawn(content, factors, tile).clamp(-1, 1)
-        own = self._factors(content, tile)
-        lost = content - self._drawn(content, own, tile)
-        mixed = self._drawn(content, style.alpha * factors + (1 - style.alpha) * own, tile)
-        return (mixed + (1 - style.alpha) * lost).clamp(-1, 1)
+        return drawn_by_alpha(
+            content,
+            style.alpha,
+            factors,
+            lambda: self._factors(content, tile),
+            lambda each: self._drawn(content, each, tile),
+        )
 
     def _drawn(self, content: Tensor, factors: Tensor, tile: int | None) -> Tensor:
         """The content with its channels multiplied by factors [1, C, 1, 1] or [1, C, h, w]."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gesso.common.ranges import Count, NonNegative
-from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
+from lightning_modules.core.deployment import Deployable, Layout, Named
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
-from lightning_modules.kinds.stylizer import Style, resize_shares
+from lightning_modules.kinds.stylizer import Style, drawn_by_alpha, resize_shares
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.transfer import LAYERS, transfer_terms
 from lightning_modules.losses.weights import check_weights
@@ -120,39 +119,15 @@ class StyTr2(StyleFamily):
         def picture(content: Tensor, style: Tensor) -> Tensor:
             return network(content, style).clamp(-1, 1)
 
-        def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
-            return dict(pictures)
-
-        def run(inputs: Inputs) -> Tensor:
-            return self.stylize(inputs["content"], Style([inputs["style"]]))
-
-        height, width = layout.sides(self.resolution, PATCH)
-        # Of other sizes than the content, where sizes are free: equal ones would be taken for one.
-        more = 3 * PATCH if layout.dynamic else 0
-        free, about = {2: "height", 3: "width"}, "float32 [1, 3, H, W] in [-1, 1]"
-        style_free = {dim: f"style_{name}" for dim, name in free.items()}
-        content, style = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height + more, width + 2 * more)
-        wanted = f"a picture in the wanted style, {about}"
-        return Deployable(
-            Named(picture, network=network),
-            {
-                "content": Port(content, f"a picture, {about}", free, "image", PATCH),
-                "style": Port(style, wanted, style_free, "style", PATCH),
-            },
-            "picture",
-            f"the stylised picture, {about}",
-            draw,
-            run,
-        )
+        return self.deployable_pair(Named(picture, network=network), layout, multiple=PATCH)
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``.
 
-        Several styles are mixed as tokens after the transfer. With ``alpha`` below 1 so are the style and the content's
-        own, and what the network loses of a picture in its own style is put back as far as ``alpha`` is from 1: with 0
-        the picture is the content. Attention is always over the whole picture, and its time grows with the square of
-        the number of pixels; what goes by tiles is the decoder, which needs most of the memory.
+        Several styles are mixed as tokens after the transfer, and by ``alpha`` the style and the content's own.
+        Attention is always over the whole picture, and its time grows with the square of the number of pixels; what
+        goes by tiles is the decoder, which needs most of the memory.
         """
         network = self.network
         tokens, positions, size = network.encode_content(content)
@@ -162,19 +137,17 @@ class StyTr2(StyleFamily):
         def transferred(of_style: Tensor) -> Tensor:
             return network.transferred(tokens, positions, of_style, size).float()
 
-        found = [
-            style.once(number, functools.partial(network.encode_style, picture))
-            for number, picture in enumerate(style.pictures)
-        ]
+        found = style.of_each(lambda number, picture: network.encode_style(picture))
         features = sum(
             (place * transferred(each) for place, each in zip(share, found, strict=True)), content.new_zeros(())
         )
-        if style.alpha == 1:
-            return self._decoded(features, content, tile).clamp(-1, 1)
-        own = transferred(network.encode_style(content))
-        lost = content - self._decoded(own, content, tile)
-        mixed = self._decoded(style.alpha * features + (1 - style.alpha) * own, content, tile)
-        return (mixed + (1 - style.alpha) * lost).clamp(-1, 1)
+        return drawn_by_alpha(
+            content,
+            style.alpha,
+            features,
+            lambda: transferred(network.encode_style(content)),
+            lambda each: self._decoded(each, content, tile),
+        )
 
     def _decoded(self, features: Tensor, content: Tensor, tile: int | None) -> Tensor:
         """The picture of tokens [1, D, h, w], of the content's size."""

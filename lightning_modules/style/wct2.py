@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -76,10 +75,7 @@ class WCT2Transfer:
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``. ``alpha`` mixes features at each place, and keeps as much of what decoding loses."""
         share = style.shares(content, len(style.pictures), by_region=True)
-        found = [
-            style.once((number, tile), functools.partial(self._statistics, picture, style.region(number), tile))
-            for number, picture in enumerate(style.pictures)
-        ]
+        found = style.of_each(lambda number, picture: self._statistics(picture, style.region(number), tile), tile)
         counted = share * style.cover(content, len(style.pictures))
         target = Target({place: [each[place][0] for each in found] for place in found[0]}, style.alpha, counted)
         picture = self.walk(content, share, tile, target)[1]

@@ -13,7 +13,7 @@ from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
-from lightning_modules.kinds.drawn_styles import codes_of_pictures, drawn_codes
+from lightning_modules.kinds.random_codes import codes_of_pictures, drawn_codes
 from lightning_modules.kinds.translating import TranslatingFamily, domains
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.weights import check_weights

@@ -15,7 +15,7 @@ from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named,
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
-from lightning_modules.kinds.drawn_styles import codes_of_pictures, drawn_codes
+from lightning_modules.kinds.random_codes import codes_of_pictures, drawn_codes
 from lightning_modules.losses.adversarial import generator_loss
 from lightning_modules.losses.regularizers import R1
 from lightning_modules.losses.weights import check_weights

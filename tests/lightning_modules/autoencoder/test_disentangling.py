@@ -18,7 +18,7 @@ from lightning_modules.losses.total_correlation import decompose_kl
 from lightning_modules.losses.variational import gaussian_kl, reconstruction_loss
 from lightning_modules.networks.latent_discriminator import LatentDiscriminatorOptions
 from lightning_modules.networks.vae import AutoencoderOptions
-from tests.launch.strategies.ranks import run_ranks
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.lightning_modules.translation.domains import check_same
 from tests.trainers import bare_trainer
 
@@ -167,10 +167,4 @@ def test_the_traversal_changes_one_latent_in_each_row() -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("family", ["tcvae", "factor_vae"])
 def test_stages_of_zero_train_like_ddp(family: str, tmp_path: Path) -> None:
-    strategies = ("ddp", "zero2", "zero3")
-    jobs = [{"family": family, "name": s, "strategy": s, "until": 3} for s in strategies]
-    run_ranks("tests.launch.strategies.rank_program", tmp_path, jobs, ranks=2)
-    found = {s: torch.load(tmp_path / f"{s}.pt", weights_only=True) for s in strategies}
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-4), stage
+    strategies_train_alike(tmp_path, family, ("ddp", "zero2", "zero3"), until=3, abs=1e-4)

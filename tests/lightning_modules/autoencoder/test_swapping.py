@@ -20,7 +20,7 @@ from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOpti
 from lightning_modules.networks.swapping.autoencoder import SwappingOptions
 from lightning_modules.networks.swapping.cooccurrence import CooccurrenceOptions, crops
 from tests.formulas import gradient_sums, set_weights_, waves
-from tests.launch.strategies.ranks import run_ranks
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.lightning_modules.translation.domains import check_same
 from tests.trainers import bare_trainer
 
@@ -197,13 +197,7 @@ def test_a_micro_batch_of_an_odd_number_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_stages_of_zero_train_like_ddp(tmp_path: Path) -> None:
-    strategies = ("ddp", "zero2", "zero3")
-    jobs = [{"family": "swapping", "name": s, "strategy": s, "until": 3, "micro_batches": 2} for s in strategies]
-    run_ranks("tests.launch.strategies.rank_program", tmp_path, jobs, ranks=2)
-    found = {s: torch.load(tmp_path / f"{s}.pt", weights_only=True) for s in strategies}
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-4), stage
+    strategies_train_alike(tmp_path, "swapping", ("ddp", "zero2", "zero3"), until=3, abs=1e-4, micro_batches=2)
 
 
 def test_a_picture_is_made_in_the_texture_of_another(

@@ -18,7 +18,7 @@ from tests.pictures import paintings, photographs
 def main() -> None:
     side, tile, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     torch.manual_seed(0)
-    method = stylizer("adain", torch.device("cpu"), steps=1, seed=0, progress=lambda done, total, loss: None)
+    method = stylizer("adain", torch.device("cpu"))
     style = Style([paintings(256)[:1]])
     # Small once, so that code and weights are in memory.
     method.stylize(photographs(64)[:1], style)

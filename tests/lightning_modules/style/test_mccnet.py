@@ -17,6 +17,7 @@ from lightning_modules.kinds.stylizer import Style
 from lightning_modules.networks.mccnet import MCCNetOptions
 from lightning_modules.style.mccnet import NOISE, MCCNet
 from tests.formulas import gradient_sums, waves
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.launch.strategies.ranks import run_ranks
 from tests.lightning_modules.style.mccnet_weights import set_mccnet_weights_
 from tests.lightning_modules.translation.domains import Domains, check_same
@@ -180,10 +181,4 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 
 @pytest.mark.proof
 def test_every_stage_of_zero_trains_like_ddp(tmp_path: Path) -> None:
-    strategies = ("ddp", "zero1", "zero2", "zero3")
-    jobs = [{"family": "mccnet", "name": s, "strategy": s, "until": 1} for s in strategies]
-    run_ranks("tests.launch.strategies.rank_program", tmp_path, jobs, ranks=2)
-    found = {s: torch.load(tmp_path / f"{s}.pt", weights_only=True) for s in strategies}
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-5), stage
+    strategies_train_alike(tmp_path, "mccnet", ("ddp", "zero1", "zero2", "zero3"), until=1)

@@ -18,6 +18,7 @@ from lightning_modules.kinds.stylizer import Style
 from lightning_modules.networks.stytr2 import StyTr2Options
 from lightning_modules.style.stytr2 import StyTr2
 from tests.formulas import gradient_sums, set_balanced_weights_, waves
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.launch.strategies.ranks import run_ranks
 from tests.lightning_modules.translation.domains import Domains, check_same
 from tests.lightning_modules.translation.domains import train as train_domains
@@ -189,8 +190,4 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 @pytest.mark.proof
 @pytest.mark.network
 def test_every_stage_of_zero_trains_like_ddp(tmp_path: Path) -> None:
-    strategies = ("ddp", "zero1", "zero2", "zero3")
-    found = ranks(tmp_path, *({"name": s, "strategy": s, "until": 2} for s in strategies))
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-5), stage
+    strategies_train_alike(tmp_path, "stytr2", ("ddp", "zero1", "zero2", "zero3"), until=2)

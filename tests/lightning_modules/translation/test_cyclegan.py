@@ -15,6 +15,7 @@ from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.unet_generator import UnetGenerator, UnetGeneratorOptions
 from lightning_modules.translation.cyclegan import CycleGAN
 from tests.formulas import gradient_sums, set_weights_, waves
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.launch.strategies.ranks import run_ranks
 from tests.lightning_modules.translation.domains import GLOBAL_BATCH, Domains, check_same, train
 
@@ -164,11 +165,7 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 
 @pytest.mark.proof
 def test_every_stage_of_zero_trains_like_ddp(tmp_path: Path) -> None:
-    strategies = ("ddp", "zero1", "zero2", "zero3")
-    found = ranks(tmp_path, *({"name": name, "strategy": name, "until": 3} for name in strategies))
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-5), stage
+    strategies_train_alike(tmp_path, "cyclegan", ("ddp", "zero1", "zero2", "zero3"), until=3)
 
 
 # ---- afterwards -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.translation.cyclegan import CycleGAN
 from lightning_modules.translation.munit import MUNIT
 from tests.formulas import gradient_sums, set_weights_, waves
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.launch.strategies.ranks import run_ranks
 from tests.lightning_modules.translation.domains import check_same, train
 
@@ -154,13 +155,7 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 
 @pytest.mark.proof
 def test_every_stage_of_zero_trains_like_ddp(tmp_path: Path) -> None:
-    strategies = ("ddp", "zero1", "zero2", "zero3")
-    jobs = [{"family": "munit", "name": s, "strategy": s, "until": 3} for s in strategies]
-    run_ranks("tests.launch.strategies.rank_program", tmp_path, jobs, ranks=2)
-    found = {s: torch.load(tmp_path / f"{s}.pt", weights_only=True) for s in strategies}
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-5), stage
+    strategies_train_alike(tmp_path, "munit", ("ddp", "zero1", "zero2", "zero3"), until=3)
 
 
 def test_pictures_are_translated_in_several_styles_and_in_one_of_a_picture(

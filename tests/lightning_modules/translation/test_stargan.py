@@ -22,7 +22,7 @@ from lightning_modules.metrics.evaluator import EvaluationOptions
 from lightning_modules.networks.stargan import StarGANOptions
 from lightning_modules.translation.stargan import StarGANv2, second_references
 from tests.formulas import gradient_sums, set_he_weights_, set_weights_, waves
-from tests.launch.strategies.ranks import run_ranks
+from tests.launch.strategies.alike import strategies_train_alike
 from tests.lightning_modules.translation.domains import Domains, check_same, train
 
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "stargan.npz"
@@ -162,13 +162,7 @@ def test_diversity_counts_less_and_less() -> None:
 
 @pytest.mark.proof
 def test_strategies_train_alike_on_two_ranks(tmp_path: Path) -> None:
-    strategies = ("ddp", "zero2", "zero3")
-    jobs = [{"family": "stargan", "name": s, "strategy": s, "until": 2} for s in strategies]
-    run_ranks("tests.launch.strategies.rank_program", tmp_path, jobs, ranks=2)
-    found = {s: torch.load(tmp_path / f"{s}.pt", weights_only=True) for s in strategies}
-    for stage in strategies[1:]:
-        for ours, wanted in zip(found[stage]["losses"], found["ddp"]["losses"], strict=True):
-            assert ours == pytest.approx(wanted, rel=1e-3, abs=1e-5), stage
+    strategies_train_alike(tmp_path, "stargan", ("ddp", "zero2", "zero3"), until=2)
 
 
 def test_a_domain_has_styles_of_its_own() -> None:
