@@ -260,7 +260,7 @@ def _within(seconds: float, ask: Callable[[], str]) -> str:
 
 
 def finish_wandb(*, failed: bool, seconds: float = ENDING) -> None:
-    """Closes this process's W&B run, if there is one: everything is on disk, and the next training gets its own.
+    """Closes this process's W&B run, if there is one; W&B's own process may write for a moment longer.
 
     Args:
         failed: how training ended.

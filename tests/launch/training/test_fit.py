@@ -164,7 +164,7 @@ def test_a_run_folder_tells_the_whole_story(shards: Path, tmp_path: Path, capsys
     page = (run / "report.html").read_text()
     assert "finished" in page
     assert "fid" in page.lower()
-    assert {identity for identity, _ in wandb_runs(run)} == {info["wandb_id"]}
+    wait_until(lambda: {identity for identity, _ in wandb_runs(run)} == {info["wandb_id"]}, "W&B's writing", seconds=60)
 
     capsys.readouterr()
     assert main(["generate", str(run), "--num", "9", "--seed", "5", "--folder", str(tmp_path / "made")]) == 0
