@@ -154,7 +154,7 @@ def test_without_a_network_a_key_means_offline_soon(
     account.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     began = time.monotonic()
     assert wandb_mode(mode) == "offline"
-    assert time.monotonic() - began < ANSWER + 2
+    assert time.monotonic() - began < ANSWER + 20  # W&B alone tries for minutes
     assert "not to be reached at http://127.0.0.1:9" in capsys.readouterr().err
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_refuses_the_run_ends_nothing(
         assert "this run is logged offline" in capsys.readouterr().err
     assert logger.facts["wandb_mode"] == "offline"
     finish_wandb(failed=False)
-    # The attempt online has left a file of its own, without a row; W&B's own process writes after `finish` has returned.
+    # The attempt online has left a file of its own, without a row; W&B's own process writes after `finish` returns.
     wait_until(lambda: sum(rows for _, rows in wandb_runs(tmp_path)) == 1, "W&B's writing", seconds=60)
 
 
