@@ -32,6 +32,7 @@ from gesso.cli import (
     sign,
     stylize,
     translate,
+    ui,
     verify,
 )
 from gesso.common.locales import use_utf8
@@ -96,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         fetch,
         recipes,
         report,
+        ui,
         slurm,
         tune,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,15 @@ class Picture(NamedTuple):
 
 def embed(file: Path, limit: int) -> Picture | None:
     """A picture in about ``limit`` bytes, base64 included; None when the file cannot be read as an image."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return _embed(file, limit, (about.st_mtime_ns, about.st_size))
+
+
+@functools.lru_cache(maxsize=128)  # a page that is shown live is made again and again
+def _embed(file: Path, limit: int, version: tuple[int, int]) -> Picture | None:
     try:
         raw = file.read_bytes()
         with Image.open(io.BytesIO(raw)) as opened:

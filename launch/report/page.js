@@ -1,9 +1,9 @@
 "use strict";
 
 // The slider over the grids of samples.
-for (const film of document.querySelectorAll(".film")) {
+const enlivenFilm = (film) => {
   const controls = film.querySelector(".controls");
-  if (!controls) continue;
+  if (!controls) return;
   const frames = [...film.querySelectorAll("img")];
   const [button, slider, caption] = ["button", "input", "output"].map((name) => film.querySelector(name));
   let timer = 0;
@@ -28,13 +28,13 @@ for (const film of document.querySelectorAll(".film")) {
   });
   slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
   controls.hidden = false;
-}
+};
 
 // The values under the pointer.
 const SVG = "http://www.w3.org/2000/svg";
 const short = (value) => Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
 
-for (const chart of document.querySelectorAll(".chart")) {
+const enlivenChart = (chart) => {
   const lines = JSON.parse(chart.dataset.lines);
   const bubble = chart.appendChild(document.createElement("div"));
   bubble.className = "bubble";
@@ -77,4 +77,10 @@ for (const chart of document.querySelectorAll(".chart")) {
       bubble.style.top = `${svg.getBoundingClientRect().top - chart.getBoundingClientRect().top}px`;
     });
   }
-}
+};
+
+const enliven = (part) => {
+  part.querySelectorAll(".film").forEach(enlivenFilm);
+  part.querySelectorAll(".chart").forEach(enlivenChart);
+};
+enliven(document);

@@ -39,9 +39,14 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render_page(record: Record) -> Html:
-    """The whole page. Names, configs and errors are data: everything is escaped."""
+    """The whole page."""
+    return document(record.name, render_body(record))
+
+
+def render_body(record: Record) -> Html:
+    """What stands in the page. Names, configs and errors are data: everything is escaped."""
     metrics, kimg = record.metrics(), axis_of(record)
-    body = "\n".join(
+    return "\n".join(
         [
             _header(record),
             _tiles(record, metrics),
@@ -56,7 +61,6 @@ def render_page(record: Record) -> Html:
             section("Made with", origins.made_with(record.info)),
         ]
     )
-    return document(record.name, body)
 
 
 # ---- the top of the page --------------------------------------------------------------------------------------------

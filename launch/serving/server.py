@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
-import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -22,6 +17,7 @@ from launch.serving.app import make_app
 from launch.serving.asks import Generate
 from launch.serving.desk import Desk
 from launch.serving.families import PUBLISHED, served_run
+from launch.serving.listening import Server, address_of, listening_socket
 from launch.serving.onnx_files import ServedOnnx
 from launch.serving.options import ServeOptions
 from launch.serving.served import Served
@@ -33,31 +29,6 @@ with needing("serve"):
 #: Connections that are open at once, whatever they ask for.
 CONNECTIONS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class Server(uvicorn.Server):
-    """Uvicorn's server, which on SIGTERM or SIGINT ends what is under way and then returns; a second one ends at once.
-
-    Uvicorn's own raises the signal again at the end: the process would die by it instead of returning 0.
-    """
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Context manager: the two signals stop the server; in another thread than the main one nothing is changed."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal stops the server, the second one does not wait."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 def serve(
@@ -92,7 +63,7 @@ def serve(
         from launch.serving.signing import Signing  # needs another extra
 
         signing = Signing(*sign)
-    with listening_socket(options) as listener:
+    with listening_socket(options.host, options.port) as listener:
         models = load(sources, options, device=device, average=average)
         for served in models:
             warm(served, options)
@@ -101,11 +72,10 @@ def serve(
             if signing is not None:
                 signing.know(served)
         desk = Desk(models, options, signing)
-        host, port = listener.getsockname()[:2]
-        shown = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
-        if not options.token and shown != "localhost":
+        address = address_of(listener)
+        if not options.token and not address.startswith("http://localhost:"):
             notice("no token: everyone who reaches this port can use it; --token TEXT asks for one")
-        notice(f"http://{shown}:{port}/  (Ctrl-C ends it)")
+        notice(f"{address}  (Ctrl-C ends it)")
         server_of(desk).run(sockets=[listener])
     return desk.close()
 
@@ -124,24 +94,6 @@ def server_of(desk: Desk) -> Server:
         timeout_graceful_shutdown=max(1, round(desk.options.grace)),
     )
     return Server(config)
-
-
-def listening_socket(options: ServeOptions) -> socket.socket:
-    """The socket of the server's address, bound.
-
-    Raises:
-        OSError: the port is taken, or there is no such address; one line.
-    """
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    made = socket.socket(family)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((options.host, options.port))
-    except OSError as error:
-        made.close()
-        reason = f"{options.host}:{options.port}: {(error.strerror or str(error)).lower()}; choose another --port"
-        raise OSError(error.errno, reason) from error
-    return made
 
 
 def load(sources: Sequence[str], options: ServeOptions, *, device: str = "cpu", average: bool = True) -> list[Served]:

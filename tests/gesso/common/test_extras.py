@@ -54,6 +54,7 @@ def test_pyproject_brings_it_and_a_plain_installation_does_not(extra: str) -> No
         ("tune.space", "tune"),
         ("launch.provenance.identity", "provenance"),
         ("launch.serving.server", "serve"),
+        ("launch.ui.server", "serve"),
     ],
 )
 def test_rooms_that_need_an_extra_say_so(module: str, extra: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import importlib.util
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +22,7 @@ from launch.export.front import ExportOptions
 from launch.export.web import MODEL, write_web
 from tests.launch.export.families import tiny
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.network,
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs Playwright"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.process]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -59,16 +49,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         export_weights(tiny(name), file, origin={"images_seen": 1000, "weights": "average"})
         write_web(str(file), folder / name, ExportOptions(check=1))
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 def loaded(browser: Any, url: str) -> Any:

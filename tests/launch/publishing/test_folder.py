@@ -16,15 +16,9 @@ from launch.inference.loading import load_family
 from launch.publishing.card import card
 from launch.publishing.folder import CARD, PICTURE, WEIGHTS
 from launch.report.record import read_record
+from tests.launch.tiny_fit import TINY
 
 pytestmark = pytest.mark.slow
-
-TINY = [
-    *("--data.global_batch_size=16", "--run.kimg=0.032", "--run.wandb=disabled", "--trainer.accelerator=cpu"),
-    *("--trainer.precision=32-true", "--evaluation.metrics=[fid]", "--evaluation.num_samples=50"),
-    *("--evaluation.reference_samples=50", "--evaluation.every_kimg=0.032", "--previews.every_kimg=0.032"),
-    *("--model.generator.width=8", "--model.discriminator.width=8", "--previews.nearest=0"),
-]
 
 
 @pytest.fixture(scope="module")

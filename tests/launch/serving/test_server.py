@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from launch.serving.listening import listening_socket
 from launch.serving.options import ServeOptions
-from launch.serving.server import listening_socket, load
+from launch.serving.server import load
 from tests.launch.serving.models import picture_bytes, pixels, tiny_file, wait_until_up
 from tests.ports import free_ports
 from tests.waiting import wait_until
@@ -102,7 +103,7 @@ def test_a_taken_port_is_one_line() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}: address already in use; choose another --port"):
-            listening_socket(ServeOptions(port=port))
+            listening_socket("127.0.0.1", port)
     for options in ({"port": 70_000}, {"port": -1}, {"workers": 0}, {"grace": 0.0}, {"queue": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ServeOptions(**options)  # type: ignore[arg-type]
