@@ -12,6 +12,7 @@ from importlib.metadata import version
 from gesso.cli import (
     average,
     checkpoint,
+    detector,
     directions,
     edit,
     encode,
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         rate,
         evaluate,
         memorised,
+        detector,
         average,
         checkpoint,
         export,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from datamodules.shards import ShardData
 from gesso.common.pixels import to_float
 from launch.evaluation.neighbours import Nearest, shrunken
+from launch.evaluation.shares import wilson
 
 #: How many neighbours in the training set say how dense it is around a picture.
 NEIGHBOURS = 50
@@ -97,9 +97,7 @@ def memorisation(
     Raises:
         ValueError: the set has no held-out pictures.
     """
-    if data.held_out_split == "train":
-        raise ValueError(f"{data.path} has no held-out split to compare with: build it with --splits 90/10")
-    real = data.reference_batches(data.held_out_split, rank=0, world_size=1, batch_size=256, limit=len(samples))
+    real = data.reference_batches(compared_split(data), rank=0, world_size=1, batch_size=256, limit=len(samples))
     held_out = torch.cat(list(real))
     spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": _pixels, name: features}
     both = {
@@ -147,11 +145,8 @@ def _pixels(images: Tensor) -> Tensor:
     return shrunken(to_float(images))
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927).
-
-    >>> tuple(round(end, 4) for end in wilson(1, 10))
-    (0.0179, 0.4042)
-    """
-    interval = binomtest(successes, trials).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+def compared_split(data: ShardData) -> str:
+    """The held-out split; raises a ValueError where there is none."""
+    if data.held_out_split == "train":
+        raise ValueError(f"{data.path} has no held-out split to compare with: build it with --splits 90/10")
+    return data.held_out_split

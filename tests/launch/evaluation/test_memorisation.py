@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.shards import ShardData
 from gesso.cli.main import main
 from launch.checkpoints.export import export
-from launch.evaluation.memorisation import COLUMNS, memorisation, wilson
+from launch.evaluation.memorisation import COLUMNS, memorisation
 from tests.launch.export.families import tiny
 
 
@@ -60,13 +60,6 @@ def test_others_of_the_same_kind_are_not_flagged(data: ShardData) -> None:
     assert not found.flagged
     # They are nearer to training pictures than held-out ones all the same.
     assert found.spaces["pixels"].distance < found.spaces["pixels"].held_out_distance
-
-
-def test_intervals_are_wilsons() -> None:
-    low, high = wilson(1, 10)
-    assert (low, high) == (pytest.approx(0.01787, abs=1e-4), pytest.approx(0.40415, abs=1e-4))
-    assert wilson(0, 20)[0] == 0
-    assert wilson(20, 20)[1] == pytest.approx(1)
 
 
 @pytest.mark.slow
