@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gesso.common.ranges import Count
 from lightning_modules.networks.checkpointing import checkpointed
+from lightning_modules.networks.experts import ExpertOptions, Experts, Router, Routing
 from lightning_modules.networks.padding import reflect
 from lightning_modules.networks.precision import like_weights
 from lightning_modules.networks.pruning import ChannelGroup
@@ -28,10 +29,12 @@ class DecoderOptions:
     Args:
         width: channels of the widest hidden layers, the paper's 256; the others are in proportion.
         gradient_checkpointing: recompute each stage in the backward pass: less memory, about a third more time.
+        experts: residual blocks behind the first convolution, of which a gate chooses; none by default.
     """
 
     width: Count = 256
     gradient_checkpointing: bool = False
+    experts: ExpertOptions = ExpertOptions()
 
 
 class Decoder(nn.Module):
@@ -50,23 +53,40 @@ class Decoder(nn.Module):
         stages[-1][-1] = STAGES[-1][-1]
         starts = (width, *(stage[-1] for stage in stages))
         self.stages = nn.ModuleList(_Stage(start, widths) for start, widths in zip(starts, stages, strict=False))
+        #: Chooses experts by the features' means and standard deviations, [N, 2 * width].
+        self.router: Router | None = None
+        self.experts: Experts | None = None
+        if options.experts.count:
+            self.router = Router(options.experts, features=2 * width)
+            self.experts = Experts(options.experts, stages[0][-1])
 
-    def forward(self, features: Tensor) -> Tensor:
-        """``[N, width, H, W]`` -> pictures ``[N, 3, 8 H, 8 W]`` in [-1, 1], though not bound to it."""
+    def forward(self, features: Tensor, routing: Routing | None = None) -> Tensor:
+        """``[N, width, H, W]`` -> pictures ``[N, 3, 8 H, 8 W]`` in [-1, 1], though not bound to it.
+
+        Args:
+            features: what to draw.
+            routing: of the ``router``, where there are experts.
+        """
         x = like_weights(features, self)
         for number, stage in enumerate(self.stages):
             if number:
                 x = F.interpolate(F.relu(x), scale_factor=2.0, mode="nearest")
             x = checkpointed(stage, x, enabled=self.gradient_checkpointing)
+            if not number and self.experts is not None:
+                assert routing is not None, "a decoder with experts needs a routing"
+                x = checkpointed(self.experts, x, routing.chosen, routing.shares, enabled=self.gradient_checkpointing)
         return x * 2 - 1
 
     def channel_groups(self) -> list[ChannelGroup]:
         """See ``pruning``: the channels between each two convolutions."""
-        names = [name.removesuffix(".weight") for name in self.state_dict() if name.endswith(".weight")]
-        return [
-            ChannelGroup({f"{before}.weight": 0, f"{before}.bias": 0, f"{after}.weight": 1})
-            for before, after in pairwise(names)
+        names = [name.removesuffix(".weight") for name in self.stages.state_dict(prefix="stages.") if "weight" in name]
+        places = [
+            {f"{before}.weight": 0, f"{before}.bias": 0, f"{after}.weight": 1} for before, after in pairwise(names)
         ]
+        if self.experts is not None:
+            # They add to what the first convolution makes.
+            places[0] |= {"experts.first.weight": 1, "experts.second.weight": 0, "experts.second.bias": 0}
+        return [ChannelGroup(group) for group in places]
 
     def load_published(self, weights: Path) -> None:
         """Takes over the published decoder, the asset ``adain_decoder``.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gesso.common.ranges import Count, NonNegative
+from gesso.common.ranks import mean_over_ranks
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
@@ -15,11 +17,13 @@ from lightning_modules.core.options import Renamed
 from lightning_modules.kinds.pruned import PrunedFamily
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import PICTURE, StyleFamily, weighted_sum
+from lightning_modules.losses.balance import load_balance_loss
 from lightning_modules.losses.perceptual import content_loss
 from lightning_modules.losses.style import mean_std, statistics_loss
 from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.adain import Decoder, DecoderOptions
+from lightning_modules.networks.experts import ExpertOptions, Router, Routing, mixed
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.instance_norm import adain
 from lightning_modules.networks.vgg import VGG19
@@ -31,9 +35,13 @@ LAYER, SCALE = "relu4_1", 8
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 #: Pixels around a place on which its result depends: 37 by the encoder, 30 by the decoder.
 MARGIN = 72
+#: The same with experts, two convolutions at the encoder's map.
+EXPERTS_MARGIN = 88
 
-#: Statistics of a style by layer: mean and standard deviation, [N, C, 1, 1] each.
-Statistics = dict[str, tuple[Tensor, Tensor]]
+#: Statistics of one layer: mean and standard deviation, [N, C, 1, 1] each.
+LayerStatistics = tuple[Tensor, Tensor]
+#: Statistics of a style by layer.
+Statistics = dict[str, LayerStatistics]
 #: ``none``, or statistics of two styles mixed by channel or by layer.
 StyleMixing = Literal["none", "channel", "layer"]
 
@@ -44,12 +52,15 @@ class AdaINTransfer(nn.Module):
     Args:
         encoder: VGG19 with published weights.
         decoder: a trained decoder.
+        experts: the decoder's, if it has some.
     """
 
-    def __init__(self, encoder: VGG19, decoder: Decoder) -> None:
+    def __init__(self, encoder: VGG19, decoder: Decoder, experts: ExpertOptions = ExpertOptions()) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+        self.gate = experts.gate
+        self.margin = EXPERTS_MARGIN if experts.count else MARGIN
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
@@ -58,7 +69,7 @@ class AdaINTransfer(nn.Module):
         share = style.shares(content, len(style.pictures))
         share = resize_shares(share, (-(-height // SCALE), -(-width // SCALE)))
         targets = style.of_each(lambda number, picture: self._statistics(picture, tile), tile)
-        parts = tiles((height, width), tile, margin=MARGIN, multiple=SCALE)
+        parts = tiles((height, width), tile, margin=self.margin, multiple=SCALE)
         # The content's statistics are those of the whole picture: known only after a first pass over its tiles.
         mean, std = self._statistics(content, tile) if len(parts) > 1 else (None, None)
         picture = torch.empty_like(content)
@@ -66,20 +77,36 @@ class AdaINTransfer(nn.Module):
             features = self._features(part.seen(content))
             if mean is None or std is None:
                 mean, std = mean_std(features)
+            routing = self._routing((mean, std), targets, share, style.alpha)
             normalized = (features - mean) / std
             here = share if share.shape[1:] == (1, 1) else part.seen(share, SCALE)
             target = torch.zeros_like(features)
             for place, (style_mean, style_std) in zip(here, targets, strict=True):
                 target += place * (normalized * style_std + style_mean)
-            decoded = self.decoder(style.alpha * target + (1 - style.alpha) * features)
+            if routing is not None and routing.shares.shape[2:] != (1, 1):
+                routing = routing._replace(shares=part.seen(routing.shares, SCALE))
+            decoded = self.decoder(style.alpha * target + (1 - style.alpha) * features, routing)
             part.put(decoded.clamp(-1, 1), picture)
         return picture
+
+    def _routing(
+        self, content: LayerStatistics, styles: Sequence[LayerStatistics], share: Tensor, alpha: float
+    ) -> Routing | None:
+        """Whole pictures' statistics choose; experts are mixed as styles are, place by place."""
+        router = self.decoder.router
+        if router is None:
+            return None
+        own = routed(router, content)
+        if self.gate == "content":
+            return own
+        found = [(place, routed(router, each)) for place, each in zip(share, styles, strict=True)]
+        return mixed([(alpha * place, each) for place, each in found] + [(1 - alpha, own)] * (alpha != 1))
 
     def _features(self, picture: Tensor) -> Tensor:
         return self.encoder(picture, (LAYER,))[LAYER].float()
 
     def _statistics(self, picture: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
-        parts = tiles(picture.shape[2:], tile, margin=MARGIN, multiple=SCALE)
+        parts = tiles(picture.shape[2:], tile, margin=self.margin, multiple=SCALE)
         if len(parts) == 1:
             return mean_std(self._features(picture))
 
@@ -87,6 +114,11 @@ class AdaINTransfer(nn.Module):
             return part.own(self._features(part.seen(picture)), SCALE)
 
         return merged_mean_std(own(part) for part in parts)
+
+
+def routed(router: Router, statistics: LayerStatistics) -> Routing:
+    """The experts chosen by a picture's mean and standard deviation at ``LAYER``, [N, C, 1, 1] each."""
+    return router(torch.cat(statistics, 1).flatten(1))
 
 
 class AdaIN(PrunedFamily, StyleFamily):
@@ -104,9 +136,11 @@ class AdaIN(PrunedFamily, StyleFamily):
             mixed, so that each ``channel`` is of one of them, or each ``layer``; ``none``: a style is one painting's.
         temporal_weight: of the temporal consistency, for video, which takes another pass through encoder and decoder.
         temporal: options of that loss.
-        decoder: options of the decoder.
+        decoder: options of the decoder; ``decoder.experts`` are chosen by the statistics at relu4_1.
         pruned_from: a run with a wider decoder, whose heaviest channels this one begins with (``gesso prune``).
         optimizer: options of its optimizer.
+        balance_weight: with experts, of the loss that keeps all of them at work; loads are counted over the pictures
+            that all ranks work on at one time, a batch or ``micro_batches`` parts of one.
         options: those of ``ImageFamily``.
     """
 
@@ -130,10 +164,16 @@ class AdaIN(PrunedFamily, StyleFamily):
         decoder: DecoderOptions = DecoderOptions(),
         pruned_from: str | None = None,
         optimizer: OptimizerOptions = OptimizerOptions(lr=1e-4),
+        balance_weight: NonNegative = 0.01,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.weights = {"content": content_weight, "style": style_weight, "temporal": temporal_weight}
+        self.weights = {
+            "content": content_weight,
+            "style": style_weight,
+            "temporal": temporal_weight,
+            "balance": balance_weight,
+        }
         check_weights(
             layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
         )
@@ -141,7 +181,7 @@ class AdaIN(PrunedFamily, StyleFamily):
         self.resolution, self.optimizer = resolution, optimizer
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_mixing, self.temporal, self.pruned_from = style_mixing, temporal, pruned_from
-        self.decoder = Decoder(decoder)
+        self.experts, self.decoder = decoder.experts, Decoder(decoder)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"decoder": self.optimizer}
@@ -158,7 +198,8 @@ class AdaIN(PrunedFamily, StyleFamily):
             style = self._style_statistics(batch)
             if self.style_mixing != "none":
                 style = self._mixed(style)
-        return self._losses(batch, style)
+        # Not so in validation, where ranks may have different numbers of batches.
+        return self._losses(batch, style, shared=mean_over_ranks)
 
     def losses(self, batch: Batch) -> Losses:
         """Content and style loss, each unweighted and weighted."""
@@ -180,10 +221,12 @@ class AdaIN(PrunedFamily, StyleFamily):
             mixed[name] = tuple(torch.where(foreign, value.roll(1, 0), value) for value in statistics)
         return mixed  # type: ignore[return-value]
 
-    def _losses(self, batch: Batch, style: Statistics) -> Losses:
+    def _losses(
+        self, batch: Batch, style: Statistics, *, shared: Callable[[Tensor], Tensor] = lambda load: load
+    ) -> Losses:
         images = batch["image"]
-        target = self._target(images, style)
-        pictures = self.decoder(target).float()
+        target, routing = self._target(images, style)
+        pictures = self.decoder(target, routing).float()
         decoded = self.encoder(pictures, STYLE_LAYERS)
         by_layer = [
             weight * statistics_loss(decoded[name], *style[name]) for name, weight in self.layer_weights.items()
@@ -191,14 +234,20 @@ class AdaIN(PrunedFamily, StyleFamily):
         terms = {"content": content_loss(decoded[LAYER], target), "style": torch.stack(by_layer).sum()}
         if self.weights["temporal"]:
             terms["temporal"] = self.temporal_loss(
-                images, pictures, lambda moved: self.decoder(self._target(moved, style))
+                images, pictures, lambda moved: self.decoder(*self._target(moved, style))
             )
+        if routing is not None:
+            terms["balance"] = load_balance_loss(routing.probabilities, shared(routing.load()))
         return weighted_sum(terms, self.weights)
 
-    @torch.no_grad()
-    def _target(self, images: Tensor, style: Statistics) -> Tensor:
-        """The features that are to be decoded."""
-        return adain(self.encoder(images, (LAYER,))[LAYER], *style[LAYER])
+    def _target(self, images: Tensor, style: Statistics) -> tuple[Tensor, Routing | None]:
+        """The features that are to be decoded, and by which experts."""
+        with torch.no_grad():
+            features = self.encoder(images, (LAYER,))[LAYER]
+            target = adain(features, *style[LAYER])
+        if self.decoder.router is None:
+            return target, None
+        return target, routed(self.decoder.router, style[LAYER] if self.experts.gate == "style" else mean_std(features))
 
     def deployable_parts(self) -> tuple[str, ...]:
         return ("stylizer",)
@@ -210,8 +259,13 @@ class AdaIN(PrunedFamily, StyleFamily):
 
         def picture(content: Tensor, style: Tensor, alpha: Tensor) -> Tensor:
             features, target = (encoder(each, (LAYER,))[LAYER] for each in (content, style))
-            mixed = torch.lerp(features, adain(features, *mean_std(target)), alpha)
-            return decoder(mixed)[:, :, : content.shape[2], : content.shape[3]].clamp(-1, 1)
+            drawn = torch.lerp(features, adain(features, *mean_std(target)), alpha)
+            routing = None
+            if decoder.router is not None:
+                routing = routed(decoder.router, mean_std(features))
+                if self.experts.gate == "style":
+                    routing = mixed([(alpha, routed(decoder.router, mean_std(target))), (1 - alpha, routing)])
+            return decoder(drawn, routing)[:, :, : content.shape[2], : content.shape[3]].clamp(-1, 1)
 
         def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
             # Every third one half in the style.
@@ -233,4 +287,4 @@ class AdaIN(PrunedFamily, StyleFamily):
         )
 
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
-        return AdaINTransfer(self.encoder, self.decoder).stylize(content, style, tile=tile)
+        return AdaINTransfer(self.encoder, self.decoder, self.experts).stylize(content, style, tile=tile)

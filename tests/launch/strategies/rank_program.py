@@ -42,9 +42,11 @@ from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.kinds.stylizing import StyleFamily
+from lightning_modules.networks.adain import DecoderOptions
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.experts import ExpertOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.latent_discriminator import LatentDiscriminatorOptions
 from lightning_modules.networks.mccnet import MCCNetOptions
@@ -167,6 +169,10 @@ def make(
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     elif family == "adain":
         module = with_pictures(AdaIN(resolution=32, **options))
+    elif family == "adain_experts":
+        experts = ExpertOptions(3, 2, width=8)
+        routed = DecoderOptions(32, gradient_checkpointing, experts)
+        module = with_pictures(AdaIN(resolution=32, decoder=routed, balance_weight=1.0, **options))
     elif family == "stytr2":
         # Dropout is each rank's own.
         small = StyTr2Options(16, 2, 2, 1, dropout=0.0, window=2, gradient_checkpointing=gradient_checkpointing)

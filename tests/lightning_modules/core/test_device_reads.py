@@ -27,12 +27,14 @@ from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.gan.styleswin import StyleSwin
+from lightning_modules.networks.adain import DecoderOptions
 from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.augment.differentiable import DiffAugmentOptions
 from lightning_modules.networks.autoencoder_kl import KLAutoencoderOptions
 from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGANGeneratorOptions
 from lightning_modules.networks.cap_vst import ReversibleOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
+from lightning_modules.networks.experts import ExpertOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
 from lightning_modules.networks.munit import MunitOptions
@@ -244,6 +246,9 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "stargan": stargan,
     **{name: functools.partial(trained, name, channels=3) for name in TRAINED},
     "adain": style(lambda: AdaIN(resolution=32, style_mixing="channel")),
+    "adain_experts": style(
+        lambda: AdaIN(resolution=32, decoder=DecoderOptions(8, experts=ExpertOptions(3, 2, width=8)))
+    ),
     "fast_style": style(fast_style),
     "stytr2": style(lambda: StyTr2(resolution=32, network=StyTr2Options(16, 2, 2, 1, window=2))),
     "capvst": style(
@@ -254,7 +259,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "wct2": style(lambda: WCT2(resolution=32)),
     "mccnet": style(lambda: MCCNet(resolution=32, temporal_weight=1.0)),
 }
-STYLE = ("adain", "fast_style", "stytr2", "capvst", "wct2", "mccnet")
+STYLE = ("adain", "adain_experts", "fast_style", "stytr2", "capvst", "wct2", "mccnet")
 
 
 @pytest.mark.slow
