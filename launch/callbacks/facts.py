@@ -60,4 +60,5 @@ def described(stream: ShardData) -> dict[str, Any]:
         "channels": stream.channels,
         "classes": len(manifest.classes),
         "path": str(stream.path),
+        **({"latents": True} if manifest.latents is not None else {}),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from lightning_modules.core.options import constructor_options
 SUFFIX = ".safetensors"
 
 
-def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
+def export(module: ImageFamily, out: Path, *, origin: dict[str, Any], options: Mapping[str, Any] | None = None) -> Path:
     """Writes the weights of ``module``'s generating networks to ``out``, and its config beside it.
 
     Args:
         module: a family as ``launch.inference.loading.load_family`` returns it.
         out: a name that ends with ``.safetensors``.
         origin: where the weights come from; goes into the file's metadata.
+        options: of the family, in the config; None: as it was made. ``latents.autoencoder`` may be the name of a file
+            beside the config.
 
     Returns:
         The config's file: ``out`` with ``.yaml``; its ``model`` section is one of a recipe.
@@ -45,7 +48,8 @@ def export(module: ImageFamily, out: Path, *, origin: dict[str, Any]) -> Path:
         for network in module.generating_networks()
         for name, tensor in getattr(module, network).state_dict().items()
     }
-    config = {"model": {"class_path": type(module).__name__, "init_args": constructor_options(module.hparams)}}
+    init_args = constructor_options(module.hparams) if options is None else dict(options)
+    config = {"model": {"class_path": type(module).__name__, "init_args": init_args}}
     with writing_whole(out) as partial:
         save_tensors(weights, partial, metadata={"format": "pt", **{key: str(value) for key, value in origin.items()}})
         write_whole(text, yaml.safe_dump(config, sort_keys=False))
@@ -81,8 +85,8 @@ def rebuild(file: Path) -> tuple[ImageFamily, bool]:
         raise ValueError(f"{file}: missing, or the config {config.name} does not lie beside it")
     try:
         model: Any = read_mapping(config, what="config of an exported model")["model"]
-        module = family(model["class_path"]).from_options(model["init_args"])
-    except (KeyError, TypeError) as error:
+        module = family(model["class_path"]).from_options(_found(model["init_args"], file.parent))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{config}: not the config of an exported model ({error})") from error
     try:
         with safe_open(file, framework="pt") as opened:
@@ -95,3 +99,14 @@ def rebuild(file: Path) -> tuple[ImageFamily, bool]:
     if wrong := [*unknown, *(name for name in absent if name.startswith(needed))]:
         raise ValueError(f"{file}: not the weights of this config ({wrong[0]})")
     return module, about.get("weights") == "average"
+
+
+def _found(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The options, with an autoencoder that lies beside their config named by its path."""
+    latents = options.get("latents") or {}
+    name = latents.get("autoencoder") or ""
+    if not name or Path(name).is_absolute():
+        return dict(options)
+    if Path(name).name != name:
+        raise ValueError(f"{folder}: latents.autoencoder is {name!r}; it must be a path from /, or lie beside it")
+    return {**options, "latents": {**latents, "autoencoder": str(folder.resolve() / name)}}

@@ -38,6 +38,7 @@ def card(
     licence: str = NOT_STATED,
     styles: Sequence[Mapping[str, str]] = (),
     picture: str | None = None,
+    autoencoder: str | None = None,
 ) -> str:
     """The card as Markdown with a YAML head.
 
@@ -48,6 +49,7 @@ def card(
         licence: of the weights, as an SPDX identifier.
         styles: name and, where it is known, licence of each style picture.
         picture: a file beside the card that shows what the model makes; None: there is none.
+        autoencoder: the file beside the card that decodes what the model makes; None: it makes pictures.
     """
     shown = "" if picture is None else f"![what it makes]({picture})\n"
     parts = [
@@ -56,6 +58,7 @@ def card(
         f"{_what(record, weights)}\n",
         shown,
         _uses(record),
+        "" if autoencoder is None else f"It makes latents; `{autoencoder}` decodes them, and has to lie beside it.\n",
         _trained(record),
         _measured(record.metrics()),
         _data(record, styles),
@@ -138,8 +141,9 @@ def _data(record: Record, styles: Sequence[Mapping[str, str]]) -> str:
     rows = []
     for each in _sets(record):
         count, side = each.get("images"), each.get("size")
-        pictures = f"{count:,} pictures" if is_number(count) else ""
-        size = f"{side} px, {each.get('channels')} channels" if is_number(side) else ""
+        what, unit = ("latents of pictures", "places a side") if each.get("latents") else ("pictures", "px")
+        pictures = f"{count:,} {what}" if is_number(count) else ""
+        size = f"{side} {unit}, {each.get('channels')} channels" if is_number(side) else ""
         classes = f"{each['classes']} classes" if is_number(each.get("classes")) and each["classes"] else ""
         described = ", ".join(filter(None, [pictures, size, classes]))
         rows.append((str(each.get("name")), described, f"`{str(each.get('fingerprint', ''))[:16]}`"))

@@ -12,12 +12,16 @@ from launch.checkpoints.export import export
 from launch.inference.loading import load_family
 from launch.publishing.card import NOT_STATED, card
 from launch.publishing.licences import style_facts
+from launch.report.pieces import mapping
 from launch.report.record import read_record
 from launch.runs.folder import open_run
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.options import constructor_options
 
 #: What the folder holds.
 WEIGHTS, CARD, PICTURE = "model.safetensors", "README.md", "samples.png"
+#: What decodes the pictures of a model of latents.
+AUTOENCODER = "autoencoder.safetensors"
 
 
 def write_folder(
@@ -31,7 +35,7 @@ def write_folder(
 
     Args:
         run: the run's folder.
-        out: a new folder, or an empty one.
+        out: a new folder, or an empty one; a model of latents has its autoencoder there as well.
         average: the averaged weights, where there are any.
         licence: of the weights, an SPDX identifier.
 
@@ -48,8 +52,7 @@ def write_folder(
     record = read_record(folder.path)
     kind = "averaged" if origin["average"] else "raw"
     out.mkdir(parents=True, exist_ok=True)
-    facts = {"family": type(module).__name__, "images_seen": origin["images_seen"], "weights": kind}
-    export(module, out / WEIGHTS, origin={**facts, "licence": licence})
+    write_weights(module, out, average=origin["average"], licence=licence)
     previews = record.pictures.get("samples")
     if previews:
         shutil.copyfile(previews[-1][1], out / PICTURE)
@@ -60,9 +63,41 @@ def write_folder(
         licence=licence,
         styles=_styles(module),
         picture=PICTURE if previews else None,
+        autoencoder=AUTOENCODER if module.received_autoencoder() is not None else None,
     )
     write_whole(out / CARD, text)
     return out
+
+
+def write_weights(module: ImageFamily, out: Path, *, average: bool, licence: str = NOT_STATED) -> None:
+    """Writes a family into a folder, and the autoencoder of a family of latents; neither names a place elsewhere.
+
+    Args:
+        module: the family, with its autoencoder.
+        out: the folder.
+        average: whether its weights are averaged.
+        licence: of the weights, an SPDX identifier.
+    """
+    facts = {"family": type(module).__name__, "images_seen": module.images_seen, "licence": licence}
+    origin = {**facts, "weights": "average" if average else "raw"}
+    export(module, out / WEIGHTS, origin=origin, options=portable_options(module))
+    autoencoder = module.received_autoencoder()
+    if autoencoder is not None:
+        decoder = {"family": type(autoencoder).__name__, "images_seen": autoencoder.images_seen}
+        export(autoencoder, out / AUTOENCODER, origin=decoder, options=portable_options(autoencoder))
+
+
+def portable_options(module: ImageFamily) -> dict[str, object]:
+    """A family's options without any place of this machine.
+
+    The autoencoder of latents is the file beside the model; runs that training began with are left out, of pictures
+    that it was given the names stay.
+    """
+    options = constructor_options(module.hparams)
+    if module.received_autoencoder() is not None:
+        options["latents"] = {**mapping(options["latents"]), "autoencoder": AUTOENCODER}
+    options |= dict.fromkeys(module.runs())
+    return options | {name: [Path(file).name for file in files] for name, files in module.pictures().items()}
 
 
 def _styles(module: ImageFamily) -> list[dict[str, str]]:

@@ -150,6 +150,10 @@ class ImageFamily(NetworkUpdates):
         """
         raise NotImplementedError
 
+    def received_autoencoder(self) -> ImageFamily | None:
+        """The autoencoder that was received; None: it makes pictures."""
+        return None
+
     def take_latents(self, **facts: object) -> None:
         """Receives what the shard set says of its latents, before training: see ``kinds.latents.LatentOptions``."""
         raise NotImplementedError

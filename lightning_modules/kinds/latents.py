@@ -146,6 +146,9 @@ class PictureOrLatentFamily(GenerativeFamily):
         assert self.latent_space is not None
         self.latent_space.take_autoencoder(module)
 
+    def received_autoencoder(self) -> ImageFamily | None:
+        return None if self.latent_space is None else self.latent_space.autoencoder
+
     def take_latents(self, **facts: object) -> None:
         assert self.latent_space is not None
         self.latent_space.options = replace(self.latent_space.options, **facts)  # type: ignore[arg-type]
