@@ -70,6 +70,7 @@ def index(
         for result in pool.map(_index_tar, everything):
             passes.append(result)
             bar.advance(1)
+        _check_contents([result.shard for result in passes])
         manifest = _assemble(folder, tars, passes)
         doubts = [line for result in passes for line in result.remarks]
         doubts += mixed_remark({label for result in passes for label in result.labels if label is not None})
@@ -129,6 +130,19 @@ def _check_distinct(urls: Sequence[str]) -> None:
     twice = [url for url, count in Counter(urls).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]}: is named twice; a tar belongs to one split, once")
+
+
+def _check_contents(shards: Sequence[Shard]) -> None:
+    """Checks that no tar is a copy of another one: see ``_check_distinct``.
+
+    Raises:
+        ValueError: one is; names both.
+    """
+    seen: dict[str, str] = {}
+    for shard in shards:
+        first = seen.setdefault(shard.sha256, shard.url)
+        if first != shard.url:
+            raise ValueError(f"{shard.url}: holds the same bytes as {first}; leave one of them out")
 
 
 def _index_tar(url: str) -> _Indexed:

@@ -132,6 +132,11 @@ def test_labels_and_captions_that_are_not_understood_are_named(tmp_path: Path) -
         assert "its caption is not UTF-8" in text
     with pytest.raises(ValueError, match="named twice"):
         index({"train": [str(path)], "val": [str(path)]}, tmp_path / "twice")
+    copy = tmp_path / "b.tar"
+    copy.write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"b\.tar: holds the same bytes as .*a\.tar"):
+        index({"train": [str(path)], "val": [str(copy)]}, tmp_path / "twice", workers=1, progress=False)
+    assert not (tmp_path / "twice").exists()
 
 
 def test_a_damaged_header_is_not_taken_for_the_end() -> None:
