@@ -201,17 +201,22 @@ class StyleGAN2(AdversarialFamily):
 
     def synthesized(self, count: int, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """New images, and the w of each of their layers, ``[count, num_ws, w_dim]``, with mixed styles."""
-        mapping, synthesis = self.generator.mapping, self.generator.synthesis
+        mapping = self.generator.mapping
         w = mapping(self.randn(count, self.latent_dim), labels)
         self._means_of_w.setdefault(self._now.updates, []).append(w.detach().mean(0))
         ws = self.generator.broadcast(w)
         # Known without asking the device, and the same for all images of an update.
         chance, place = self.randint(2, 1 << 30)
         if chance < self.style_mixing * (1 << 30):
-            first = 1 + place % (synthesis.num_ws - 1)
+            first = 1 + place % (self.mixable_layers() - 1)
             others = self.generator.broadcast(mapping(self.randn(count, self.latent_dim), labels))
             ws = torch.cat([ws[:, :first], others[:, first:]], 1)
         return self.rendered(ws), ws
+
+    def mixable_layers(self) -> int:
+        """Number of w of an image, the first so many of which styles are mixed in."""
+        count: int = self.generator.synthesis.num_ws
+        return count
 
     def rendered(self, ws: Tensor) -> Tensor:
         """The images of w ``[N, num_ws, w_dim]`` in training."""

@@ -52,6 +52,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "MCCNet": {"resolution": 32},
     "StyTr2": {"resolution": 32, "network": {"width": 64, "heads": 2, "encoder_layers": 1, "transfer_layers": 1}},
     "R3GAN": {"resolution": 16, "latent_dim": 8, "num_classes": 3, "generator": R3, "discriminator": R3},
+    "StyleGAN1": {
+        "resolution": 16,
+        "latent_dim": 8,
+        "num_classes": 3,
+        "truncation_psi": 0.7,
+        "synthesis": {"channel_base": 128, "channel_max": 16},
+        **STYLE,
+    },
     "StyleGAN2": {
         "resolution": 16,
         "latent_dim": 8,

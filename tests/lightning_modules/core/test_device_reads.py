@@ -24,6 +24,7 @@ from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.biggan import BigGAN
 from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.r3gan import R3GAN
+from lightning_modules.gan.stylegan1 import StyleGAN1
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.gan.styleswin import StyleSwin
@@ -42,6 +43,9 @@ from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOpt
 from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stargan import StarGANOptions
+from lightning_modules.networks.stylegan1 import discriminator as critics_one
+from lightning_modules.networks.stylegan1 import synthesis as style_one
+from lightning_modules.networks.stylegan1.growing import GrowingOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
@@ -211,6 +215,17 @@ def stargan() -> ImageFamily:
     return StarGANv2(resolution=32, num_classes=3, network=StarGANOptions(4, 8, 1, 3, 5, 8))
 
 
+def stylegan1() -> ImageFamily:
+    return StyleGAN1(
+        resolution=32,
+        latent_dim=8,
+        mapping=MappingOptions(layers=1, w_dim=8),
+        synthesis=style_one.SynthesisOptions(256, 8),
+        discriminator=critics_one.DiscriminatorOptions(256, 8),
+        growing=GrowingOptions(8, 0.0, 0.016),
+    )
+
+
 def styleswin() -> ImageFamily:
     widths = {"channel_base": 256, "channel_max": 8}
     return StyleSwin(
@@ -232,6 +247,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "lazy_r1": gan(loss="rpgan", r1_gamma=1.0, r2_gamma=1.0, r1_interval=2, normalization="none"),
     "wgan": gan(loss="wgan", normalization="layer", n_critic=2),
     "wgan_gp": gan(loss="wgan_gp", normalization="layer"),
+    "stylegan1": stylegan1,
     "stylegan2": stylegan2,
     "stylegan3": stylegan3,
     "biggan": biggan,

@@ -48,6 +48,13 @@ TRANSLATOR: dict[str, object] = {
 }
 #: Small ones of the families whose options never had other names.
 NEW: dict[str, dict[str, object]] = {
+    "StyleGAN1": {
+        "resolution": 16,
+        "mapping": {"layers": 1, "w_dim": 8},
+        "synthesis": {"channel_max": 8},
+        "discriminator": {"channel_max": 8},
+        "growing": {"start_resolution": 4, "training_kimg": 2.0},
+    },
     "StyleGAN2": {
         "resolution": 16,
         "mapping": {"layers": 1, "w_dim": 8},
