@@ -24,6 +24,7 @@ from lightning_modules.networks.augment.differentiable import DiffAugmentOptions
 from lightning_modules.networks.denoisers import DenoiserOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
+from lightning_modules.networks.stylegan1.growing import GrowingOptions
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
@@ -85,6 +86,7 @@ def test_no_network_changes_under_its_weights(name: str) -> None:
         DiffAugmentOptions,
         LatentOptions,
         TemporalOptions,
+        GrowingOptions,
         Schedule,
     )
     groups = {
