@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from lightning_modules.losses.style import mean_std
 from lightning_modules.networks.adain import DecoderOptions
 from lightning_modules.networks.experts import ExpertOptions, Gate
 from lightning_modules.style.adain import AdaIN
+from tests.benchmarks.style_experts import mutual_information
 from tests.launch.export.families import exported, tiny
 from tests.launch.strategies.alike import strategies_train_alike
 from tests.launch.strategies.ranks import run_ranks
@@ -171,6 +174,15 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 @pytest.mark.proof
 def test_every_stage_of_zero_trains_like_ddp(tmp_path: Path) -> None:
     strategies_train_alike(tmp_path, "adain_experts", ("ddp", "zero1", "zero2", "zero3"), until=2)
+
+
+def test_the_benchmark_s_mutual_information_is_scikit_learn_s() -> None:
+    from sklearn.metrics import mutual_info_score
+
+    assert mutual_information(np.eye(4, dtype=int) * 3) == pytest.approx(2)
+    assert mutual_information(np.outer([1, 2], [3, 4, 5])) == pytest.approx(0, abs=1e-12)
+    table = np.random.default_rng(0).integers(0, 5, (6, 3))
+    assert mutual_information(table) == pytest.approx(mutual_info_score(None, None, contingency=table) / math.log(2))
 
 
 @pytest.mark.parametrize(
