@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from gesso.cli import (
     average,
+    bias,
     checkpoint,
     detector,
     directions,
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
         evaluate,
         memorised,
         detector,
+        bias,
         average,
         checkpoint,
         export,

@@ -15,7 +15,7 @@ from launch.evaluation.fitting import Progress, fit_classifier, no_progress
 from launch.evaluation.memorisation import compared_split
 from launch.evaluation.shares import Share, wilson
 from lightning_modules.core.family import ImageFamily
-from lightning_modules.networks.classifier import Classifier, ClassifierOptions, probabilities
+from lightning_modules.networks.classifier import Classifier, ClassifierOptions, levels_of, probabilities
 from lightning_modules.pictures.attacks import ATTACKS, random_attacks
 
 #: What the two outputs of a detector mean.
@@ -142,7 +142,7 @@ def detection(
             raise ValueError(f"--unseen {name}: makes pictures of {_size(images)}, the run of {_size(held_out)}")
     samples = make(0, labels, options.seed)
     network = fit_classifier(
-        ClassifierOptions(real.shape[1], 2, options.width, options.npr),
+        ClassifierOptions(real.shape[1], 2, options.width, options.npr, levels_of(real.shape[2])),
         torch.cat([real, samples]),
         torch.cat([torch.full((len(real),), REAL), torch.full((len(samples),), MADE)]),
         kimg=options.kimg,

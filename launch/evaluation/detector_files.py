@@ -80,7 +80,8 @@ class Detector:
                 about = json.loads(metadata["about"])
                 options = ClassifierOptions(**about["network"])
                 self.size = int(about["size"])
-                if options.channels not in (1, 3) or not 0 < options.width <= 1024 or not 0 < self.size <= 16_384:
+                sizes = (options.channels in (1, 3), 0 < options.width <= 1024, 0 < options.levels <= 16)
+                if not all(sizes) or not 0 < self.size <= 16_384:
                     raise ValueError("sizes")
                 self.network = Classifier(options)
                 self.network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118

@@ -22,16 +22,18 @@ class ClassifierOptions:
         outputs: number of classes.
         width: channels of the first two convolutions; those after them have two and four times as many.
         npr: look at ``pixel_relations`` alone.
+        levels: number of further convolutions, each at half the size of the one before.
     """
 
     channels: Count
     outputs: Count
     width: Count = 32
     npr: bool = False
+    levels: Count = 2
 
 
 class Classifier(nn.Module):
-    """Pictures to a logit for each class: four 3 x 3 convolutions with batch norm, and a mean over all places.
+    """Pictures to a logit for each class: 3 x 3 convolutions with batch norm, and a mean over all places.
 
     The first two convolutions see every pixel: what tells generators lies in the finest detail. Batch norm and not
     group norm, which would remove a picture's brightness.
@@ -43,7 +45,8 @@ class Classifier(nn.Module):
     def __init__(self, options: ClassifierOptions) -> None:
         super().__init__()
         self.options = options
-        widths = [options.channels, options.width, options.width, 2 * options.width, 4 * options.width]
+        wider = [min(2**level, 4) * options.width for level in range(1, options.levels + 1)]
+        widths = [options.channels, options.width, options.width, *wider]
         blocks: list[nn.Module] = []
         for number, (inputs, outputs) in enumerate(pairwise(widths)):
             blocks += [nn.AvgPool2d(2)] if number > 1 else []
@@ -55,10 +58,15 @@ class Classifier(nn.Module):
         """Logits, float32 [N, outputs].
 
         Args:
-            images: [N, channels, H, W] in [-1, 1]; any H and W from 4 on.
+            images: [N, channels, H, W] in [-1, 1]; H and W of 2^levels or more.
         """
         x = pixel_relations(images) if self.options.npr else images
         return self.head(self.blocks(x).mean((2, 3)))
+
+
+def levels_of(side: int) -> int:
+    """Levels down to about 4 x 4 places, each of which sees all of a picture of this many pixels; 2 or more."""
+    return max(2, side.bit_length() - 3)
 
 
 def pixel_relations(images: Tensor) -> Tensor:
