@@ -63,7 +63,7 @@ def card(
         _measured(record.metrics()),
         _data(record, styles),
         "## Not checked\n\nWhether samples are copies of training pictures (`gesso memorised RUN` compares), whether "
-        "groups are shown as often as in the data, and who has rights in the training pictures.\n",
+        "groups are shown as often as in the data (`gesso bias RUN`), and who has rights in the training pictures.\n",
         f"SHA-256 of `model.safetensors`: `{checksum}`\n",
     ]
     return "\n".join(filter(None, parts))
