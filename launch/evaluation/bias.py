@@ -183,10 +183,10 @@ def of_classes(
         )
         keys, of_held_out, of_samples = (features(images) for images in (real, held_out, samples))
         mean, cov = keys.double().mean(0), keys.double().T.cov()
-        fids = [float(frechet_distance_to_features(mean, cov, each)) for each in (of_samples, of_held_out)]
-        recalls = [precision_recall(keys, each)[1] for each in (of_samples, of_held_out)]
+        fid, held_out_fid = (float(frechet_distance_to_features(mean, cov, each)) for each in (of_samples, of_held_out))
+        recall, held_out_recall = (precision_recall(keys, each)[1] for each in (of_samples, of_held_out))
         right = Share.of(int((told(network, samples) == label).sum()), count)
-        found.append(OfClass(classes[label], count, *fids, *recalls, right))
+        found.append(OfClass(classes[label], count, fid, held_out_fid, recall, held_out_recall, right))
     return found
 
 
