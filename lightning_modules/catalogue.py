@@ -41,6 +41,7 @@ FAMILIES = Catalogue(
         "R3GAN": "lightning_modules.gan.r3gan",
         "StarGANv2": "lightning_modules.translation.stargan",
         "StyTr2": "lightning_modules.style.stytr2",
+        "StyleEncoder": "lightning_modules.style.style_encoder",
         "StyleGAN1": "lightning_modules.gan.stylegan1",
         "StyleGAN2": "lightning_modules.gan.stylegan2",
         "StyleGAN3": "lightning_modules.gan.stylegan3",

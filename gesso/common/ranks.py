@@ -49,3 +49,18 @@ def rows_of_this_rank(rows: Tensor) -> Tensor:
     if not dist.is_initialized():
         return rows
     return rows[dist.get_rank() :: dist.get_world_size()]
+
+
+def trained_rows_of_all_ranks(rows: Tensor) -> Tensor:
+    """Like ``rows_of_all_ranks``, with a gradient for this rank's own rows, for a loss of the whole global batch.
+
+    Every rank then computes the same loss. Its gradient for the own rows is multiplied by the number of ranks, so that
+    the mean of the ranks' gradients, which strategies take, is that of one process with the global batch.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    everyone = rows_of_all_ranks(rows).unflatten(0, (-1, ranks))
+    # The value of the rows, and as many times their gradient as there are ranks.
+    own = rows.detach() + ranks * (rows - rows.detach())
+    return torch.cat([everyone[:, :rank], own[:, None], everyone[:, rank + 1 :]], 1).flatten(0, 1)

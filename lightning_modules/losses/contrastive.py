@@ -9,6 +9,38 @@ from torch.nn import functional as F
 from lightning_modules.networks.precision import in_full_precision
 
 
+def info_nce(queries: Tensor, keys: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018, arXiv:1807.03748): each query finds its own key among the others' keys.
+
+    The mean over rows s (and N) of ``-log(exp(q_s k_s / t) / sum_j exp(q_s k_j / t))``. Of S equal rows it is log S.
+
+    Args:
+        queries: [S, D] or [N, S, D], of length 1.
+        keys: of the same shape and length: row s belongs to query s; the N are apart from each other.
+        temperature: t.
+
+    Returns:
+        Scalar, float32 or better.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if queries.shape != keys.shape or queries.dim() not in (2, 3):
+        raise ValueError(
+            f"queries and keys are [S, D] or [N, S, D], alike; got {list(queries.shape)} and {list(keys.shape)}"
+        )
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = in_full_precision(queries) @ in_full_precision(keys).mT / temperature
+        own = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[:-1])
+        return F.cross_entropy(logits.flatten(0, -2), own.flatten())
+
+
+def two_way_nce(first: Tensor, second: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """The mean of ``info_nce`` of first to second and of second to first, [S, D] each; both have a gradient."""
+    forth = info_nce(first, second, temperature=temperature)
+    return 0.5 * (forth + info_nce(second, first, temperature=temperature))
+
+
 def patch_nce(queries: Tensor, keys: Tensor, *, temperature: float = 0.07) -> Tensor:
     """PatchNCE (Park et al. 2020, arXiv:2007.15651): each place of a picture finds itself among the others of it.
 
@@ -28,8 +60,4 @@ def patch_nce(queries: Tensor, keys: Tensor, *, temperature: float = 0.07) -> Te
     """
     if queries.shape != keys.shape or queries.dim() != 3:
         raise ValueError(f"queries and keys are [N, S, D], alike; got {list(queries.shape)} and {list(keys.shape)}")
-    with torch.autocast(queries.device.type, enabled=False):
-        found, wanted = in_full_precision(queries), in_full_precision(keys.detach())
-        logits = found @ wanted.mT / temperature
-        own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-        return F.cross_entropy(logits.flatten(0, 1), own.flatten())
+    return info_nce(queries, keys.detach(), temperature=temperature)

@@ -204,4 +204,29 @@ OWN = (
         abilities=("codes",),
         factors=True,
     ),
+    MetricSpec(
+        "retrieval",
+        "how often the code of a picture's quarter finds the opposite one among all pictures'; and VGG19's statistics",
+        ("embedding",),
+        (
+            Quantity("retrieval", "Retrieval of the same picture", "max", (0.0, 1.0), chart="retrieval"),
+            Quantity("retrieval_mrr", "Retrieval, mean 1 / rank", "max", (0.0, 1.0), chart="retrieval_mrr"),
+            Quantity("raw_retrieval", "Retrieval by VGG19's statistics", None, (0.0, 1.0), chart="retrieval"),
+            Quantity("raw_retrieval_mrr", "Mean 1 / rank by VGG19's", None, (0.0, 1.0), chart="retrieval_mrr"),
+        ),
+        weights=("vgg19_normalized",),
+        default=_BOTH,
+        abilities=("codes",),
+    ),
+    MetricSpec(
+        "neighbours",
+        "how often most of the five nearest pictures by code are of a picture's class; and by VGG19's statistics",
+        ("embedding",),
+        (
+            Quantity("neighbours", "Class of the neighbours", "max", (0.0, 1.0), chart="neighbours"),
+            Quantity("raw_neighbours", "Class, by VGG19's statistics", None, (0.0, 1.0), chart="neighbours"),
+        ),
+        weights=("vgg19_normalized",),
+        abilities=("codes",),
+    ),
 )

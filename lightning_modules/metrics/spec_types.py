@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Direction = Literal["min", "max"]
-#: What is measured: generated samples, stylised photographs, images translated into another domain, or images encoded
-#: and decoded again.
-Kind = Literal["generation", "stylization", "translation", "reconstruction"]
+#: What is measured: generated samples, stylised photographs, images translated into another domain, images encoded
+#: and decoded again, or images encoded into vectors.
+Kind = Literal["generation", "stylization", "translation", "reconstruction", "embedding"]
 #: When a metric is measured by default: in validation, or by ``gesso evaluate``.
 Occasion = Literal["training", "evaluate"]
 #: Feature extractors: each is a network and a resize.

@@ -33,6 +33,9 @@ MORE = {
     "eqt",
     "eqr",
     "mig",
+    "retrieval",
+    "retrieval_mrr",
+    "neighbours",
 }
 QUANTITIES = [(spec, quantity.name) for spec in specs.OWN for quantity in spec.quantities if quantity.direction]
 

@@ -68,6 +68,7 @@ from lightning_modules.networks.wct2 import WaveletDecoderOptions
 from lightning_modules.style.adain import AdaIN
 from lightning_modules.style.fast_style import FastStyle
 from lightning_modules.style.mccnet import MCCNet
+from lightning_modules.style.style_encoder import StyleEncoder
 from lightning_modules.style.stytr2 import StyTr2
 from lightning_modules.style.wct2 import WCT2
 from lightning_modules.translation.cut import CUT
@@ -190,6 +191,10 @@ def make(
         options |= {**SMALL, "autoencoder": AutoencoderOptions(8, gradient_checkpointing)}
         latent_critic = LatentDiscriminatorOptions(16, 2)
         module = BetaTCVAE(**options) if family == "tcvae" else FactorVAE(discriminator=latent_critic, **options)
+    elif family == "style_encoder":
+        module = with_pictures(
+            StyleEncoder(resolution=32, crop_size=16, optimizer=OptimizerOptions(lr=1e-2, eps=1e-2), **options)
+        )
     elif family == "swapping":
         module = swapping(**options)
     else:
@@ -312,7 +317,7 @@ def swapping(**options: Any) -> ImageFamily:
     )
 
 
-def with_pictures(family: StyleFamily) -> ImageFamily:
+def with_pictures(family: StyleFamily | StyleEncoder) -> ImageFamily:
     """A style family with its encoder, and with style pictures if it wants any."""
     family.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
     for option in family.pictures():

@@ -116,6 +116,7 @@ NEW: dict[str, dict[str, object]] = {
     "StarGANv2": {"resolution": 16, "network": {"width": 4, "halvings": 1, "hidden": 8}},
     "MCCNet": {"network": {"floor": 0.01, "gradient_checkpointing": True}},
     "CAPVST": {"resolution": 32, "network": {"width": 4, "blocks": 1, "mode": "art"}},
+    "StyleEncoder": {"head": {"width": 8, "code_dim": 4}, "color_jitter": 0.1},
     "WCT2": {"resolution": 32, "decoder": {"unpooling": "sum"}},
     "AutoencoderKL": {
         "resolution": 16,
