@@ -47,6 +47,12 @@ DIRECTIONS = {
     "statistics_distance": "min",
     "artfid": "min",
     "mig": "max",
+    "retrieval": "max",
+    "retrieval_mrr": "max",
+    "raw_retrieval": None,
+    "raw_retrieval_mrr": None,
+    "neighbours": "max",
+    "raw_neighbours": None,
 }
 
 
