@@ -16,6 +16,7 @@ from launch.callbacks.lookup import family_of, find, run_folder
 from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
 from launch.runs.folder import RunFolder, at_images
+from launch.runs.metrics import read_rows
 from lightning_modules.core.family import Batch, ImageFamily
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
@@ -68,9 +69,37 @@ class Checkpoints(Checkpoint):
             for left in run_folder(trainer).checkpoints.glob("*.partial"):
                 files.discard(left)
         self.find_monitor(trainer, family_of(pl_module))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        best: float | None = None
+        if trainer.is_global_zero and self.monitor:
+            best = self._best_so_far(run_folder(trainer), family_of(pl_module).images_seen)
         # Rank 0's word: the others may see the folder through another node's eyes.
-        best = trainer.strategy.broadcast(run_folder(trainer).info().get("best") or {})
-        self.best = best.get("value") if best.get("metric") == self.monitor else None
+        self.best = trainer.strategy.broadcast(best)
+
+    def _best_so_far(self, run: RunFolder, images_seen: int) -> float | None:
+        """The best value of ``monitor`` whose checkpoint is there; it is booked if it is not the one that was.
+
+        A training that goes on from an earlier checkpoint knows nothing of what came after that one.
+        """
+        known = run.info().get("best") or {}
+        checkpoint = run.checkpoints / str(known.get("checkpoint"))
+        stands = known.get("metric") == self.monitor and files.is_complete(checkpoint)
+        if stands and files.images_seen(checkpoint) <= images_seen:
+            return known.get("value")
+        found = {
+            row.value: run.checkpoints / at_images(row.images_seen)
+            for row in read_rows(run.metrics)
+            if row.name == self.monitor and math.isfinite(row.value) and row.images_seen <= images_seen
+        }
+        left = [value for value, path in found.items() if files.is_complete(path)]
+        if not left:
+            if known:
+                run.update(best=None)
+            return None
+        best = min(left) if self.direction == "min" else max(left)
+        self._book_best(run, found[best], best)
+        return best
 
     def find_monitor(self, trainer: L.Trainer, module: ImageFamily) -> None:
         """Makes ``monitor`` a metric's full name, and ``mode`` the way in which it gets better.
@@ -155,10 +184,13 @@ class Checkpoints(Checkpoint):
         run.check_owner()
         files.link(run.checkpoints / "last", path)
         if best is not None:
-            files.link(run.checkpoints / "best", path)
-            run.update(best={"metric": self.monitor, "value": best, "checkpoint": path.name})
+            self._book_best(run, path, best)
         for old in self._superfluous(run.checkpoints):
             files.remove(old)
+
+    def _book_best(self, run: RunFolder, path: Path, best: float) -> None:
+        files.link(run.checkpoints / "best", path)
+        run.update(best={"metric": self.monitor, "value": best, "checkpoint": path.name})
 
     def _superfluous(self, folder: Path) -> list[Path]:
         saved = sorted(path for path in folder.glob("[0-9]*") if path.name.isdecimal())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from launch.callbacks.ema import EMA
 from launch.checkpoints import layout, tensors
 from launch.inference.loading import load_family
 from launch.runs.folder import RunFolder
+from launch.runs.metrics import Row, add_rows, cut_rows
 from lightning_modules.core.averages import live_state
 from tests.launch.callbacks.small_training import train
 
@@ -52,18 +54,58 @@ def test_a_full_disk_costs_nothing_that_was_saved(tmp_path: Path, monkeypatch: p
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
+class Score(L.Callback):
+    """Plays the evaluation: a metric that is best, 0, at ``best`` images."""
+
+    def __init__(self, checkpoints: Checkpoints, best: float) -> None:
+        self.checkpoints, self.best = checkpoints, best
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        value = abs(pl_module.images_seen - self.best)
+        trainer.callback_metrics["val/loss"] = torch.tensor(value)
+        add_rows(Path(trainer.default_root_dir) / "metrics.csv", [Row(pl_module.images_seen, 0.0, "val/loss", value)])
+        trainer.state.fn = TrainerFn.FITTING
+        self.checkpoints.on_validation_end(trainer, pl_module)
+
+
 def test_some_checkpoints_stay_for_good_and_the_best_one_too(tmp_path: Path) -> None:
-    class Score(L.Callback):
-        """Plays the evaluation: a metric that is best at 48 images."""
-
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            trainer.callback_metrics["val/loss"] = torch.tensor(abs(pl_module.images_seen - 48.0))
-            trainer.state.fn = TrainerFn.FITTING
-            checkpoints.on_validation_end(trainer, pl_module)
-
     checkpoints = Checkpoints(every_kimg=0.016, keep_last=1, keep_every_kimg=0.05, monitor="val/loss")
-    train(tmp_path, 0.128, EMA(), checkpoints, Score())
+    train(tmp_path, 0.128, EMA(), checkpoints, Score(checkpoints, 48.0))
     kept = sorted(file.name for file in (tmp_path / "checkpoints").iterdir())
     assert kept == ["000000000048", "000000000064", "000000000112", "000000000128", "best", "last"]
     assert (tmp_path / "checkpoints" / "best").resolve().name == "000000000048"
     assert RunFolder(tmp_path).info()["best"] == {"metric": "val/loss", "value": 0.0, "checkpoint": "000000000048"}
+
+
+@pytest.mark.parametrize(("again", "best"), [("000000000064", "000000000048"), ("000000000032", "000000000032")])
+def test_a_best_of_what_never_happened_is_forgotten(again: str, best: str, tmp_path: Path) -> None:
+    def saving() -> Checkpoints:
+        return Checkpoints(every_kimg=0.016, keep_last=20, monitor="val/loss")
+
+    checkpoints = saving()
+    train(tmp_path, 0.08, EMA(), checkpoints, Score(checkpoints, 48.0))
+    folder = tmp_path / "checkpoints"
+    for path in folder.glob("0*"):
+        if path.name > again:
+            shutil.rmtree(path)
+    # As training cuts them when it goes on.
+    cut_rows(tmp_path / "metrics.csv", int(again), None)
+    checkpoints = saving()
+    train(tmp_path, 0.08, EMA(), checkpoints, Score(checkpoints, 1000.0), checkpoint=folder / again)
+    # What came since is worse: 920 or more.
+    value = abs(int(best) - 48.0)
+    assert RunFolder(tmp_path).info()["best"] == {"metric": "val/loss", "value": value, "checkpoint": best}
+    assert (folder / "best").resolve().name == best
+
+
+def test_where_no_measured_checkpoint_is_left_the_next_one_is_the_best(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(every_kimg=0.016, keep_last=1, monitor="val/loss")
+    train(tmp_path, 0.048, EMA(), checkpoints, Score(checkpoints, 48.0))
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "000000000048", tmp_path / "kept")
+    shutil.rmtree(folder / "000000000048")
+    (tmp_path / "metrics.csv").unlink()
+    checkpoints = Checkpoints(every_kimg=0.016, keep_last=1, monitor="val/loss")
+    train(tmp_path, 0.064, EMA(), checkpoints, Score(checkpoints, 1000.0), checkpoint=tmp_path / "kept")
+    assert RunFolder(tmp_path).info()["best"] == {"metric": "val/loss", "value": 936.0, "checkpoint": "000000000064"}
+    assert (folder / "best").resolve().name == "000000000064"
