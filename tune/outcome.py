@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gesso.common.files import write_whole
 from tune.sweep import Sweep
-from tune.watch import Row, chosen_of, is_baseline, name_of
+from tune.watch import Row, chosen_of, is_baseline, name_of, tied
 
 #: Most recipes that are written of a Pareto front.
 MOST = 8
@@ -62,6 +62,12 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
     for row, recipe in zip(outcome.chosen, outcome.recipes, strict=True):
         lines.append(f"trial {name_of(sweep, row)}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")
         lines.append(f"  gesso fit --config {os.path.relpath(recipe)}")
+    if len(sweep.objectives) == 1 and outcome.chosen:
+        (objective,), best = sweep.objectives, outcome.chosen[0]
+        if others := tied(outcome.rows, best, objective):
+            count = f"{len(others)} other trial{'s have' if len(others) > 1 else ' has'}"
+            same = f"{count} the same {objective.metric} as trial {name_of(sweep, best)}"
+            lines.append(f"{same}: it is named because it came first; this metric does not tell them apart")
     for row in outcome.rows:
         if is_baseline(sweep, row) and row.reports and row not in outcome.chosen:
             figures = row.figures(sweep.objectives)

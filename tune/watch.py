@@ -161,6 +161,12 @@ def best_of(rows: Sequence[Row], objective: Objective) -> Row | None:
     return min(measured, key=lambda row: objective.sign * row.value(objective), default=None)
 
 
+def tied(rows: Sequence[Row], best: Row, objective: Objective) -> list[Row]:
+    """The other trials whose value is the best one's: nothing tells them apart."""
+    value = best.value(objective)
+    return [row for row in comparable(rows) if row is not best and row.value(objective) == value]
+
+
 def front_of(rows: Sequence[Row], objectives: Sequence[Objective]) -> list[Row]:
     """The Pareto front of the trials that trained longest, sorted by the first metric: no other one is as good in all
     metrics and better in one."""

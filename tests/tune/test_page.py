@@ -100,3 +100,11 @@ def test_the_baseline_is_named_and_its_figure_beside_the_best(sweep: Sweep) -> N
     said = summary(known, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"]))
     assert "trial 1 (baseline): fid/mobilenet_v2 50 at 30 kimg" in said
     assert "(baseline)" not in summary(sweep, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"]))
+
+
+def test_a_metric_that_does_not_tell_trials_apart_is_said(sweep: Sweep) -> None:
+    rows = [row(1, [50, 40]), row(2, [30, 40]), row(3, [20, 40]), row(4, [40])]
+    best = chosen_of(rows, [FID])
+    said = summary(sweep, Outcome(rows, best, [sweep.path / "best.yaml"]))
+    assert "2 other trials have the same fid/mobilenet_v2 as trial 1: it is named because it came first" in said
+    assert "the same" not in summary(sweep, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"]))
