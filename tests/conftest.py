@@ -21,6 +21,11 @@ import pytest
 # A test must never talk to a W&B server, whatever key the machine has.
 os.environ["WANDB_MODE"] = "offline"
 
+# Rounding is the same on every x86 processor then. Two trainings that are compared part where one takes an activation
+# across its ReLU's corner and the other does not: in which step depends on the instructions. Before torch is imported.
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
 # A shell makes its background jobs deaf to Ctrl-C, and with them every process that a test starts to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
