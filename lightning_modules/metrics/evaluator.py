@@ -13,7 +13,7 @@ from torch import Tensor
 from gesso.common.pixels import to_uint8
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.diversity import REAL
-from lightning_modules.metrics.features import FeatureExtractor, build_extractor
+from lightning_modules.metrics.features import FeatureExtractor, build_extractor, check_classifier
 from lightning_modules.metrics.generation import COMPUTED, GenerationMetrics
 from lightning_modules.metrics.probes import DIVERSITY, Probed, Probes
 from lightning_modules.metrics.specs import Direction, ExtractorName, Kind, MetricSpec, Occasion
@@ -203,6 +203,8 @@ class TableEvaluator:
         name = self.options.extractor
         if self.needs_extractor:
             self.extractor = build_extractor(name, files[specs.extractor_weights(name)]).to(device)
+            # Before the features of the real pictures are computed, which takes minutes.
+            check_classifier(self.extractor, self.own)
         self._metrics = {spec.name: spec.make().to(device) for spec in self.foreign if spec.make is not None}
 
     @property

@@ -9,7 +9,7 @@ A metric computed with one of them carries its name, since numbers of different 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,19 @@ class FeatureExtractor(nn.Module):
     def train(self, mode: bool = True) -> FeatureExtractor:
         """Does nothing: an extractor stays in eval mode, also as part of a module that trains."""
         return super().train(False)
+
+
+def check_classifier(extractor: FeatureExtractor, metrics: Collection[str]) -> None:
+    """Checks that an extractor classifies where the Inception Score is asked for.
+
+    Raises:
+        ValueError: its weights hold no classifier.
+    """
+    if "is" in metrics and not extractor.num_classes:
+        raise ValueError(
+            f"the weights of {extractor.name} hold no classifier, which the Inception Score needs; "
+            "use mobilenet_v2, or weights with logits"
+        )
 
 
 def build_extractor(name: str, weights: Path) -> FeatureExtractor:

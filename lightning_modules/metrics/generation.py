@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_modules.metrics.features import FeatureExtractor, exact_float32
+from lightning_modules.metrics.features import FeatureExtractor, check_classifier, exact_float32
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.inception_score import InceptionScore
 from lightning_modules.metrics.kernel import fitting_subset, kernel_distance
@@ -214,11 +214,7 @@ def _check(extractor: FeatureExtractor, reference: FeatureStatistics | None, met
         )
     if reference is not None and reference.features is None and _OF_FEATURES & set(metrics):
         raise ValueError("KID and precision/recall need reference statistics with features; compute them with cap > 0")
-    if "is" in metrics and not extractor.num_classes:
-        raise ValueError(
-            f"the weights of {extractor.name} hold no classifier, which the Inception Score needs; "
-            "use mobilenet_v2, or weights with logits"
-        )
+    check_classifier(extractor, metrics)
 
 
 def _frechet(reference: FeatureStatistics, generated: FeatureStatistics) -> float:

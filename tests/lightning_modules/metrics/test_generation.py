@@ -9,7 +9,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from lightning_modules.metrics import specs
+from lightning_modules.metrics import evaluator, specs
+from lightning_modules.metrics.evaluator import EvaluationOptions
 from lightning_modules.metrics.features import FeatureExtractor
 from lightning_modules.metrics.generation import GenerationMetrics, reference_statistics
 from lightning_modules.metrics.kernel import squared_mmd
@@ -167,3 +168,14 @@ def test_bad_combinations_are_refused() -> None:
         GenerationMetrics(tiny_extractor("inception-tf"), reference, num_samples=10)
     with pytest.raises(ValueError, match="no classifier"):
         GenerationMetrics(tiny_extractor(num_classes=0), reference, ["is"], num_samples=10)
+
+
+def test_a_missing_classifier_is_known_before_any_feature_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator, "build_extractor", lambda name, file: tiny_extractor(name, num_classes=0))
+    files = {"inception": Path("nowhere")}
+    of_sets = EvaluationOptions(metrics=("fid", "is"))
+    with pytest.raises(ValueError, match="inception-tf hold no classifier, which the Inception Score needs"):
+        evaluator.TableEvaluator("generation", of_sets, "a GAN").load(files, torch.device("cpu"))
+    evaluator.TableEvaluator("generation", EvaluationOptions(metrics=("fid",)), "a GAN").load(
+        files, torch.device("cpu")
+    )
