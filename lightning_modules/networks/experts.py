@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from gesso.common.ranges import Count, Range, Whole
 from lightning_modules.networks.padding import reflect
 from lightning_modules.networks.precision import at_least_float32
+from lightning_modules.networks.rows import rows
 
 #: Whose statistics choose: the ``style`` picture's or the ``content``'s.
 Gate = Literal["style", "content"]
@@ -120,10 +121,10 @@ class Experts(nn.Module):
             # Whatever was chosen it is this one.
             zeros = chosen.new_zeros(len(x))
             return x + shares.sum(1, keepdim=True) * self.second(F.relu(self.first(F.relu(x), zeros)), zeros)
-        rows, each = chosen.shape
+        count, each = chosen.shape
         inner = F.relu(x)[:, None].expand(-1, each, -1, -1, -1).flatten(0, 1)
         found = self.second(F.relu(self.first(inner, chosen.flatten())), chosen.flatten())
-        return x + (found.unflatten(0, (rows, each)) * shares[:, :, None]).sum(1)
+        return x + (found.unflatten(0, (count, each)) * shares[:, :, None]).sum(1)
 
 
 def mixed(parts: Sequence[tuple[Tensor | float, Routing]]) -> Routing:
@@ -149,8 +150,8 @@ class _Convolutions(nn.Conv2d):
         assert self.bias is not None
         if self.count == 1:
             return F.conv2d(reflect(x), self.weight, self.bias)
-        weight = self.weight.unflatten(0, (self.count, -1))[chosen].flatten(0, 1)
-        bias = self.bias.unflatten(0, (self.count, -1))[chosen].flatten()
+        weight = rows(self.weight.unflatten(0, (self.count, -1)), chosen).flatten(0, 1)
+        bias = rows(self.bias.unflatten(0, (self.count, -1)), chosen).flatten()
         # One group of channels for each row.
         found = F.conv2d(reflect(x).flatten(0, 1)[None], weight, bias, groups=len(chosen))
         return found.unflatten(1, (len(chosen), -1))[0]

@@ -11,6 +11,7 @@ from gesso.common.ranges import Positive
 from lightning_modules.losses.style import EPSILON
 from lightning_modules.networks.adain import Decoder, DecoderOptions
 from lightning_modules.networks.precision import in_full_precision, like_weights
+from lightning_modules.networks.rows import rows
 
 #: Channels of VGG19's relu4_1, between which all of this happens.
 WIDTH = 512
@@ -108,7 +109,7 @@ class MCCNetwork(nn.Module):
         """
         factors = self.factors(style)
         if pairs is not None:
-            content, factors = content[pairs[:, 0]], factors[pairs[:, 1]]
+            content, factors = rows(content, pairs[:, 0]), rows(factors, pairs[:, 1])
         return self.decoder(self.transferred(content, factors))
 
     def factors(self, style: Tensor, statistics: Statistics | None = None) -> Tensor:

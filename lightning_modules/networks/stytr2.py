@@ -14,6 +14,7 @@ from lightning_modules.networks.adain import Decoder, DecoderOptions
 from lightning_modules.networks.checkpointing import checkpointed
 from lightning_modules.networks.padding import to_multiple
 from lightning_modules.networks.precision import at_least_float32, like_weights
+from lightning_modules.networks.rows import rows
 from lightning_modules.networks.stytr2_layers import EncoderLayer, TransferLayer
 from lightning_modules.networks.windows import Windows
 
@@ -95,7 +96,8 @@ class StyTr2Network(nn.Module):
         tokens, positions, size = self.encode_content(content)
         styles = self.encode_style(style)
         if pairs is not None:
-            tokens, positions, styles = tokens[pairs[:, 0]], positions[pairs[:, 0]], styles[pairs[:, 1]]
+            tokens, positions = rows(tokens, pairs[:, 0]), rows(positions, pairs[:, 0])
+            styles = rows(styles, pairs[:, 1])
         picture = self.decoder(self.transferred(tokens, positions, styles, size))
         return picture[..., : content.shape[2], : content.shape[3]]
 

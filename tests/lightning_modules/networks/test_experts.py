@@ -134,3 +134,20 @@ def test_a_planted_decoder_with_experts_is_found_again() -> None:
 def test_more_experts_than_there_are_cannot_be_chosen() -> None:
     with pytest.raises(ValueError, match=r"experts\.chosen is 2, experts\.count 1: choose no more than there are"):
         Decoder(DecoderOptions(experts=ExpertOptions(1, 2)))
+
+
+def test_gradients_of_shared_experts_add_up_in_one_order() -> None:
+    """Whatever the number of threads: plain indexing adds them up as the threads come."""
+    torch.manual_seed(0)
+    experts = Experts(ExpertOptions(4, width=64), 64)
+    x, chosen, shares = torch.randn(64, 64, 8, 8), torch.randint(0, 2, (64, 1)), torch.rand(64, 1, 1, 1)
+    threads, gradients = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)
+        for _ in range(6):
+            experts.zero_grad()
+            experts(x, chosen, shares).square().sum().backward()
+            gradients.append(experts.first.weight.grad)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(gradient is not None and torch.equal(gradient, gradients[0]) for gradient in gradients)
