@@ -63,11 +63,7 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
         lines.append(f"trial {name_of(sweep, row)}: {row.figures(sweep.objectives)} at {row.kimg:g} kimg  {row.drawn}")
         lines.append(f"  gesso fit --config {os.path.relpath(recipe)}")
     if len(sweep.objectives) == 1 and outcome.chosen:
-        (objective,), best = sweep.objectives, outcome.chosen[0]
-        if others := tied(outcome.rows, best, objective):
-            count = f"{len(others)} other trial{'s have' if len(others) > 1 else ' has'}"
-            same = f"{count} the same {objective.metric} as trial {name_of(sweep, best)}"
-            lines.append(f"{same}: it is named because it came first; this metric does not tell them apart")
+        lines += _ties(sweep, outcome.rows, outcome.chosen[0])
     for row in outcome.rows:
         if is_baseline(sweep, row) and row.reports and row not in outcome.chosen:
             figures = row.figures(sweep.objectives)
@@ -78,3 +74,14 @@ def summary(sweep: Sweep, outcome: Outcome) -> str:
     failed = [row for row in outcome.rows if row.state == "failed"]
     lines += [f"trial {row.number} failed: {row.error}" for row in failed]
     return "\n".join([*lines, f"report: {os.path.relpath(sweep.path / 'report.html')}"])
+
+
+def _ties(sweep: Sweep, rows: Sequence[Row], best: Row) -> list[str]:
+    """A line where other trials are as good as the best one; [] where none is."""
+    (objective,) = sweep.objectives
+    others = tied(rows, best, objective)
+    if not others:
+        return []
+    count = f"{len(others)} other trial{'s have' if len(others) > 1 else ' has'}"
+    same = f"{count} the same {objective.metric} as trial {name_of(sweep, best)}"
+    return [f"{same}: it is named because it came first; this metric does not tell them apart"]

@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--kimg must be 0.064 or more, not {arguments.kimg:g}")
     import torch
 
-    from gesso.common.pixels import to_uint8
     from launch.evaluation.memorisation import compared_split
+    from launch.evaluation.pictures import samples_of
     from launch.evaluation.sources import data_of
     from launch.inference.loading import load_family
     from launch.training.hardware import best_device
@@ -96,9 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{data.path} has {what} to compare shares of: name scores with --scorer brightness slant ...")
     if min(data.number_of("train"), data.number_of(split)) < 50:
         raise ValueError(f"{data.path}: shares need 50 pictures or more of train and {split}")
-    with torch.no_grad():
-        numbers = torch.arange(arguments.num).split(64)
-        samples = torch.cat([to_uint8(module.generate(part, seed=arguments.seed)).cpu() for part in numbers])
+    samples = samples_of(module, torch.arange(arguments.num), seed=arguments.seed)
     found = _shares(arguments, module, data, split, samples, scorers, device)
     about = {"run": str(origin["path"]), "images_seen": origin["images_seen"], "seed": arguments.seed}
     print(json.dumps({**found, "samples": len(samples), **about}, indent=2))
@@ -116,10 +114,11 @@ def _shares(
 ) -> dict[str, Any]:
     """Everything that is measured, as plain data."""
     from launch.evaluation import bias
+    from launch.evaluation.pictures import features_by, labelled_pictures
     from launch.evaluation.shares import Share
 
-    training, labels = bias.labelled(data, "train", arguments.training)
-    held_out, own = bias.labelled(data, split, arguments.num)
+    training, labels = labelled_pictures(data, "train", arguments.training)
+    held_out, own = labelled_pictures(data, split, arguments.num)
     found: dict[str, Any] = {"held_out": len(held_out)}
     if data.num_classes > 1:
         classes = data.manifest.classes
@@ -143,7 +142,7 @@ def _shares(
                     data,
                     split,
                     network,
-                    _features(arguments.extractor, device),
+                    features_by(arguments.extractor, device),
                     num=arguments.per_class,
                     seed=arguments.seed,
                     progress=_shown("classes"),
@@ -168,16 +167,6 @@ def _told(what: str, found: Sequence[Group]) -> list[dict[str, object]]:
     if not unlike:
         print(f"gesso: {what}: no share that chance could not explain", file=sys.stderr)
     return plain(found)
-
-
-def _features(extractor: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    import torch
-
-    from datamodules.assets.fetching import fetch
-    from lightning_modules.metrics.features import build_extractor
-
-    network = build_extractor(extractor, fetch(specs.extractor_weights(extractor))).to(device)
-    return lambda images: torch.cat([network(part.to(device)).pool.cpu() for part in images.split(64)])
 
 
 def _shown(what: str) -> Callable[[Iterable[int], int], Iterable[int]]:

@@ -50,14 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from datamodules.assets.fetching import fetch
-    from gesso.common.pixels import to_uint8
     from launch.evaluation.memorisation import COLUMNS, memorisation
+    from launch.evaluation.pictures import features_by, samples_of
     from launch.evaluation.sources import data_of
     from launch.inference.loading import load_family
     from launch.inference.pictures import check_ending, check_free, image_grid, save_picture
     from launch.training.hardware import best_device
-    from lightning_modules.metrics.features import build_extractor
 
     if arguments.sheet:
         check_free(check_ending(arguments.sheet))
@@ -65,18 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     module, origin = load_family(arguments.run_folder, average=not arguments.raw, device=device)
     module.require("generate")
     data = data_of(Path(origin["path"]), module, {"path": arguments.data}).pictures
-    weights = specs.extractor_weights(arguments.extractor)
-    extractor = build_extractor(arguments.extractor, fetch(weights)).to(device)
-
-    def features(images: Tensor) -> Tensor:
-        return torch.cat([extractor(part.to(device)).pool.cpu() for part in images.split(64)])
+    features = features_by(arguments.extractor, device)
 
     def shown(batches: Iterable[Tensor], steps: int) -> Iterable[Tensor]:
         return track(batches, "training pictures", steps, console=Console(stderr=True), transient=True)
 
-    with torch.no_grad():
-        numbers = torch.arange(arguments.num).split(64)
-        samples = torch.cat([to_uint8(module.generate(part, seed=arguments.seed)).cpu() for part in numbers])
+    samples = samples_of(module, torch.arange(arguments.num), seed=arguments.seed)
     found = memorisation(samples, data, features, name=arguments.extractor, limit=arguments.limit, progress=shown)
     if arguments.sheet:
         print(save_picture(image_grid(found.sheet, COLUMNS), arguments.sheet), file=sys.stderr)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from datamodules.shards import ShardData
-from gesso.common.pixels import to_float, to_uint8
+from gesso.common.pixels import to_float
 from launch.evaluation.fitting import Progress, fit_classifier, no_progress
+from launch.evaluation.pictures import samples_of
 from launch.evaluation.shares import Share, newcombe
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.metrics.frechet import frechet_distance_to_features
@@ -114,13 +115,6 @@ def score_groups(scorer: Scorer, training: Tensor, held_out: Tensor, samples: Te
     return groups(names, *(torch.bucketize(scores, cuts, right=True) for scores in others))
 
 
-def labelled(data: ShardData, split: str, limit: int) -> tuple[Tensor, Tensor]:
-    """Pictures of a split, evenly spaced, uint8 [N, C, H, W], with their labels, int64 [N]; -1: none."""
-    batches = list(data.split_batches(split, rank=0, world_size=1, batch_size=256, limit=limit))
-    labels = torch.cat([torch.as_tensor(batch["label"]).long() for batch in batches])
-    return torch.cat([batch["image"] for batch in batches]), labels
-
-
 def class_of(
     pictures: Tensor,
     labels: Tensor,
@@ -177,10 +171,7 @@ def of_classes(
             found.append(OfClass(classes[label], count))
             continue
         real, held_out = (of_class(data, each, label, count) for each in ("train", split))
-        numbers = torch.arange(count).split(64)
-        samples = torch.cat(
-            [to_uint8(module.generate(n, seed=seed, labels=torch.full_like(n, label))).cpu() for n in numbers]
-        )
+        samples = samples_of(module, torch.arange(count), seed=seed, labels=torch.full((count,), label))
         keys, of_held_out, of_samples = (features(images) for images in (real, held_out, samples))
         mean, cov = keys.double().mean(0), keys.double().T.cov()
         fid, held_out_fid = (float(frechet_distance_to_features(mean, cov, each)) for each in (of_samples, of_held_out))

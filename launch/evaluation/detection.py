@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from datamodules.shards import ShardData
-from gesso.common.pixels import to_float, to_uint8
+from gesso.common.pixels import to_float
 from launch.evaluation.fitting import Progress, fit_classifier, no_progress
 from launch.evaluation.memorisation import compared_split
+from launch.evaluation.pictures import labelled_pictures, samples_of
 from launch.evaluation.shares import Share, wilson
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.networks.classifier import Classifier, ClassifierOptions, levels_of, probabilities
@@ -94,15 +95,11 @@ class Detection:
 def maker(module: ImageFamily) -> Make:
     """Samples of a family; those of a conditional one are of the given classes, where all pictures have one of its."""
 
-    @torch.no_grad()
     def make(first: int, labels: Tensor, seed: int) -> Tensor:
         classes = module.batch_spec().num_classes
         given = bool(classes) and bool(((labels >= 0) & (labels < classes)).all())
-        numbers = torch.arange(first, first + len(labels)).split(64)
-        parts = zip(numbers, labels.split(64), strict=True)
-        return torch.cat(
-            [to_uint8(module.generate(part, seed=seed, labels=of if given else None)).cpu() for part, of in parts]
-        )
+        numbers = torch.arange(first, first + len(labels))
+        return samples_of(module, numbers, seed=seed, labels=labels if given else None)
 
     return make
 
@@ -168,11 +165,10 @@ def _real(data: ShardData, split: str, count: int) -> tuple[Tensor, Tensor]:
     """Pictures of a split, evenly spaced, with their labels; every other one mirrored where training mirrors."""
     if data.number_of(split) < LEAST:
         raise ValueError(f"{data.path}: split {split} has {data.number_of(split)} pictures; a detector needs {LEAST}")
-    batches = list(data.split_batches(split, rank=0, world_size=1, batch_size=256, limit=count))
-    images = torch.cat([batch["image"] for batch in batches])
+    images, labels = labelled_pictures(data, split, count)
     if data.flip:
         images[1::2] = images[1::2].flip(3)
-    return images, torch.cat([torch.as_tensor(batch["label"]) for batch in batches]).long()
+    return images, labels
 
 
 def _accuracy(real: Tensor, made: Tensor) -> Accuracy:

@@ -42,12 +42,17 @@ def metric_charts(metrics: list[Metric]) -> list[Chart]:
 def metric_table(metrics: list[Metric]) -> Html:
     rows = []
     for metric in metrics:
-        best = f"{label(metric.best[1])} <small>at {label(metric.best[0])} kimg</small>" if metric.best else "–"
+        best = best_of(metric)
         spread = f" <small>± {label(metric.spread[-1][1])}</small>" if metric.spread else ""
         first, last = label(metric.points[0][1]), label(metric.points[-1][1]) + spread
         name = f"{escape(metric.name)} <small>{ARROWS[metric.quantity.direction]}</small>"
         rows.append([name, escape(metric.qualifier), first, last, best])
     return table(["metric", "from", "first", "last", "best"], rows)
+
+
+def best_of(metric: Metric) -> Html:
+    """A metric's best value, and when it was."""
+    return f"{label(metric.best[1])} <small>at {label(metric.best[0])} kimg</small>" if metric.best else "–"
 
 
 def evaluation_table(record: Record) -> Html:

@@ -49,20 +49,23 @@ class Shelf:
             raise HTTPException(404, f"{key}: there is no such run")
         return runs[key]
 
-    def rows(self) -> list[Row]:
-        """All runs' rows; of those that have not changed they are not read again."""
-        found = {}
-        for key, run in find_runs(self.folders).items():
-            version = version_of(run)
-            kept = self._rows.get(key)
-            found[key] = kept if kept is not None and kept[0] == version else (version, row_of(key, run))
-        self._rows = found
-        return [row for _, row in found.values()]
+    def listing(self) -> tuple[str, Callable[[], list[Row]]]:
+        """A text that changes when anything of the list does, or a minute has passed; and what reads the runs' rows.
 
-    def version(self) -> str:
-        """Another text when anything of the list has changed, or a minute has passed."""
-        versions = [f"{key}:{version_of(run)}" for key, run in find_runs(self.folders).items()]
-        return f"{hash(tuple(versions)):x}-{time.time() // 60:.0f}"
+        Runs that have not changed are not read again.
+        """
+        runs = find_runs(self.folders)
+        versions = {key: version_of(run) for key, run in runs.items()}
+
+        def rows() -> list[Row]:
+            found = {}
+            for key, run in runs.items():
+                kept = self._rows.get(key)
+                found[key] = kept if kept and kept[0] == versions[key] else (versions[key], row_of(key, run))
+            self._rows = found
+            return [row for _, row in found.values()]
+
+        return f"{hash(tuple(versions.items())):x}-{time.time() // 60:.0f}", rows
 
 
 def make_app(shelf: Shelf, token: str) -> FastAPI:
@@ -70,14 +73,23 @@ def make_app(shelf: Shelf, token: str) -> FastAPI:
     app = FastAPI(title="gesso ui", openapi_url=None)
     app.add_middleware(Door, token=token)
     app.add_exception_handler(HTTPException, _refused)
+    _add_pages(app, shelf)
+    _add_pictures(app, shelf)
+    _add_actions(app, shelf)
+    return app
+
+
+def _add_pages(app: FastAPI, shelf: Shelf) -> None:
     actions = shelf.act is not None
 
     @app.get("/")
     def index(request: Request, part: str = "") -> Response:
-        def body() -> Html:
-            return pages.index_body(shelf.rows(), folders=shelf.folders, actions=actions)
+        version, rows = shelf.listing()
 
-        return _page(request, "runs", body, shelf.version(), part)
+        def body() -> Html:
+            return pages.index_body(rows(), folders=shelf.folders, actions=actions)
+
+        return _page(request, "runs", body, version, part)
 
     @app.get("/run")
     def one(request: Request, run: str, part: str = "") -> Response:
@@ -89,16 +101,19 @@ def make_app(shelf: Shelf, token: str) -> FastAPI:
         return _page(request, run, body, version_of(folder), part)
 
     @app.get("/compare")
-    def compare(request: Request, run: Annotated[list[str], Query()] = [], part: str = "") -> Response:  # noqa: B006
-        if not 2 <= len(dict.fromkeys(run)) <= MOST:
+    def compare(request: Request, run: Annotated[list[str] | None, Query()] = None, part: str = "") -> Response:
+        keys = list(dict.fromkeys(run or []))
+        if not 2 <= len(keys) <= MOST:
             raise HTTPException(422, f"mark 2 to {MOST} runs to compare them")
-        folders = [shelf.run(key) for key in dict.fromkeys(run)]
+        folders = [shelf.run(key) for key in keys]
 
         def body() -> Html:
             return pages.comparison_body(folders)
 
         return _page(request, "comparison", body, "+".join(map(version_of, folders)), part)
 
+
+def _add_pictures(app: FastAPI, shelf: Shelf) -> None:
     @app.get("/thumbnail")
     def small(run: str) -> Response:
         data = thumbnail(shelf.run(run))
@@ -119,13 +134,16 @@ def make_app(shelf: Shelf, token: str) -> FastAPI:
             raise HTTPException(422, one_line(error)) from error
         return Response(picture, media_type="image/png", headers=HEADERS)
 
+
+def _add_actions(app: FastAPI, shelf: Shelf) -> None:
+    """What changes something. JSON alone is taken: forms of other sites cannot send it."""
+
     def act(words: Sequence[str]) -> Response:
         if shelf.act is None:
             raise HTTPException(403, "this page only shows: start it with `gesso ui --allow-actions`")
         said, done = shelf.act(words)
         return JSONResponse({"detail": said}, 200 if done else 422, HEADERS)
 
-    # JSON alone is taken: forms of other sites cannot send it.
     @app.post("/resume")
     def resume(run: str, _: Annotated[dict[str, str], Body()]) -> Response:
         return act(["resume", str(shelf.run(run).path)])
@@ -137,8 +155,6 @@ def make_app(shelf: Shelf, token: str) -> FastAPI:
     @app.post("/queue")
     def queue(asked: Annotated[dict[str, str], Body()]) -> Response:
         return act(["submit", *_split(asked.get("words", ""))])
-
-    return app
 
 
 def _page(request: Request, title: str, body: Callable[[], Html], version: str, part: str) -> Response:

@@ -8,6 +8,7 @@ from html import escape
 
 from gesso.common.strict_yaml import YAMLError, load_yaml
 from launch.report.charts import Chart, Line, label, render, span
+from launch.report.curves import best_of
 from launch.report.embed import embed
 from launch.report.pieces import Html, grid_of, image, section, table
 from launch.report.record import Record, join_words, measured
@@ -104,9 +105,8 @@ def _best(names: Sequence[str], records: Sequence[Record]) -> Html:
     rows = []
     for name, record in zip(names, records, strict=True):
         for metric in record.metrics():
-            best = f"{label(metric.best[1])} <small>at {label(metric.best[0])} kimg</small>" if metric.best else "–"
             last = label(metric.points[-1][1])
-            rows.append([escape(metric.name), escape(name), escape(metric.qualifier), last, best])
+            rows.append([escape(metric.name), escape(name), escape(metric.qualifier), last, best_of(metric)])
     return table(["metric", "run", "from", "last", "best"], sorted(rows, key=lambda row: row[0]))
 
 

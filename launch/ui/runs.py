@@ -109,7 +109,7 @@ def row_of(key: str, run: RunFolder) -> Row:
 
 
 def version_of(run: RunFolder) -> str:
-    """A text that is another one when the run has logged, drawn, saved or measured something since."""
+    """A text that changes when the run logs, draws, saves or measures something."""
     places = (
         run.path / "run.json",
         run.config,
@@ -118,7 +118,7 @@ def version_of(run: RunFolder) -> str:
         run.checkpoints,
         run.path / "evaluations",
     )
-    return "-".join(f"{stamp:x}" for stamp in (_stamp(place) for place in places))
+    return "-".join(f"{_stamp(place):x}" for place in places)
 
 
 def thumbnail(run: RunFolder) -> bytes | None:

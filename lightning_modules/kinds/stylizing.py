@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,14 +14,13 @@ from torch import Tensor
 from gesso.common.pixels import to_uint8
 from lightning_modules.core.abilities import Batch, BatchSpec, Preview
 from lightning_modules.core.deployment import Deployable, Layout, Named, Port
-from lightning_modules.core.family import ImageFamily, Losses
-from lightning_modules.core.frozen import Frozen
+from lightning_modules.core.family import Losses
+from lightning_modules.kinds.perceiving import PerceivingFamily
 from lightning_modules.kinds.stylizer import Style, Stylizer
 from lightning_modules.losses.temporal import GRID, TemporalOptions, compound_loss, difference_loss, smooth_flow
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures, TableEvaluator
 from lightning_modules.metrics.style import StyleMetrics
 from lightning_modules.networks.lpips import LPIPS
-from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.flow import warp
 from lightning_modules.pictures.sizes import square
 
@@ -29,7 +28,7 @@ from lightning_modules.pictures.sizes import square
 PICTURE = "float32 [1, 3, H, W] in [-1, 1]"
 
 
-class StyleFamily(ImageFamily):
+class StyleFamily(PerceivingFamily):
     """A ``Stylizer`` that is trained.
 
     Args:
@@ -41,10 +40,6 @@ class StyleFamily(ImageFamily):
     #: Side in pixels of the tiles in which a large picture is worked on, where nobody says otherwise.
     tile_side: ClassVar[int] = 1024
 
-    def __init__(self, **options: Any) -> None:  # type: ignore[explicit-any] # as ImageFamily declares them
-        super().__init__(**options)
-        self._encoder: Frozen[VGG19] | None = None
-
     @abstractmethod
     def stylize(self, content: Tensor, style: Style, *, tile: int | None = None) -> Tensor:
         """See ``Stylizer``."""
@@ -53,19 +48,6 @@ class StyleFamily(ImageFamily):
         """See ``Abilities``: RGB images, and style pictures unless the network is trained for fixed styles."""
         images = ("image",) if self.pictures() else ("image", "style")
         return replace(super().batch_spec(), images=images, channels=3)
-
-    def published_weights(self) -> tuple[str, ...]:
-        return ("vgg19_normalized",)
-
-    def take_weights(self, name: str, file: Path) -> None:
-        self._encoder = Frozen(VGG19(file)).to(self.device)
-
-    @property
-    def encoder(self) -> VGG19:
-        """VGG19, on the module's device."""
-        if self._encoder is None:
-            raise RuntimeError(f"{type(self).__name__} has no encoder yet: take_weights comes first")
-        return self._encoder.network
 
     def check_data(self, *, channels: int, resolution: int | None, num_classes: int, unlabelled: int = 0) -> None:
         if channels != 3:

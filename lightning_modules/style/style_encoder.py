@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,17 +11,16 @@ from gesso.common.ranges import Count, Decay, NonNegative, Positive
 from gesso.common.ranks import trained_rows_of_all_ranks
 from lightning_modules.core.abilities import BatchSpec
 from lightning_modules.core.family import Batch, Losses
-from lightning_modules.core.frozen import Frozen
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.kinds.embedding import EmbeddingFamily
+from lightning_modules.kinds.perceiving import PerceivingFamily
 from lightning_modules.losses.contrastive import two_way_nce
 from lightning_modules.losses.style_learned import StyleCodes
 from lightning_modules.networks.style_head import STATISTICS, StyleHead, StyleHeadOptions, style_statistics
-from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.crops import quarters, random_squares
 
 
-class StyleEncoder(EmbeddingFamily):
+class StyleEncoder(EmbeddingFamily, PerceivingFamily):
     """A head on statistics of VGG19, trained by InfoNCE between two crops of each painting (SimCLR, arXiv:2002.05709).
 
     A painting's style is what two parts of it have in common: statistics hold no layout, and the head keeps of them
@@ -74,7 +72,6 @@ class StyleEncoder(EmbeddingFamily):
         self.color_jitter, self.temperature, self.dropout = color_jitter, temperature, dropout
         self.optimizer, self.code_dim = optimizer, head.code_dim
         self.head = StyleHead(head)
-        self._encoder: Frozen[VGG19] | None = None
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"head": self.optimizer}
@@ -84,19 +81,6 @@ class StyleEncoder(EmbeddingFamily):
 
     def batch_spec(self) -> BatchSpec:
         return BatchSpec(channels=3, resolution=self.hparams["resolution"])
-
-    def published_weights(self) -> tuple[str, ...]:
-        return ("vgg19_normalized",)
-
-    def take_weights(self, name: str, file: Path) -> None:
-        self._encoder = Frozen(VGG19(file)).to(self.device)
-
-    @property
-    def encoder(self) -> VGG19:
-        """VGG19, on the module's device."""
-        if self._encoder is None:
-            raise RuntimeError(f"{type(self).__name__} has no encoder yet: take_weights comes first")
-        return self._encoder.network
 
     def codes(self, images: Tensor) -> Tensor:
         """See ``Abilities.codes``: of length 1."""

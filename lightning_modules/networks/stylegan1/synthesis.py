@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from gesso.common.ranges import Count, Whole
 from lightning_modules.networks.checkpointing import checkpointed
-from lightning_modules.networks.precision import in_full_precision, inner_dtype, weights_dtype
+from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.networks.stylegan1.growing import Growing, doubled
 from lightning_modules.networks.stylegan1.layers import ScaledConv2d, StyledLayer
 from lightning_modules.networks.stylegan2.generator import NoiseInput, StyleGenerator
 from lightning_modules.networks.stylegan2.layers import EqualizedLinear
-from lightning_modules.networks.stylegan2.synthesis import feature_sides
+from lightning_modules.networks.stylegan2.synthesis import StyledBlock, feature_sides
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SynthesisOptions:
     gradient_checkpointing: bool = False
 
 
-class SynthesisBlock(nn.Module):
+class SynthesisBlock(StyledBlock):
     """The two layers of one resolution, and the image that is made of them where the network ends there.
 
     Args:
@@ -69,12 +69,9 @@ class SynthesisBlock(nn.Module):
             ws: one w for each layer: ``[N, 2, w_dim]``.
             noise: of each layer.
         """
-        dtype = inner_dtype(self, ws.device) if self.sixteen_bits else weights_dtype(self)
+        dtype = self.dtype_on(ws.device)
         with torch.autocast(ws.device.type, enabled=False):
-            x = self.constant.expand(ws.shape[0], -1, -1, -1) if x is None else x
-            x = x.to(dtype)
-            for number, layer in enumerate(self.layers):
-                x = layer(x, ws[:, number], noise if isinstance(noise, str) else noise[number])
+            x = self.features(x, ws, noise, dtype)
             return x, in_full_precision(self.to_rgb(x))
 
 

@@ -98,7 +98,41 @@ class ToRGB(nn.Module):
         return in_full_precision(bias_act(x, self.bias, clamp=self.clamp))
 
 
-class SynthesisBlock(nn.Module):
+class StyledBlock(nn.Module):
+    """The layers of one resolution.
+
+    Subclasses set the attributes below, and call ``features`` where autocast is off.
+    """
+
+    #: Whether it runs in 16 bits under autocast.
+    sixteen_bits: bool
+    #: Each takes features, a w and noise.
+    layers: nn.ModuleList
+    #: ``[channels, H, W]``; the first block alone has it.
+    constant: nn.Parameter
+
+    def features(
+        self, x: Tensor | None, ws: Tensor, noise: Sequence[Tensor] | Literal["constant", "none"], dtype: torch.dtype
+    ) -> Tensor:
+        """Features of half the side to this block's.
+
+        Args:
+            x: ``[N, inputs, H/2, W/2]``; None for the first block.
+            ws: one w for each layer, ``[N, layers, w_dim]`` or more.
+            noise: of each layer.
+            dtype: in which the layers compute: see ``dtype_on``.
+        """
+        x = (self.constant.expand(ws.shape[0], -1, -1, -1) if x is None else x).to(dtype)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, ws[:, number], noise if isinstance(noise, str) else noise[number])
+        return x
+
+    def dtype_on(self, device: torch.device) -> torch.dtype:
+        """In which the layers compute, by the autocast at this moment."""
+        return inner_dtype(self, device) if self.sixteen_bits else weights_dtype(self)
+
+
+class SynthesisBlock(StyledBlock):
     """The layers of one resolution, and their share in the image.
 
     Args:
@@ -143,12 +177,9 @@ class SynthesisBlock(nn.Module):
             ws: one w for each layer, and one for the image: ``[N, layers + 1, w_dim]``.
             noise: of each layer.
         """
-        dtype = inner_dtype(self, ws.device) if self.sixteen_bits else weights_dtype(self)
+        dtype = self.dtype_on(ws.device)
         with torch.autocast(ws.device.type, enabled=False):
-            x = self.constant.expand(ws.shape[0], -1, -1, -1) if x is None else x
-            x = x.to(dtype)
-            for number, layer in enumerate(self.layers):
-                x = layer(x, ws[:, number], noise if isinstance(noise, str) else noise[number])
+            x = self.features(x, ws, noise, dtype)
             share = self.to_rgb(x, ws[:, -1])
             return x, share if image is None else upsample(image, self.taps) + share
 

@@ -15,6 +15,7 @@ from datamodules.shards import ShardData
 from gesso.cli.main import main
 from launch.checkpoints.export import export
 from launch.evaluation import bias
+from launch.evaluation.pictures import labelled_pictures
 from lightning_modules.metrics.frechet import frechet_distance
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.pictures.scores import brightness
@@ -81,15 +82,15 @@ def test_a_score_of_two_values_has_two_groups() -> None:
 
 @pytest.fixture(scope="module")
 def classifier(shards: Path) -> Classifier:
-    pictures, labels = bias.labelled(ShardData(str(shards), 8, workers=0), "train", 1000)
+    pictures, labels = labelled_pictures(ShardData(str(shards), 8, workers=0), "train", 1000)
     return bias.class_of(pictures, labels, 10, kimg=6, seed=0, width=16)
 
 
 @pytest.mark.slow
 def test_planted_shares_are_found_through_the_classifier(data: ShardData, classifier: Classifier) -> None:
     """Half of the samples are ones, the rest as the data; they are real pictures that it has not seen."""
-    pictures, labels = bias.labelled(data, "test", 1000)
-    held_out, own = bias.labelled(data, "val", 1000)
+    pictures, labels = labelled_pictures(data, "test", 1000)
+    held_out, own = labelled_pictures(data, "val", 1000)
     guessed = bias.told(classifier, held_out)
     assert (guessed == own).float().mean() > 0.9
     ones = pictures[labels == 1]
@@ -110,7 +111,7 @@ def test_each_class_is_measured_by_itself(
     """A family that gives real test pictures of the class, but zeros for every two."""
     monkeypatch.setattr(bias, "LEAST", 5)
     module = tiny("DCGAN", channels=1).eval()
-    pictures, labels = bias.labelled(data, "test", 1000)
+    pictures, labels = labelled_pictures(data, "test", 1000)
 
     def generate(index: Tensor, *, seed: int, labels: Tensor) -> Tensor:
         shown = [0 if int(label) == 2 else int(label) for label in labels]

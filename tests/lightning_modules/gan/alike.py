@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from launch.callbacks.ema import EMA
 from lightning_modules.core.family import ImageFamily
+from lightning_modules.gan.stylegan2 import StyleGAN2
 from tests.launch.strategies.ranks import run_ranks
 from tests.trainers import bare_trainer
 
@@ -91,3 +92,18 @@ def moved_alike(
         moved = max(moved, (value - before[name]).abs().max().item() if value.is_floating_point() else 0.0)
         torch.testing.assert_close(found[name], value, rtol=rtol, atol=atol, msg=lambda text, n=name: f"{n}: {text}")
     assert moved > 1e-2
+
+
+def check_w_space(module: StyleGAN2, *, layers: int, styles: Sequence[tuple[int, int]]) -> None:
+    """Checks a StyleGAN's space W: its shapes, and that its samples' images are those of ``generate``.
+
+    Args:
+        module: the GAN, in eval mode.
+        layers: number of w of an image.
+        styles: shapes of the maps from w to styles.
+    """
+    space, index = module.w_space(), torch.arange(3)
+    ws = space.layers(space.sampled(index, seed=1))
+    assert ws.shape == (3, layers, styles[0][1])
+    assert [tuple(weight.shape) for weight in space.style_weights()] == styles
+    torch.testing.assert_close(space.images(ws).clamp(-1, 1), module.generate(index, seed=1))

@@ -16,7 +16,7 @@ from lightning_modules.gan.stylegan1 import StyleGAN1
 from lightning_modules.networks.stylegan1.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan1.growing import GrowingOptions, at_detail
 from lightning_modules.networks.stylegan1.synthesis import SynthesisOptions
-from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import check_w_space, moved_alike, resumed_to_the_bit, trained_on_two_ranks
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
 from tests.trainers import bare_trainer
 
@@ -104,13 +104,7 @@ def test_optimizers_are_as_they_were_given() -> None:
 
 
 def test_its_space_w_is_that_of_a_stylegan() -> None:
-    module = narrow().eval()
-    space = module.w_space()
-    index = torch.arange(3)
-    ws = space.layers(space.sampled(index, seed=1))
-    assert ws.shape == (3, 6, 12)
-    assert [tuple(weight.shape) for weight in space.style_weights()] == [(32, 12)] * 4 + [(16, 12)] * 2
-    torch.testing.assert_close(space.images(ws).clamp(-1, 1), module.generate(index, seed=1))
+    check_w_space(narrow().eval(), layers=6, styles=[(32, 12)] * 4 + [(16, 12)] * 2)
 
 
 def test_it_resumes_to_the_bit_in_the_middle_of_a_fade(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lightning_modules.gan.styleswin import StyleSwin
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.styleswin.discriminator import WaveletOptions
 from lightning_modules.networks.styleswin.generator import SwinOptions
-from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import check_w_space, moved_alike, resumed_to_the_bit, trained_on_two_ranks
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
 from tests.trainers import bare_trainer
 
@@ -90,12 +90,8 @@ def test_optimizers_are_as_they_were_given() -> None:
 
 def test_its_space_w_is_that_of_a_stylegan() -> None:
     module = narrow().eval()
-    space = module.w_space()
+    check_w_space(module, layers=6, styles=[(32, 12)] * 6)
     index = torch.arange(3)
-    ws = space.layers(space.sampled(index, seed=1))
-    assert ws.shape == (3, 6, 12)
-    assert [tuple(weight.shape) for weight in space.style_weights()] == [(32, 12)] * 6
-    torch.testing.assert_close(space.images(ws).clamp(-1, 1), module.generate(index, seed=1))
     times = torch.zeros(3, dtype=torch.float64)
     labels = index % module.num_classes
     found = module.on_path(index, times, seed=1, space="w").clamp(-1, 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,11 @@ from lightning_modules.networks.augment.differentiable import DiffAugment, DiffA
 from lightning_modules.networks.fastgan import FastGANGenerator, FastGANOptions
 from lightning_modules.networks.projected import STRIDES, FeaturePyramid, ProjectedDiscriminator
 from tests.formulas import gradient_sums, set_weights_, waves
+from tests.lightning_modules.networks.authors import check_numbers
 
 #: Outputs and gradients of autonomousvision/projected-gan in float64, run once on a CPU; none of its code is here.
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "projected.npz"
+check = functools.partial(check_numbers, REFERENCE)
 COUNT, LATENT, SIDE, CLASSES = 3, 6, 128, 3
 CHANNELS, WIDTH = (6, 8, 10, 12), 8
 LABELS = torch.arange(COUNT) % CLASSES
@@ -60,14 +62,6 @@ def maps(number: int) -> list[Tensor]:
         waves(COUNT, channels, SIDE // stride, SIDE // stride, number=number + level)
         for level, (channels, stride) in enumerate(zip(CHANNELS, STRIDES, strict=True))
     ]
-
-
-def check(found: dict[str, Tensor], name: str, tolerance: float) -> None:
-    with np.load(REFERENCE) as reference:
-        for key, ours in found.items():
-            expected = torch.from_numpy(reference[f"{name}/{key}"])
-            apart = (ours.detach().double() - expected).abs().max() / expected.abs().max()
-            assert apart <= tolerance, f"{key}: {apart:.2g}"
 
 
 def of_generator(network: FastGANGenerator) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -17,10 +18,12 @@ from lightning_modules.networks.stylegan1.growing import GrowingOptions, at_deta
 from lightning_modules.networks.stylegan1.synthesis import Generator, SynthesisOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from tests.formulas import gradient_sums, set_weights_, waves
+from tests.lightning_modules.networks.authors import check_numbers
 
 #: Outputs and gradients of genforce/genforce, which loads the authors' TensorFlow weights, in float64, run once on a
 #: CPU, with pixels repeated before a convolution, as the authors do below 128 px; none of its code is here.
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "stylegan1.npz"
+check = functools.partial(check_numbers, REFERENCE)
 COUNT, LATENT, SIDE = 4, 12, 32
 #: Channels of the sides 4, 8, 16 and 32: 16, 16, 16 and 8.
 BASE, MOST = 256, 16
@@ -65,14 +68,6 @@ def made(make: Callable[[float], Network], detail: float, dtype: torch.dtype) ->
         return make(detail)
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def check(found: dict[str, Tensor], name: str, tolerance: float) -> None:
-    with np.load(REFERENCE) as reference:
-        for key, ours in found.items():
-            expected = torch.from_numpy(reference[f"{name}/{key}"])
-            apart = (ours.detach().double() - expected).abs().max() / expected.abs().max()
-            assert apart <= tolerance, f"{key}: {apart:.2g}"
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)

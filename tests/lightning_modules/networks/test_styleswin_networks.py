@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from lightning_modules.networks.styleswin.blocks import SwinBlock, WindowAttenti
 from lightning_modules.networks.styleswin.discriminator import WaveletDiscriminator, WaveletOptions, haar, inverse_haar
 from lightning_modules.networks.styleswin.generator import SwinGenerator, SwinOptions
 from tests.formulas import gradient_sums, set_weights_, waves
+from tests.lightning_modules.networks.authors import check_numbers
 
 #: Outputs and gradients of microsoft/StyleSwin in float64, run once on a CPU; none of its code is here.
 REFERENCE = Path(__file__).parents[2] / "fixtures" / "networks" / "styleswin.npz"
+check = functools.partial(check_numbers, REFERENCE)
 COUNT, LATENT, SIDE = 4, 12, 32
 #: Channels of the sides 4, 8, 16 and 32: 16, 16, 16 and 8.
 BASE, MOST = 256, 16
@@ -70,14 +72,6 @@ def of_discriminator(network: WaveletDiscriminator) -> dict[str, Tensor]:
     r1 = slope.square().flatten(1).sum(1).mean()
     (F.softplus(-logits).mean() + r1).backward()
     return {"logits": logits, "r1": r1[None], "gradients": gradient_sums(network)}
-
-
-def check(found: dict[str, Tensor], name: str, tolerance: float) -> None:
-    with np.load(REFERENCE) as reference:
-        for key, ours in found.items():
-            expected = torch.from_numpy(reference[f"{name}/{key}"])
-            apart = (ours.detach().double() - expected).abs().max() / expected.abs().max()
-            assert apart <= tolerance, f"{key}: {apart:.2g}"
 
 
 def pictures() -> tuple[Tensor, Tensor]:
