@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gesso.common.ranges import Count, NonNegative, Range
 from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named, Port
@@ -23,6 +24,7 @@ from lightning_modules.losses.temporal import TemporalOptions
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, FastStyleOptions
 from lightning_modules.networks.folding import folded
+from lightning_modules.networks.octaves import octaves
 from lightning_modules.pictures.sizes import fit
 from lightning_modules.pictures.tiles import Tile, tiles
 from lightning_modules.style.tiled_statistics import whole_statistics
@@ -48,9 +50,13 @@ class FastStyle(StyleFamily):
         style_size: longer side of the style pictures in pixels; smaller gives finer strokes.
         noise: standard deviation of a grey noise that is added to the network's input, from which it makes texture in
             flat areas (Ulyanov et al. 2016, "Texture Networks"); the same for all pictures of one size.
+        noise_octaves: number of scales of that noise: grains of 1, 2, 4, ... pixels, each as strong. From the finest
+            alone large flat areas get one small stroke over and over.
         content_weight: of the mean squared difference of features at relu3_1.
         style_weight: of the style loss, averaged over four layers.
         style_loss: relative difference of Gram matrices, or relative sliced Wasserstein distance: see ``StyleLoss``.
+        style_scales: number of scales at which the style is compared: the picture, its half, its quarter, ... The
+            layers see so many times further at little cost; what is wider than they see may repeat itself.
         layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss; with 0 for the last one a step takes
             half as long, and textures are smaller.
         tv_weight: of the total variation.
@@ -86,6 +92,8 @@ class FastStyle(StyleFamily):
         network: FastStyleOptions = FastStyleOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(lr=2e-4),
         channels_last: bool = False,
+        noise_octaves: Annotated[int, Range(1, 8)] = 1,
+        style_scales: Annotated[int, Range(1, 5)] = 1,
         **options: Any,
     ) -> None:
         super().__init__(channels_last=channels_last, **options)
@@ -97,14 +105,14 @@ class FastStyle(StyleFamily):
         styles = [os.path.abspath(file) for file in styles]
         self.save_hyperparameters()
         self.resolution, self.noise, self.style_loss, self.optimizer = resolution, noise, style_loss, optimizer
-        self.temporal = temporal
+        self.temporal, self.noise_octaves, self.style_scales = temporal, noise_octaves, style_scales
         self.styles = tuple(styles)
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_size = style_size
         count = max(1, len(styles))
         self.network = FastStyleNetwork(network, styles=count)
         self._pictures: list[Tensor] = []
-        self._targets: dict[str, Tensor] = {}
+        self._targets: list[dict[str, Tensor]] = []
         self._still_noise = torch.empty(1, 1, 0, 0)
 
     @property
@@ -133,7 +141,7 @@ class FastStyle(StyleFamily):
         count = len(self.own_styles)
         drawn = (self.rand(len(batch["image"])) * count).long().clamp_max(count - 1)
         images = batch["image"]
-        noise = self.noise * self.randn(len(images), 1, *images.shape[2:])
+        noise = self._grains(self.randn(len(images), 1, *images.shape[2:]))
         return self._losses(images, drawn, noise, seed=self.randint(1, 1 << 62)[0])
 
     def losses(self, batch: Batch) -> Losses:
@@ -145,8 +153,11 @@ class FastStyle(StyleFamily):
     def still_noise(self, pictures: Tensor) -> Tensor:
         """The input noise for pictures of this size, [1, 1, H, W]; constant, so that it does not flicker in a video."""
         if self._still_noise.shape[2:] != pictures.shape[2:] or self._still_noise.device != pictures.device:
-            self._still_noise = self.noise * self._drawn_noise(*pictures.shape[2:]).to(pictures)
+            self._still_noise = self._grains(self._drawn_noise(*pictures.shape[2:])).to(pictures)
         return self._still_noise
+
+    def _grains(self, white: Tensor) -> Tensor:
+        return self.noise * octaves(white, self.noise_octaves)
 
     def _drawn_noise(self, height: int, width: int) -> Tensor:
         return torch.randn(1, 1, height, width, generator=torch.Generator().manual_seed(0))
@@ -161,14 +172,16 @@ class FastStyle(StyleFamily):
         # Only as deep as the last layer with a weight.
         layers = {name: weight for name, weight in self.layer_weights.items() if weight}
         found = encoder(pictures, (*layers, CONTENT_LAYER))
-        targets = self.style_targets()
+        by_scale = [found, *(encoder(smaller, tuple(layers)) for smaller in halved(pictures, self.style_scales)[1:])]
         generator = torch.Generator().manual_seed(seed)
         by_layer = [
-            weight * self._style_loss(found[name], targets[name][styles], generator) for name, weight in layers.items()
+            weight * self._style_loss(features[name], targets[name][styles], generator)
+            for features, targets in zip(by_scale, self.style_targets(), strict=True)
+            for name, weight in layers.items()
         ]
         terms = {
             "content": content_loss(found[CONTENT_LAYER], content),
-            "style": sum(by_layer, pictures.new_zeros(())) / len(STYLE_LAYERS),
+            "style": sum(by_layer, pictures.new_zeros(())) / len(STYLE_LAYERS) / self.style_scales,
             "tv": total_variation(pictures),
         }
         if self.weights["temporal"]:
@@ -185,8 +198,8 @@ class FastStyle(StyleFamily):
         )
 
     @torch.no_grad()
-    def style_targets(self) -> dict[str, Tensor]:
-        """Targets of the style loss by layer: the styles' Gram matrices [K, C, C], or features [K, C, places].
+    def style_targets(self) -> list[dict[str, Tensor]]:
+        """Targets of the style loss by scale and layer: Gram matrices [K, C, C], or features [K, C, places].
 
         Computed once, in fp32.
         """
@@ -194,8 +207,14 @@ class FastStyle(StyleFamily):
             if not self._pictures:
                 raise RuntimeError("FastStyle has no style pictures yet: take_pictures comes first")
             with torch.autocast(self.device.type, enabled=False):
-                found = [self.encoder(picture.to(self.device), STYLE_LAYERS) for picture in self._pictures]
-            self._targets = {name: self._targets_of([features[name] for features in found]) for name in STYLE_LAYERS}
+                scales = zip(
+                    *(halved(picture.to(self.device), self.style_scales) for picture in self._pictures), strict=True
+                )
+                found = [[self.encoder(picture, STYLE_LAYERS) for picture in pictures] for pictures in scales]
+            self._targets = [
+                {name: self._targets_of([features[name] for features in styles]) for name in STYLE_LAYERS}
+                for styles in found
+            ]
         return self._targets
 
     def _targets_of(self, styles: Sequence[Tensor]) -> Tensor:
@@ -228,7 +247,7 @@ class FastStyle(StyleFamily):
         def picture(content: Tensor, *others: Tensor) -> Tensor:
             mix = others[0][:, :, None, None] if styles > 1 else torch.ones(1, 1, 1, 1)
             given = others[-1] if with_noise else constant.get_buffer("noise")
-            return alone(content, mix, self.noise * given if self.noise else None)
+            return alone(content, mix, self._grains(given) if self.noise else None)
 
         def draw(index: Tensor, seed: int, pictures: Inputs) -> dict[str, Tensor]:
             inputs = dict(pictures)
@@ -283,6 +302,14 @@ class FastStyle(StyleFamily):
             for part in parts:
                 part.put(run(part), picture)
         return content + style.alpha * (picture - content)
+
+
+def halved(picture: Tensor, count: int) -> list[Tensor]:
+    """A picture [N, C, H, W], its half, its quarter, ... by means of 2 x 2: ``count`` of them."""
+    pictures = [picture]
+    for _ in range(count - 1):
+        pictures.append(F.avg_pool2d(pictures[-1], 2, ceil_mode=True))
+    return pictures
 
 
 def some_places(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -78,6 +78,28 @@ def test_the_sliced_loss_is_the_mean_over_the_directions_distributions() -> None
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.network
+def test_the_style_is_compared_at_several_scales() -> None:
+    weights = {"style_loss": "gram", "layer_weights": (1.0, 0.0, 2.0, 0.0)}
+    module = family(2, noise=0.0, style_scales=3, **weights)
+    images = photographs(48)[:2]
+    found = module.losses({"image": images})["style"]
+    pictures, styles = module.network(images, torch.eye(2)[:, :, None, None]), paintings(64)
+    wanted = torch.zeros(())
+    for side in (1, 2, 4):
+
+        def grams(of: torch.Tensor, side: int = side) -> list[torch.Tensor]:
+            height, width = of.shape[2:]
+            small = of.reshape(len(of), 3, height // side, side, width // side, side).mean((3, 5))
+            features = module.encoder(small, ("relu1_1", "relu3_1"))
+            return [torch.einsum("ncp,ndp->ncd", x, x) / x.shape[2] for x in (f.flatten(2) for f in features.values())]
+
+        for weight, ours, theirs in zip((1.0, 2.0), grams(pictures), grams(styles), strict=True):
+            apart = (ours - theirs).square().sum((1, 2)) / theirs.square().sum((1, 2))
+            wanted = wanted + weight * apart.mean() / 4 / 3
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_one_style_is_plain_instance_norm() -> None:
     norm, x = ConditionalInstanceNorm(5), torch.randn(2, 5, 7, 6)
     torch.nn.init.normal_(norm.weight)
@@ -114,7 +136,7 @@ def test_noise_makes_texture_where_there_is_nothing() -> None:
     grey = torch.zeros(1, 3, 64, 64)
     pictures = []
     for noise in (0.0, 0.1):
-        module = family(noise=noise)
+        module = family(noise=noise, noise_octaves=3)
         torch.nn.init.normal_(module.network.to_rgb.weight, std=0.1)
         pictures.append(module.stylize(grey, Style()))
         assert torch.equal(module.stylize(grey, Style()), pictures[-1])
@@ -154,7 +176,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 @pytest.mark.network
 def test_targets_of_a_style_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = family()
-    grams = module.style_targets()
+    (grams,) = module.style_targets()
     torch.testing.assert_close(grams["relu2_1"], gram(module.encoder(paintings(64)[:1], ("relu2_1",))["relu2_1"]))
     calls = []
     module.encoder.register_forward_hook(lambda *_: calls.append(1))
