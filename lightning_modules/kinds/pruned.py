@@ -35,7 +35,8 @@ class PrunedFamily(ImageFamily):
         """See ``ImageFamily``."""
         if type(module) is not type(self):
             raise ValueError(f"is the run of {module.described()}, not of {self.described()}")
-        for name in self.optimization():
+        # Judges that the wide run did not have begin with random weights.
+        for name in (name for name in self.optimization() if hasattr(module, name)):
             own, wide = getattr(self, name), getattr(module, name)
             groups = cast(Prunable, wide).channel_groups() if hasattr(wide, "channel_groups") else []
             try:

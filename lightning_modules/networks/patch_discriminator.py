@@ -71,15 +71,17 @@ class PatchDiscriminator(nn.Module):
             stride, norm = 2 if number < options.layers else 1, options.normalization
             blocks.append(PatchBlock(inner, outer, stride=stride, normalization=norm, antialias=blurred))
         self.blocks = nn.ModuleList(blocks)
-        self.to_logits = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        #: Channels of ``features``.
+        self.width = widths[-1]
+        self.to_logits = nn.Conv2d(self.width, 1, 4, padding=1)
         #: Side below which no logit is left: each convolution but the first ``layers`` takes one pixel off.
         self.smallest = 3 * 2**options.layers
         init_dcgan_(self)
         if options.spectral_norm:
             add_spectral_norm_(self)
 
-    def check_side(self, resolution: int) -> None:
-        """Checks that images of ``resolution`` pixels are large enough.
+    def check_side(self, resolution: int, option: str = "discriminator") -> None:
+        """Checks that images of ``resolution`` pixels are large enough for the discriminator that ``option`` makes.
 
         Raises:
             ValueError: they are too small; names the option.
@@ -87,7 +89,7 @@ class PatchDiscriminator(nn.Module):
         if resolution < self.smallest:
             raise ValueError(
                 f"resolution {resolution} is too small for a discriminator with {self.layers} layers, which wants "
-                f"{self.smallest} pixels or more: set discriminator.layers lower"
+                f"{self.smallest} pixels or more: set {option}.layers lower"
             )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,6 +104,10 @@ class PatchDiscriminator(nn.Module):
         Raises:
             ValueError: images that are too small.
         """
+        return self.logits(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Maps [N, width, h + 1, w + 1] that the logits are made of; see ``forward``."""
         if min(images.shape[2:]) < self.smallest:
             raise ValueError(
                 f"the discriminator of patches wants pictures of {self.smallest} pixels or more, not "
@@ -110,6 +116,10 @@ class PatchDiscriminator(nn.Module):
         x = like_weights(images, self)
         for block in self.blocks:
             x = checkpointed(block, x, enabled=self.gradient_checkpointing)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [N, 1, h, w] of ``features``."""
         # In the parameters' own precision, as DCGAN's.
         with torch.autocast(x.device.type, enabled=False):
             logits = self.to_logits(x.to(self.to_logits.weight.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,13 +30,24 @@ def style_statistics(encoder: VGG19, images: Tensor) -> Tensor:
     Returns:
         float32 or better [N, STATISTICS].
     """
-    found = []
-    for features in encoder(images, LAYERS).values():
+    return feature_statistics(encoder(images, LAYERS))
+
+
+def feature_statistics(found: Mapping[str, Tensor]) -> Tensor:
+    """``style_statistics`` out of VGG19's features by layer, which ``LAYERS`` are among: [N, C, h, w] each."""
+    statistics = []
+    for features in (found[name] for name in LAYERS):
         with torch.autocast(features.device.type, enabled=False):
             variance, mean = torch.var_mean(in_full_precision(features), (2, 3), correction=0)
             # Without the floor, a constant channel's root would have an infinite gradient.
-            found += [mean, (variance + 1e-5).sqrt()]
-    return torch.cat(found, 1)
+            statistics += [mean, (variance + 1e-5).sqrt()]
+    return torch.cat(statistics, 1)
+
+
+def normalised(statistics: Tensor) -> Tensor:
+    """Logarithms of statistics [N, S], with mean 0 and variance 1 over each row."""
+    x = (in_full_precision(statistics) + FLOOR).log()
+    return F.layer_norm(x, x.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class StyleHead(nn.Module):
 
     def __init__(self, options: StyleHeadOptions = StyleHeadOptions(), *, statistics: int = STATISTICS) -> None:
         super().__init__()
+        self.options = options
         self.hidden = nn.Linear(statistics, options.width)
         self.output = nn.Linear(options.width, options.code_dim)
 
@@ -72,8 +85,7 @@ class StyleHead(nn.Module):
         """
         own = weights_dtype(self)
         with torch.autocast(statistics.device.type, enabled=False):
-            x = (in_full_precision(statistics) + FLOOR).log()
-            x = F.layer_norm(x, x.shape[1:])
+            x = normalised(statistics)
             x = x if keep is None else x * keep
             x = self.output(F.leaky_relu(self.hidden(x.to(own)), 0.2))
             return F.normalize(x.to(at_least_float32(own)), dim=1)

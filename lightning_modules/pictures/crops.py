@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,3 +44,30 @@ def quarters(images: Tensor) -> Tensor:
     height, width = images.shape[2] // 2, images.shape[3] // 2
     top, bottom = images[:, :, :height], images[:, :, -height:]
     return torch.stack([top[..., :width], bottom[..., -width:], top[..., -width:], bottom[..., :width]], 1)
+
+
+def random_parts(pictures: Sequence[Tensor], numbers: Tensor, noise: Tensor, *, size: int) -> Tensor:
+    """A square at a random place of each picture that is asked for, pixel by pixel.
+
+    Args:
+        pictures: [1, C, H, W] each, of any sizes; on any device.
+        numbers: which pictures, int64 [N].
+        noise: [N, 2] in [0, 1): place down and across.
+        size: height and width of the result. Of pictures that are smaller, the largest square that fits into each is
+            enlarged (bilinear).
+
+    Returns:
+        [N, C, size, size], on the device of ``numbers``.
+    """
+    device = numbers.device
+    sides = torch.tensor([picture.shape[2:] for picture in pictures], device=device)
+    highest, widest = sides.amax(0).tolist()
+    whole = torch.cat(
+        [F.pad(picture, (0, widest - picture.shape[3], 0, highest - picture.shape[2])) for picture in pictures]
+    ).to(device)
+    edge = min(size, *(min(picture.shape[2:]) for picture in pictures))
+    # Double: float32 noise just below 1 must not round up to it.
+    corners = (noise.double() * (sides[numbers] - edge + 1)).long()
+    down, across = (corners[:, axis, None] + torch.arange(edge, device=device) for axis in (0, 1))
+    rows = whole[numbers[:, None, None], :, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+    return rows if edge == size else F.interpolate(rows, (size, size), mode="bilinear", align_corners=False)

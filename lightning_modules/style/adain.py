@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +14,7 @@ from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named,
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
+from lightning_modules.kinds.learned_style import AdversarialStyleFamily
 from lightning_modules.kinds.pruned import PrunedFamily
 from lightning_modules.kinds.stylizer import Style, resize_shares
 from lightning_modules.kinds.stylizing import PICTURE, StyleFamily, weighted_sum
@@ -26,6 +27,7 @@ from lightning_modules.networks.adain import Decoder, DecoderOptions
 from lightning_modules.networks.experts import ExpertOptions, Router, Routing, mixed
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.instance_norm import adain
+from lightning_modules.networks.style_head import feature_statistics
 from lightning_modules.networks.vgg import VGG19
 from lightning_modules.pictures.tiles import Tile, merged_mean_std, tiles
 
@@ -121,11 +123,12 @@ def routed(router: Router, statistics: LayerStatistics) -> Routing:
     return router(torch.cat(statistics, 1).flatten(1))
 
 
-class AdaIN(PrunedFamily, StyleFamily):
+class AdaIN(AdversarialStyleFamily, PrunedFamily, StyleFamily):
     """Trains the decoder on pairs of a photograph and a style picture.
 
     Minimises content_weight * content + style_weight * style (eqs. 11 to 13): the features of the decoded picture
-    against those it was decoded from, and their statistics against the style's at four layers.
+    against those it was decoded from, and their statistics against the style's at four layers. Learned style losses can
+    be added: see ``AdversarialStyleFamily``; a classifier's classes are the style pictures of the batch, of all ranks.
 
     Args:
         resolution: height and width of the images in training, in pixels; any size afterwards.
@@ -141,10 +144,13 @@ class AdaIN(PrunedFamily, StyleFamily):
         optimizer: options of its optimizer.
         balance_weight: with experts, of the loss that keeps all of them at work; loads are counted over the pictures
             that all ranks work on at one time, a batch or ``micro_batches`` parts of one.
-        options: those of ``ImageFamily``.
+        options: those of ``AdversarialStyleFamily``, ``LearnedStyleFamily`` and ``ImageFamily``.
+
+    Raises:
+        ValueError: a weight below 0, or learned style losses with mixed styles.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("decoder",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("decoder", *AdversarialStyleFamily.learned_networks)
     widths: ClassVar[tuple[str, ...]] = ("decoder.width",)
     renamed_options: ClassVar[Renamed] = {
         "gradient_checkpointing": ("decoder.gradient_checkpointing",),
@@ -173,6 +179,7 @@ class AdaIN(PrunedFamily, StyleFamily):
             "style": style_weight,
             "temporal": temporal_weight,
             "balance": balance_weight,
+            **self.learned_weights,
         }
         check_weights(
             layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
@@ -182,33 +189,42 @@ class AdaIN(PrunedFamily, StyleFamily):
         self.layer_weights = dict(zip(STYLE_LAYERS, layer_weights, strict=True))
         self.style_mixing, self.temporal, self.pruned_from = style_mixing, temporal, pruned_from
         self.experts, self.decoder = decoder.experts, Decoder(decoder)
+        self._sees_statistics = any(self.learned_weights.values())
+        if self._sees_statistics and style_mixing != "none":
+            raise ValueError(
+                f"style_mixing {style_mixing}: learned style losses know the styles of whole pictures: none"
+            )
+        self.build_judges(resolution)
 
     def optimization(self) -> dict[str, OptimizerOptions]:
-        return {"decoder": self.optimizer}
+        return {"decoder": self.optimizer, **self.judges()}
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("decoder",)
 
     def step(self, batch: Batch) -> None:
         self.update("decoder", self.training_losses, batch)
+        self.update_style_discriminator(batch)
 
     def training_losses(self, batch: Batch) -> Losses:
         """Like ``losses``, with the styles mixed as ``style_mixing`` says."""
         with torch.no_grad():
-            style = self._style_statistics(batch)
+            style, numbers = self._style_statistics(batch)
             if self.style_mixing != "none":
                 style = self._mixed(style)
-        # Not so in validation, where ranks may have different numbers of batches.
-        return self._losses(batch, style, shared=mean_over_ranks)
+        return self._losses(batch, style, numbers, training=True)
 
     def losses(self, batch: Batch) -> Losses:
         """Content and style loss, each unweighted and weighted."""
         with torch.no_grad():
-            style = self._style_statistics(batch)
-        return self._losses(batch, style)
+            style, numbers = self._style_statistics(batch)
+        return self._losses(batch, style, numbers)
 
-    def _style_statistics(self, batch: Batch) -> Statistics:
-        return {name: mean_std(f) for name, f in self.encoder(batch["style"], STYLE_LAYERS).items()}
+    def _style_statistics(self, batch: Batch) -> tuple[Statistics, Tensor | None]:
+        """Statistics by layer; and all in one, where a learned style loss wants them."""
+        found = self.encoder(batch["style"], STYLE_LAYERS)
+        numbers = feature_statistics(found) if self._sees_statistics else None
+        return {name: mean_std(f) for name, f in found.items()}, numbers
 
     def _mixed(self, style: Statistics) -> Statistics:
         """Replaces some of each style's statistics by those of the next one; the share is random for each."""
@@ -221,9 +237,7 @@ class AdaIN(PrunedFamily, StyleFamily):
             mixed[name] = tuple(torch.where(foreign, value.roll(1, 0), value) for value in statistics)
         return mixed  # type: ignore[return-value]
 
-    def _losses(
-        self, batch: Batch, style: Statistics, *, shared: Callable[[Tensor], Tensor] = lambda load: load
-    ) -> Losses:
+    def _losses(self, batch: Batch, style: Statistics, numbers: Tensor | None, *, training: bool = False) -> Losses:
         images = batch["image"]
         target, routing = self._target(images, style)
         pictures = self.decoder(target, routing).float()
@@ -237,8 +251,24 @@ class AdaIN(PrunedFamily, StyleFamily):
                 images, pictures, lambda moved: self.decoder(*self._target(moved, style))
             )
         if routing is not None:
-            terms["balance"] = load_balance_loss(routing.probabilities, shared(routing.load()))
+            # Not so in validation, where ranks may have different numbers of batches.
+            load = mean_over_ranks(routing.load()) if training else routing.load()
+            terms["balance"] = load_balance_loss(routing.probabilities, load)
+        if numbers is not None:
+            terms |= self._learned_terms(pictures, decoded, batch["style"], numbers, training=training)
         return weighted_sum(terms, self.weights)
+
+    def _learned_terms(
+        self, pictures: Tensor, decoded: Mapping[str, Tensor], style: Tensor, numbers: Tensor, *, training: bool
+    ) -> dict[str, Tensor]:
+        """Learned style losses of results and their features, against style pictures and their statistics."""
+        terms: dict[str, Tensor] = {}
+        if self.has_codes:
+            styles, own = self.styles_of_batch(self.style_head(numbers), training=training)
+            terms = self.code_terms(self.style_head(feature_statistics(decoded)), styles, own)
+        if training and self.style_adversarial_weight:
+            terms |= self.adversarial_terms(pictures, numbers, style)
+        return terms
 
     def _target(self, images: Tensor, style: Statistics) -> tuple[Tensor, Routing | None]:
         """The features that are to be decoded, and by which experts."""

@@ -16,6 +16,7 @@ from lightning_modules.core.deployment import Deployable, Inputs, Layout, Named,
 from lightning_modules.core.family import Batch, Losses
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.options import Renamed
+from lightning_modules.kinds.learned_style import AdversarialStyleFamily
 from lightning_modules.kinds.stylizer import Style
 from lightning_modules.kinds.stylizing import StyleFamily, weighted_sum
 from lightning_modules.losses.perceptual import content_loss, total_variation
@@ -25,6 +26,8 @@ from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.fast_style import MARGIN, SCALE, FastStyleNetwork, FastStyleOptions
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.octaves import octaves
+from lightning_modules.networks.style_head import LAYERS, feature_statistics, style_statistics
+from lightning_modules.pictures.crops import random_parts
 from lightning_modules.pictures.sizes import fit
 from lightning_modules.pictures.tiles import Tile, tiles
 from lightning_modules.style.tiled_statistics import whole_statistics
@@ -38,11 +41,13 @@ DIRECTIONS, PLACES = 32, 4096
 StyleLoss = Literal["gram", "sliced_wasserstein"]
 
 
-class FastStyle(StyleFamily):
+class FastStyle(AdversarialStyleFamily, StyleFamily):
     """Trains one network for one or several style pictures, on a stream of photographs.
 
     Minimises content_weight * content + style_weight * style + tv_weight * tv + temporal_weight * temporal. Several
-    styles share all weights but those of the norms, and can be mixed afterwards, also by masks.
+    styles share all weights but those of the norms, and can be mixed afterwards, also by masks. Learned style losses
+    can be added: see ``AdversarialStyleFamily``; a classifier's classes are ``styles``, and the discriminator sees
+    random squares of these.
 
     Args:
         styles: files of the style pictures.
@@ -65,10 +70,13 @@ class FastStyle(StyleFamily):
         network: options of the network.
         optimizer: options of its optimizer.
         channels_last: slower here: the maps have few channels, and instance norms.
-        options: those of ``ImageFamily``.
+        options: those of ``AdversarialStyleFamily``, ``LearnedStyleFamily`` and ``ImageFamily``.
+
+    Raises:
+        ValueError: a weight below 0, or a classifier of one style.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("network",)
+    fixed_options: ClassVar[tuple[str, ...]] = ("network", *AdversarialStyleFamily.learned_networks)
     renamed_options: ClassVar[Renamed] = {
         "network": ("network.kind",),
         "gradient_checkpointing": ("network.gradient_checkpointing",),
@@ -98,6 +106,7 @@ class FastStyle(StyleFamily):
     ) -> None:
         super().__init__(channels_last=channels_last, **options)
         self.weights = {"content": content_weight, "style": style_weight, "tv": tv_weight, "temporal": temporal_weight}
+        self.weights |= self.learned_weights
         check_weights(
             layer_weights=min(layer_weights), **{f"{name}_weight": weight for name, weight in self.weights.items()}
         )
@@ -111,7 +120,11 @@ class FastStyle(StyleFamily):
         self.style_size = style_size
         count = max(1, len(styles))
         self.network = FastStyleNetwork(network, styles=count)
+        self.build_judges(resolution)
+        if self.code_weights["style_classifier"] and count < 2:
+            raise ValueError("style_classifier_weight: a classifier of one style is always right: name more by styles")
         self._pictures: list[Tensor] = []
+        self._statistics: Tensor | None = None
         self._targets: list[dict[str, Tensor]] = []
         self._still_noise = torch.empty(1, 1, 0, 0)
 
@@ -128,13 +141,14 @@ class FastStyle(StyleFamily):
         self._pictures = [fit(picture, self.style_size) for picture in pictures]
 
     def optimization(self) -> dict[str, OptimizerOptions]:
-        return {"network": self.optimizer}
+        return {"network": self.optimizer, **self.judges()}
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("network",)
 
     def step(self, batch: Batch) -> None:
         self.update("network", self.training_losses, batch)
+        self.update_style_discriminator(batch)
 
     def training_losses(self, batch: Batch) -> Losses:
         """All terms, with a random style for each photograph."""
@@ -142,7 +156,7 @@ class FastStyle(StyleFamily):
         drawn = (self.rand(len(batch["image"])) * count).long().clamp_max(count - 1)
         images = batch["image"]
         noise = self._grains(self.randn(len(images), 1, *images.shape[2:]))
-        return self._losses(images, drawn, noise, seed=self.randint(1, 1 << 62)[0])
+        return self._losses(images, drawn, noise, seed=self.randint(1, 1 << 62)[0], training=True)
 
     def losses(self, batch: Batch) -> Losses:
         """All terms, each unweighted and weighted; the styles are used in turn."""
@@ -162,7 +176,7 @@ class FastStyle(StyleFamily):
     def _drawn_noise(self, height: int, width: int) -> Tensor:
         return torch.randn(1, 1, height, width, generator=torch.Generator().manual_seed(0))
 
-    def _losses(self, images: Tensor, styles: Tensor, noise: Tensor, *, seed: int) -> Losses:
+    def _losses(self, images: Tensor, styles: Tensor, noise: Tensor, *, seed: int, training: bool = False) -> Losses:
         encoder = self.encoder
         numbers = torch.arange(len(self.own_styles), device=styles.device)
         mix = (styles[:, None] == numbers).float()[:, :, None, None]
@@ -171,7 +185,7 @@ class FastStyle(StyleFamily):
             content = encoder(images, (CONTENT_LAYER,))[CONTENT_LAYER]
         # Only as deep as the last layer with a weight.
         layers = {name: weight for name, weight in self.layer_weights.items() if weight}
-        found = encoder(pictures, (*layers, CONTENT_LAYER))
+        found = encoder(pictures, (*layers, CONTENT_LAYER, *(LAYERS if self.has_codes else ())))
         by_scale = [found, *(encoder(smaller, tuple(layers)) for smaller in halved(pictures, self.style_scales)[1:])]
         generator = torch.Generator().manual_seed(seed)
         by_layer = [
@@ -187,6 +201,12 @@ class FastStyle(StyleFamily):
         if self.weights["temporal"]:
             # In a video the noise does not move with the picture.
             terms["temporal"] = self.temporal_loss(images, pictures, lambda moved: self.network(moved, mix, noise))
+        if self.has_codes:
+            codes = self.style_head(feature_statistics(found))
+            terms |= self.code_terms(codes, self.style_head(self.own_statistics()), styles)
+        if training and self.style_adversarial_weight:
+            real = random_parts(self._pictures, styles, self.rand(len(images), 2), size=images.shape[2])
+            terms |= self.adversarial_terms(pictures, self.own_statistics()[styles], real)
         return weighted_sum(terms, self.weights)
 
     def _style_loss(self, features: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
@@ -216,6 +236,15 @@ class FastStyle(StyleFamily):
                 for styles in found
             ]
         return self._targets
+
+    @torch.no_grad()
+    def own_statistics(self) -> Tensor:
+        """Statistics of the styles for learned style losses, [K, STATISTICS]; computed once, in fp32."""
+        if self._statistics is None:
+            with torch.autocast(self.device.type, enabled=False):
+                found = [style_statistics(self.encoder, picture.to(self.device)) for picture in self._pictures]
+            self._statistics = torch.cat(found)
+        return self._statistics
 
     def _targets_of(self, styles: Sequence[Tensor]) -> Tensor:
         if self.style_loss == "gram":

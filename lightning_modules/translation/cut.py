@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from gesso.common.ranges import Count, NonNegative, Positive
+from gesso.common.ranks import rows_of_all_ranks
 from lightning_modules.core.abilities import Batch
 from lightning_modules.core.deployment import Deployable, Layout
 from lightning_modules.core.family import Losses
 from lightning_modules.core.optimization import OptimizerOptions
+from lightning_modules.kinds.learned_style import LearnedStyleFamily
 from lightning_modules.kinds.translating import TranslatingFamily
 from lightning_modules.losses.adversarial import discriminator_loss, generator_loss
 from lightning_modules.losses.contrastive import patch_nce
+from lightning_modules.losses.style_learned import domain_cross_entropy, style_distance
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.networks.folding import folded
 from lightning_modules.networks.initialization import init_xavier_
@@ -23,7 +26,7 @@ from lightning_modules.networks.patch_projection import PatchProjection
 from lightning_modules.networks.resnet_generator import PICTURE, ResnetGenerator, ResnetGeneratorOptions
 
 
-class CUT(TranslatingFamily):
+class CUT(LearnedStyleFamily, TranslatingFamily):
     """One generator from A to B, a discriminator in B, and patches that find themselves (Park et al. 2020).
 
     arXiv:2007.15651. The generator and the projection, which step together, minimise ::
@@ -36,6 +39,10 @@ class CUT(TranslatingFamily):
     there are fewer). In the paper's words the weights of its two terms are lambda_nce / 2 each.
 
     FastCUT: ``lambda_nce`` 10, ``nce_identity`` false, ``flip_equivariance`` true; about half the work of CUT.
+
+    Losses by a style encoder's codes can be added (RGB alone): ``style_distance_weight`` is of the mean distance to the
+    batch's pictures of domain B, ``style_classifier_weight`` of the cross-entropy of a classifier between the batch's
+    pictures of both domains (``losses.style_learned.domain_cross_entropy``), of all ranks.
 
     Every picture has its own places and its own flip, the same for any number of ranks and micro-batches. (The authors'
     code has the same places for all pictures of a batch.) The discriminator is updated after the generator, as in
@@ -56,13 +63,13 @@ class CUT(TranslatingFamily):
         generator_optimizer: options of the optimizers of generator and projection.
         discriminator_optimizer: options of the discriminator's optimizer. The authors' learning rate is constant for
             the first half of training and falls to 0 in the second: ``schedule: linear``, ``hold_kimg``.
-        options: those of ``ImageFamily``.
+        options: those of ``LearnedStyleFamily`` and ``ImageFamily``.
 
     Raises:
-        ValueError: pictures that are too small for the discriminator, or a weight below 0.
+        ValueError: pictures that are too small for the discriminator, a weight below 0, or codes of grey pictures.
     """
 
-    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
+    fixed_options: ClassVar[tuple[str, ...]] = ("generator", "discriminator", *LearnedStyleFamily.learned_networks)
 
     def __init__(
         self,
@@ -83,6 +90,8 @@ class CUT(TranslatingFamily):
     ) -> None:
         super().__init__(**options)
         check_weights(lambda_nce=lambda_nce)
+        if self.has_codes and channels != 3:
+            raise ValueError(f"channels is {channels}: style encoders see RGB alone, so style_..._weight must be 0")
         self.save_hyperparameters()
         self.lambda_nce, self.nce_identity, self.flip_equivariance = lambda_nce, nce_identity, flip_equivariance
         self.patches, self.temperature = patches, temperature
@@ -96,6 +105,7 @@ class CUT(TranslatingFamily):
         self.projection = PatchProjection(list(compared.values()), projection_width)
         for network in (self.generator, self.discriminator):
             init_xavier_(network)
+        self.build_judges(resolution)
         #: What the generator made in this step, of each micro-batch.
         self._fakes: list[Tensor] = []
 
@@ -111,6 +121,9 @@ class CUT(TranslatingFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("generator",)
+
+    def published_weights(self) -> tuple[str, ...]:
+        return super().published_weights() if self.has_codes else ()
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +156,25 @@ class CUT(TranslatingFamily):
         losses["nce"] = contrastive[0]
         if self.nce_identity:
             losses["nce_identity"] = contrastive[1]
-        return {"loss": losses["adversarial"] + self.lambda_nce * contrastive.mean(), **losses}
+        loss = losses["adversarial"] + self.lambda_nce * contrastive.mean()
+        if self.has_codes:
+            terms = self.style_terms(made[:count], batch)
+            losses |= terms
+            loss = loss + torch.stack([self.code_weights[name] * term for name, term in terms.items()]).sum()
+        return {"loss": loss, **losses}
+
+    def style_terms(self, made: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Losses of translations [N, C, H, W] by codes, whose weights are not 0."""
+        codes = self.codes_of(made)
+        terms: dict[str, Tensor] = {}
+        with torch.no_grad():
+            b = rows_of_all_ranks(self.codes_of(batch["image_b"]))
+            a = rows_of_all_ranks(self.codes_of(batch["image"])) if self.code_weights["style_classifier"] else b
+        if self.code_weights["style_distance"]:
+            terms["style_distance"] = style_distance(codes[:, None], b).mean()
+        if self.code_weights["style_classifier"]:
+            terms["style_classifier"] = domain_cross_entropy(codes, b, a, temperature=self.style_temperature)
+        return terms
 
     def contrast(self, queries: list[Tensor], keys: list[Tensor], count: int) -> Tensor:
         """The contrastive loss, a mean over the maps, of each ``count`` pictures by themselves: [pictures / count].

@@ -41,6 +41,7 @@ from lightning_modules.gan.dcgan import DCGAN
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
+from lightning_modules.kinds.perceiving import PerceivingFamily
 from lightning_modules.kinds.stylizing import StyleFamily
 from lightning_modules.networks.adain import DecoderOptions
 from lightning_modules.networks.augment.adaptive import AugmentOptions
@@ -56,6 +57,7 @@ from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOpt
 from lightning_modules.networks.r3gan import R3Options
 from lightning_modules.networks.resnet_generator import ResnetGeneratorOptions
 from lightning_modules.networks.stargan import StarGANOptions
+from lightning_modules.networks.style_head import StyleHeadOptions
 from lightning_modules.networks.stylegan2 import discriminator as critics
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
@@ -170,6 +172,8 @@ def make(
         module = Taught(**SMALL, **options, autoencoder=AutoencoderOptions(8, gradient_checkpointing))
     elif family == "adain":
         module = with_pictures(AdaIN(resolution=32, **options))
+    elif family in JUDGED:
+        module = judged(family, **options)
     elif family == "adain_experts":
         experts = ExpertOptions(3, 2, width=8)
         routed = DecoderOptions(32, gradient_checkpointing, experts)
@@ -210,6 +214,33 @@ def make(
             if isinstance(child, torch.nn.BatchNorm2d):
                 setattr(part, name, torch.nn.GroupNorm(1, child.num_features))
     return module
+
+
+#: Families with all of their learned style losses.
+JUDGED = ("adain_judged", "fast_style_judged", "cut_judged")
+
+
+def judged(family: str, **options: Any) -> ImageFamily:
+    """Their optimizers do not blow rounding errors up."""
+    slow = OptimizerOptions(lr=1e-3, eps=1e-2)
+    options |= {"style_encoder": "RUN", "style_head": StyleHeadOptions(8, 4)}
+    options |= {"style_distance_weight": 5.0, "style_classifier_weight": 2.0}
+    if family == "cut_judged":
+        module: StyleFamily | CUT = CUT(
+            resolution=32,
+            generator=ResnetGeneratorOptions(4, 1, antialias=True),
+            discriminator=PatchDiscriminatorOptions(4, 2, "instance", antialias=True),
+            generator_optimizer=slow,
+            discriminator_optimizer=slow,
+            **options,
+        )
+        return with_pictures(module)
+    options |= {"style_adversarial_weight": 3.0, "style_discriminator_optimizer": slow, "optimizer": slow}
+    options["style_discriminator"] = PatchDiscriminatorOptions(4, 2, "none")
+    if family == "adain_judged":
+        return with_pictures(AdaIN(resolution=32, decoder=DecoderOptions(32), **options))
+    styles = {"styles": ["one.png", "two.png"], "style_size": 32, "network": FastStyleOptions(kind="light")}
+    return with_pictures(FastStyle(resolution=32, **styles, **options))
 
 
 def translating(family: str, **options: Any) -> ImageFamily:
@@ -317,7 +348,7 @@ def swapping(**options: Any) -> ImageFamily:
     )
 
 
-def with_pictures(family: StyleFamily | StyleEncoder) -> ImageFamily:
+def with_pictures(family: PerceivingFamily) -> ImageFamily:
     """A style family with its encoder, and with style pictures if it wants any."""
     family.take_weights("vgg19_normalized", fetch("vgg19_normalized", progress=False))
     for option in family.pictures():

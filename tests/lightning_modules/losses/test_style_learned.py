@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from lightning_modules.losses.contrastive import info_nce, patch_nce, two_way_nce
-from lightning_modules.losses.style_learned import style_cross_entropy, style_distance
+from lightning_modules.losses.style_learned import domain_cross_entropy, style_cross_entropy, style_distance
 from tests.formulas import waves
 
 
@@ -52,6 +52,30 @@ def test_distances_and_whether_results_are_of_their_styles() -> None:
     loss.backward()
     assert styles.grad is None
     assert results.grad is not None
+
+
+def test_classes_may_be_more_than_results() -> None:
+    codes, styles = (F.normalize(waves(count, 5, number=count), dim=1) for count in (3, 7))
+    own = torch.tensor([6, 0, 6])
+    scores = torch.exp(codes @ styles.T / 0.2)
+    expected = -(scores[torch.arange(3), own] / scores.sum(1)).log().mean()
+    torch.testing.assert_close(style_cross_entropy(codes, styles, own, temperature=0.2), expected)
+    torch.testing.assert_close(style_distance(codes[:, None], styles), 1 - codes @ styles.T)
+
+
+def test_a_classifier_of_domains_is_the_formula() -> None:
+    same = F.normalize(waves(8), dim=0).expand(12, 8)
+    # Nothing tells the domains apart but how many pictures each has.
+    assert domain_cross_entropy(same[:2], same[:3], same[:9]).item() == pytest.approx(math.log(4), rel=1e-12)
+    codes, wanted, others = (F.normalize(waves(n, 5, number=n), dim=1).requires_grad_() for n in (4, 2, 3))
+    share = [torch.exp(codes @ keys.T / 0.3).sum(1) for keys in (wanted, others)]
+    loss = domain_cross_entropy(codes, wanted, others, temperature=0.3)
+    torch.testing.assert_close(loss, -(share[0] / (share[0] + share[1])).log().mean())
+    loss.backward()
+    assert codes.grad is not None
+    assert codes.grad.abs().max() > 0.01
+    assert wanted.grad is None
+    assert others.grad is None
 
 
 def test_shapes_that_differ_are_refused() -> None:
