@@ -81,7 +81,7 @@ class GeneratorSpace(WSpace):
     ) -> None:
         self.generator, self._latents = generator, latents
         self.truncation_psi, self.truncation_cutoff = truncation_psi, truncation_cutoff
-        self.w_dim, self.num_ws = generator.mapping.options.w_dim, generator.synthesis.num_ws
+        self.w_dim, self.num_ws = generator.mapping.w_dim, generator.synthesis.num_ws
         self.noise_sides = generator.synthesis.noise_sides
         self.device = generator.mapping.w_avg.device
 
@@ -101,7 +101,7 @@ class GeneratorSpace(WSpace):
 
     def style_weights(self) -> list[Tensor]:
         """See ``WSpace``."""
-        return [affine.weight.detach().float() for affine in self.generator.synthesis.affines()]
+        return self.generator.style_weights()
 
     def checksum(self) -> str:
         """See ``WSpace``."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.stylegan2.mapping import MappingNetwork, MappingOptions
+from lightning_modules.networks.stylegan2.mapping import LatentMapping, MappingNetwork, MappingOptions
 
 #: Noise of all layers ``[N, noise_size]``; ``constant``: that of the network's buffers; ``none``.
 NoiseInput = Tensor | Literal["constant", "none"]
@@ -24,9 +25,12 @@ class StyleGenerator(nn.Module):
         num_classes: 0: unconditional.
     """
 
+    #: Makes the mapping network of its options and sizes.
+    mapping_kind: ClassVar[Callable[..., LatentMapping]] = MappingNetwork
     #: Makes the synthesis network, one w for each of its ``num_ws`` layers to images, of its options and sizes.
     synthesis_kind: ClassVar[type[nn.Module]]
 
+    mapping: LatentMapping
     synthesis: Any
 
     def __init__(
@@ -40,8 +44,14 @@ class StyleGenerator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.mapping = MappingNetwork(mapping, latent_dim=latent_dim, num_classes=num_classes)
-        self.synthesis = self.synthesis_kind(synthesis, w_dim=mapping.w_dim, resolution=resolution, channels=channels)
+        self.mapping = self.mapping_kind(mapping, latent_dim=latent_dim, num_classes=num_classes)
+        self.synthesis = self.synthesis_kind(
+            synthesis, **self.synthesis_sizes(mapping), resolution=resolution, channels=channels
+        )
+
+    def synthesis_sizes(self, mapping: MappingOptions) -> dict[str, int]:
+        """The sizes of a w, which the synthesis network is told."""
+        return {"w_dim": mapping.w_dim}
 
     def forward(
         self,
@@ -67,3 +77,7 @@ class StyleGenerator(nn.Module):
     def broadcast(self, w: Tensor) -> Tensor:
         """The same w for each layer: ``[N, w_dim]`` to ``[N, num_ws, w_dim]``."""
         return w[:, None].expand(-1, self.synthesis.num_ws, -1)
+
+    def style_weights(self) -> list[Tensor]:
+        """Weights of the affine map from w to styles of each of the ``num_ws`` latents: ``[styles, w_dim]`` each."""
+        return [affine.weight.detach().float() for affine in self.synthesis.affines()]

@@ -33,60 +33,33 @@ class MappingOptions:
     w_avg_beta: Share = 0.995
 
 
-class MappingNetwork(ExactBuffers):
-    """Latents and labels to w.
+class LatentMapping(ExactBuffers):
+    """What mapping networks share: classes as vectors, the running mean of w, and truncation towards it.
 
     Args:
         options: see ``MappingOptions``.
         latent_dim: dimensions of z; 0: labels are the only input.
         num_classes: 0: unconditional.
+        w_dim: dimensions of all that it makes of a latent.
     """
 
     exact_buffers = ("w_avg",)
     #: The running mean of w, ``[w_dim]``, towards which truncation moves; averages of weights copy it.
     w_avg: Tensor
 
-    def __init__(self, options: MappingOptions = MappingOptions(), *, latent_dim: int, num_classes: int = 0) -> None:
+    def __init__(self, options: MappingOptions, *, latent_dim: int, num_classes: int, w_dim: int) -> None:
         super().__init__()
-        self.options, self.latent_dim, self.num_classes = options, latent_dim, num_classes
-        width = options.w_dim
-        self.embedding = EqualizedLinear(num_classes, width) if num_classes else None
-        sizes = [latent_dim + (width if num_classes else 0), *[width] * options.layers]
-        self.layers = nn.ModuleList(
-            EqualizedLinear(before, width, activation="lrelu", lr_multiplier=options.lr_multiplier)
-            for before in sizes[:-1]
-        )
+        self.options, self.latent_dim, self.num_classes, self.w_dim = options, latent_dim, num_classes, w_dim
+        self.embedding = EqualizedLinear(num_classes, options.w_dim) if num_classes else None
         if latent_dim:
-            self.register_buffer("w_avg", torch.zeros(width))
+            self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(self, z: Tensor | None, labels: Tensor | None = None) -> Tensor:
-        """w of latents and labels, at least float32 ``[N, w_dim]``, whatever the autocast.
-
-        Args:
-            z: ``[N, latent_dim]``; None where ``latent_dim`` is 0.
-            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
-
-        Raises:
-            ValueError: a conditional network got no labels.
-        """
-        labels = required_labels(labels, self.num_classes)
-        some = z if z is not None else labels
-        assert some is not None
-        with torch.autocast(some.device.type, enabled=False):
-            dtype = at_least_float32(weights_dtype(self))
-            parts = [] if z is None else [normalize_2nd_moment(z.to(dtype))]
-            if labels is not None:
-                parts.append(normalize_2nd_moment(in_full_precision(self._embedded(labels))))
-            x = torch.cat(parts, 1)
-            for layer in self.layers:
-                x = layer(x)
-            return x
-
-    def _embedded(self, labels: Tensor) -> Tensor:
+    def embedded(self, labels: Tensor) -> Tensor:
+        """Labels int64 ``[N]`` as vectors ``[N, options.w_dim]`` of mean square 1."""
         assert self.embedding is not None
         # The linear layer of one-hot labels.
         weight = self.embedding.weight.T / self.num_classes**0.5
-        return nn.functional.embedding(labels, weight) + self.embedding.bias
+        return normalize_2nd_moment(in_full_precision(nn.functional.embedding(labels, weight) + self.embedding.bias))
 
     @torch.no_grad()
     def follow(self, mean: Tensor) -> None:
@@ -105,6 +78,48 @@ class MappingNetwork(ExactBuffers):
             return ws
         moved = torch.lerp(self.w_avg.to(ws.dtype), ws, psi)
         return moved if cutoff is None else torch.cat([moved[:, :cutoff], ws[:, cutoff:]], 1)
+
+
+class MappingNetwork(LatentMapping):
+    """Latents and labels to w.
+
+    Args:
+        options: see ``MappingOptions``.
+        latent_dim: dimensions of z; 0: labels are the only input.
+        num_classes: 0: unconditional.
+    """
+
+    def __init__(self, options: MappingOptions = MappingOptions(), *, latent_dim: int, num_classes: int = 0) -> None:
+        width = options.w_dim
+        super().__init__(options, latent_dim=latent_dim, num_classes=num_classes, w_dim=width)
+        sizes = [latent_dim + (width if num_classes else 0), *[width] * options.layers]
+        self.layers = nn.ModuleList(
+            EqualizedLinear(before, width, activation="lrelu", lr_multiplier=options.lr_multiplier)
+            for before in sizes[:-1]
+        )
+
+    def forward(self, z: Tensor | None, labels: Tensor | None = None) -> Tensor:
+        """w of latents and labels, at least float32 ``[N, w_dim]``, whatever the autocast.
+
+        Args:
+            z: ``[N, latent_dim]``; None where ``latent_dim`` is 0.
+            labels: int64 ``[N]`` in [0, num_classes); ignored by an unconditional network.
+
+        Raises:
+            ValueError: a conditional network got no labels.
+        """
+        labels = required_labels(labels, self.num_classes)
+        some = z if z is not None else labels
+        assert some is not None
+        with torch.autocast(some.device.type, enabled=False):
+            dtype = at_least_float32(weights_dtype(self))
+            parts = [] if z is None else [normalize_2nd_moment(z.to(dtype))]
+            if labels is not None:
+                parts.append(self.embedded(labels))
+            x = torch.cat(parts, 1)
+            for layer in self.layers:
+                x = layer(x)
+            return x
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,16 +47,25 @@ class SynthesisLayer(nn.Module):
         resolution: side of its result in pixels.
         doubles: whether it doubles the side.
         clamp: bound of the result; None: none.
+        gain: factor of the result.
     """
 
     taps: Tensor
     noise_constant: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, w_dim: int, resolution: int, *, doubles: bool = False, clamp: float | None
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        doubles: bool = False,
+        clamp: float | None,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.resolution, self.doubles, self.clamp = resolution, doubles, clamp
+        self.resolution, self.doubles, self.clamp, self.gain = resolution, doubles, clamp, gain
         self.affine = EqualizedLinear(w_dim, inputs, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -73,12 +82,23 @@ class SynthesisLayer(nn.Module):
             w: the style's latent.
             noise: ``[N, 1, resolution, resolution]``, ``constant`` or ``none``.
         """
+        return self.finished(self.convolved(x, w), noise)
+
+    def convolved(self, x: Tensor, w: Tensor) -> Tensor:
+        """The convolution alone: ``[N, outputs, resolution, resolution]``."""
         taps = self.taps if self.doubles else None
-        x = modulated_conv2d(x, self.weight, in_full_precision(self.affine(w)), upsample_taps=taps)
+        return modulated_conv2d(x, self.kernel(), in_full_precision(self.affine(w)), upsample_taps=taps)
+
+    def kernel(self) -> Tensor:
+        """The weights of the convolution, ``[outputs, inputs, 3, 3]``; demodulation takes any factor away."""
+        return self.weight
+
+    def finished(self, x: Tensor, noise: Tensor | Literal["constant", "none"]) -> Tensor:
+        """What comes after the convolution: noise, bias and leaky ReLU."""
         if not isinstance(noise, str) or noise == "constant":
             drawn = self.noise_constant if isinstance(noise, str) else noise
             x = x + (drawn * self.noise_strength).to(x.dtype)
-        return bias_act(x, self.bias, "lrelu", clamp=self.clamp)
+        return bias_act(x, self.bias, "lrelu", gain=self.gain, clamp=self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -106,13 +126,18 @@ class StyledBlock(nn.Module):
 
     #: Whether it runs in 16 bits under autocast.
     sixteen_bits: bool
-    #: Each takes features, a w and noise.
+    #: Each takes features, a w and noise, and what else ``features`` got.
     layers: nn.ModuleList
     #: ``[channels, H, W]``; the first block alone has it.
     constant: nn.Parameter
 
     def features(
-        self, x: Tensor | None, ws: Tensor, noise: Sequence[Tensor] | Literal["constant", "none"], dtype: torch.dtype
+        self,
+        x: Tensor | None,
+        ws: Tensor,
+        noise: Sequence[Tensor] | Literal["constant", "none"],
+        dtype: torch.dtype,
+        *more: Tensor | None,
     ) -> Tensor:
         """Features of half the side to this block's.
 
@@ -121,10 +146,11 @@ class StyledBlock(nn.Module):
             ws: one w for each layer, ``[N, layers, w_dim]`` or more.
             noise: of each layer.
             dtype: in which the layers compute: see ``dtype_on``.
+            more: other inputs of each layer.
         """
         x = (self.constant.expand(ws.shape[0], -1, -1, -1) if x is None else x).to(dtype)
         for number, layer in enumerate(self.layers):
-            x = layer(x, ws[:, number], noise if isinstance(noise, str) else noise[number])
+            x = layer(x, ws[:, number], noise if isinstance(noise, str) else noise[number], *more)
         return x
 
     def dtype_on(self, device: torch.device) -> torch.dtype:
@@ -184,7 +210,61 @@ class SynthesisBlock(StyledBlock):
             return x, share if image is None else upsample(image, self.taps) + share
 
 
-class SynthesisNetwork(nn.Module):
+class Stage(NamedTuple):
+    """The sizes of one resolution's block."""
+
+    #: Channels of the features of half the side; 0: the first block.
+    inputs: int
+    outputs: int
+    #: In pixels.
+    side: int
+    #: Whether it runs in 16 bits under autocast.
+    half: bool
+
+
+class NoisySynthesis(nn.Module):
+    """What synthesis networks share that have two layers with noise for each resolution, and one for the first.
+
+    Subclasses make ``blocks`` of the ``stages``, and count their own latents.
+
+    Args:
+        options: see ``SynthesisOptions``.
+        resolution: side of the images in pixels, a power of two from 8 on.
+
+    Raises:
+        ValueError: an unsupported resolution.
+    """
+
+    #: Latents w that an image takes.
+    num_ws: int
+
+    def __init__(self, options: SynthesisOptions, resolution: int) -> None:
+        super().__init__()
+        self.gradient_checkpointing = options.gradient_checkpointing
+        sides = feature_sides(resolution)
+        widths = [0, *(min(options.channel_base // side, options.channel_max) for side in sides)]
+        self.stages = [
+            Stage(before, after, side, half=side > 4 and side > resolution >> options.half_resolutions)
+            for side, (before, after) in zip(sides, pairwise(widths), strict=True)
+        ]
+        #: Layers of each block.
+        self.depths = [1 if side == 4 else 2 for side in sides]
+        #: Sides of the maps of an image's noise, and how many numbers they have together.
+        self.noise_sides = tuple(side for side, depth in zip(sides, self.depths, strict=True) for _ in range(depth))
+        self.noise_size = sum(side**2 for side in self.noise_sides)
+
+    def by_block(self, noise: NoiseInput) -> list[list[Tensor] | Literal["constant", "none"]]:
+        """The noise of each block: a map ``[N, 1, side, side]`` for each of its layers, or the word that says which."""
+        if isinstance(noise, str):
+            return [noise for _ in self.stages]
+        parts = iter(noise.split([side**2 for side in self.noise_sides], 1))
+        return [
+            [next(parts).view(-1, 1, stage.side, stage.side) for _ in range(depth)]
+            for stage, depth in zip(self.stages, self.depths, strict=True)
+        ]
+
+
+class SynthesisNetwork(NoisySynthesis):
     """w to images: a learned constant of 4x4, and two layers for each resolution; images of all of them are summed.
 
     Args:
@@ -205,28 +285,15 @@ class SynthesisNetwork(nn.Module):
         resolution: int = 256,
         channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.gradient_checkpointing = options.gradient_checkpointing
-        sides = feature_sides(resolution)
-        widths = [0, *(min(options.channel_base // side, options.channel_max) for side in sides)]
+        super().__init__(options, resolution)
         self.blocks = nn.ModuleList(
             SynthesisBlock(
-                before,
-                after,
-                w_dim,
-                side,
-                channels,
-                half=side > 4 and side > resolution >> options.half_resolutions,
-                clamp=options.clamp,
+                stage.inputs, stage.outputs, w_dim, stage.side, channels, half=stage.half, clamp=options.clamp
             )
-            for side, (before, after) in zip(sides, pairwise(widths), strict=True)
+            for stage in self.stages
         )
-        self._noise_sides = [[side] if side == 4 else [side, side] for side in sides]
-        #: Latents w that an image takes: one for each layer, and the last image's.
-        self.num_ws = sum(map(len, self._noise_sides)) + 1
-        #: Sides of the maps of an image's noise, and how many numbers they have together.
-        self.noise_sides = tuple(side for sides in self._noise_sides for side in sides)
-        self.noise_size = sum(side**2 for side in self.noise_sides)
+        # One for each layer, and the last image's.
+        self.num_ws = sum(self.depths) + 1
 
     def forward(self, ws: Tensor, noise: NoiseInput = "constant") -> Tensor:
         """Images of latents, about in [-1, 1], not clamped: at least float32 ``[N, channels, resolution, resolution]``.
@@ -235,17 +302,14 @@ class SynthesisNetwork(nn.Module):
             ws: one w for each layer: ``[N, num_ws, w_dim]``.
             noise: N(0, 1) ``[N, noise_size]``, ``constant`` or ``none``.
         """
-        noises = noise if isinstance(noise, str) else self._by_block(noise)
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0
-        for number, block in enumerate(self.blocks):
-            count = len(self._noise_sides[number])
-            of_block = noises if isinstance(noises, str) else noises[number]
+        for block, depth, of_block in zip(self.blocks, self.depths, self.by_block(noise), strict=True):
             # The image's w is also that of the next block's first layer.
-            own = ws[:, first : first + count + 1]
+            own = ws[:, first : first + depth + 1]
             x, image = checkpointed(block, x, image, own, of_block, enabled=self.gradient_checkpointing)
-            first += count
+            first += depth
         assert image is not None
         return image
 
@@ -254,10 +318,6 @@ class SynthesisNetwork(nn.Module):
         layers = [module.affine for module in self.modules() if isinstance(module, SynthesisLayer)]
         *_, last = [module.affine for module in self.modules() if isinstance(module, ToRGB)]
         return [*layers, last]
-
-    def _by_block(self, noise: Tensor) -> list[list[Tensor]]:
-        parts = iter(noise.split([side**2 for side in self.noise_sides], 1))
-        return [[next(parts).view(-1, 1, side, side) for side in sides] for sides in self._noise_sides]
 
 
 class Generator(StyleGenerator):
