@@ -33,6 +33,7 @@ FAMILIES = Catalogue(
         "FactorVAE": "lightning_modules.autoencoder.factor_vae",
         "FastStyle": "lightning_modules.style.fast_style",
         "Flow": "lightning_modules.diffusion.flow",
+        "GANformer": "lightning_modules.gan.ganformer",
         "MCCNet": "lightning_modules.style.mccnet",
         "MUNIT": "lightning_modules.translation.munit",
         "MeanFlow": "lightning_modules.diffusion.meanflow",

@@ -52,6 +52,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "MCCNet": {"resolution": 32},
     "StyTr2": {"resolution": 32, "network": {"width": 64, "heads": 2, "encoder_layers": 1, "transfer_layers": 1}},
     "R3GAN": {"resolution": 16, "latent_dim": 8, "num_classes": 3, "generator": R3, "discriminator": R3},
+    "GANformer": {
+        "resolution": 16,
+        "latent_dim": 24,
+        "num_classes": 3,
+        "truncation_psi": 0.7,
+        "synthesis": {"channel_base": 128, "channel_max": 16, "attention": {"iterations": 2}},
+        **STYLE,
+        "mapping": {"layers": 2, "w_dim": 8, "components": 2},
+    },
     "StyleGAN1": {
         "resolution": 16,
         "latent_dim": 8,

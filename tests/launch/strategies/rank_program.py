@@ -38,6 +38,7 @@ from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.profiles import HalfLife
 from lightning_modules.gan.biggan import BigGAN
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.gan.ganformer import GANformer
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan2 import StyleGAN2
 from lightning_modules.gan.stylegan3 import StyleGAN3
@@ -49,6 +50,9 @@ from lightning_modules.networks.biggan import BigGANDiscriminatorOptions, BigGAN
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.experts import ExpertOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.ganformer.attention import AttentionOptions
+from lightning_modules.networks.ganformer.mapping import ComponentMappingOptions
+from lightning_modules.networks.ganformer.synthesis import ComponentSynthesisOptions
 from lightning_modules.networks.latent_discriminator import LatentDiscriminatorOptions
 from lightning_modules.networks.mccnet import MCCNetOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
@@ -159,6 +163,8 @@ def make(
         module = stylegan2(**options)
     elif family == "stylegan3":
         module = stylegan3(**options)
+    elif family == "ganformer":
+        module = ganformer(**options)
     elif family in ("r3gan", "first_order_r3gan"):
         module = r3gan(first_order=family != "r3gan", **options)
     elif family == "together":
@@ -306,6 +312,24 @@ def stylegan3(**options: Any) -> ImageFamily:
         r1_interval=2,
         generator_optimizer=OptimizerOptions(lr=0.1, beta1=0.0, eps=0.1),
         discriminator_optimizer=OptimizerOptions(lr=2e-2, beta1=0.0, eps=1e-2),
+    )
+
+
+def ganformer(**options: Any) -> ImageFamily:
+    """A small one without dropout, which is each rank's own; StyleGAN2 has the rest."""
+    widths: dict[str, Any] = {"channel_base": 128, "channel_max": 8}
+    optimizer = OptimizerOptions(lr=2e-2, beta1=0.0, eps=1e-2)
+    attention = AttentionOptions("simplex", dropout=0.0)
+    return GANformer(
+        **{**SMALL, "latent_dim": 24},
+        **options,
+        mapping=ComponentMappingOptions(layers=2, w_dim=8, components=2, dropout=0.0),
+        synthesis=ComponentSynthesisOptions(**widths, attention=attention),
+        discriminator=critics.DiscriminatorOptions(**widths),
+        r1_gamma=1.0,
+        r1_interval=2,
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
     )
 
 

@@ -82,11 +82,16 @@ def test_lazy_updates_and_augmentation_are_the_same_under_every_stage(tmp_path: 
         tmp_path,
         *({**job, "name": strategy, "strategy": strategy} for strategy in ("ddp", *STAGES)),
         {**job, "name": "one", "strategy": "ddp", "devices": 1},
-        *({**job, "name": f"3-{name}", "family": "stylegan3", "strategy": name} for name in ("ddp", STAGES[-1])),
+        *(
+            {**job, "name": f"{family}-{name}", "family": family, "strategy": name}
+            for family in ("stylegan3", "ganformer")
+            for name in ("ddp", STAGES[-1])
+        ),
     )
     for name in (*STAGES, "one"):
         assert_same_training(results[name], results["ddp"])
-    assert_same_training(results[f"3-{STAGES[-1]}"], results["3-ddp"])
+    for family in ("stylegan3", "ganformer"):
+        assert_same_training(results[f"{family}-{STAGES[-1]}"], results[f"{family}-ddp"])
     assert results["ddp"]["state_dict"]["augmentation.strength"].item() != 25
 
 

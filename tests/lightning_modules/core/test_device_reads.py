@@ -23,6 +23,7 @@ from lightning_modules.autoencoder.vae import VAE
 from lightning_modules.core.family import ImageFamily
 from lightning_modules.gan.biggan import BigGAN
 from lightning_modules.gan.dcgan import DCGAN
+from lightning_modules.gan.ganformer import GANformer
 from lightning_modules.gan.r3gan import R3GAN
 from lightning_modules.gan.stylegan1 import StyleGAN1
 from lightning_modules.gan.stylegan2 import StyleGAN2
@@ -37,6 +38,9 @@ from lightning_modules.networks.cap_vst import ReversibleOptions
 from lightning_modules.networks.dcgan import DiscriminatorOptions, GeneratorOptions
 from lightning_modules.networks.experts import ExpertOptions
 from lightning_modules.networks.fast_style import FastStyleOptions
+from lightning_modules.networks.ganformer.attention import AttentionOptions
+from lightning_modules.networks.ganformer.mapping import ComponentMappingOptions
+from lightning_modules.networks.ganformer.synthesis import ComponentSynthesisOptions
 from lightning_modules.networks.multiscale_discriminator import MultiscaleDiscriminatorOptions
 from lightning_modules.networks.munit import MunitOptions
 from lightning_modules.networks.patch_discriminator import PatchDiscriminatorOptions
@@ -226,6 +230,20 @@ def stylegan1() -> ImageFamily:
     )
 
 
+def ganformer() -> ImageFamily:
+    widths = {"channel_base": 256, "channel_max": 8}
+    return GANformer(
+        resolution=32,
+        latent_dim=24,
+        mapping=ComponentMappingOptions(layers=2, w_dim=8, components=2),
+        synthesis=ComponentSynthesisOptions(**widths, attention=AttentionOptions(iterations=2)),
+        discriminator=critics.DiscriminatorOptions(**widths),
+        path_length_weight=2.0,
+        path_length_interval=2,
+        r1_interval=2,
+    )
+
+
 def styleswin() -> ImageFamily:
     widths = {"channel_base": 256, "channel_max": 8}
     return StyleSwin(
@@ -252,6 +270,7 @@ FAMILIES: dict[str, Callable[[], ImageFamily]] = {
     "stylegan3": stylegan3,
     "biggan": biggan,
     "r3gan": r3gan,
+    "ganformer": ganformer,
     "styleswin": styleswin,
     "vae": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8)),
     "micro_batches": lambda: VAE(resolution=32, latent_dim=8, autoencoder=AutoencoderOptions(8), micro_batches=2),

@@ -48,6 +48,13 @@ TRANSLATOR: dict[str, object] = {
 }
 #: Small ones of the families whose options never had other names.
 NEW: dict[str, dict[str, object]] = {
+    "GANformer": {
+        "resolution": 16,
+        "latent_dim": 24,
+        "mapping": {"layers": 1, "w_dim": 8, "components": 2},
+        "synthesis": {"channel_max": 8, "attention": {"kind": "simplex", "heads": 2}},
+        "discriminator": {"channel_max": 8},
+    },
     "StyleGAN1": {
         "resolution": 16,
         "mapping": {"layers": 1, "w_dim": 8},
