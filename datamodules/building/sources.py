@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.assets import emoji, named, sprites
+from datamodules.assets import emoji, named, sprites, tinted
 from datamodules.assets.fetching import assets, fetch
 from datamodules.building.candidates import Extent, Item, Skipped, Source, file_version, hidden_remark
 from datamodules.building.folders import FolderSource, ZipSource, is_zip
@@ -48,6 +48,8 @@ def open_source(source: str | os.PathLike[str], scratch: Path, out: Path | None 
         return FolderSource(path, without=out)
     if path.is_file() and is_zip(path):
         return ZipSource(path)
+    if text in tinted.PALETTES and not path.exists():
+        return TintedSource(text, fetch(tinted.GARMENTS))
     known = [name for name, asset in assets().items() if asset.kind == "data"]
     if text in known and not path.exists():
         folder = fetch(text)
@@ -57,9 +59,8 @@ def open_source(source: str | os.PathLike[str], scratch: Path, out: Path | None 
             return SpriteSource(folder)
         return NamedSource(text, folder) if text in named.CLASSES else FolderSource(folder)
     if not (os.path.lexists(text) or has_magic(text) or is_remote(text) or text.startswith("file:")):
-        raise FileNotFoundError(
-            f"{text}: no such folder or tar, and no data set of that name ({', '.join(known)} are known)"
-        )
+        names = ", ".join([*known, *tinted.PALETTES])
+        raise FileNotFoundError(f"{text}: no such folder or tar, and no data set of that name ({names} are known)")
     return TarSource(text, expand_urls(text), scratch)
 
 
@@ -183,6 +184,26 @@ class NamedSource:
 
     def classes(self, found: set[str]) -> tuple[str, ...]:
         return named.CLASSES[self.name]
+
+
+class TintedSource(NamedSource):
+    """Half of Fashion-MNIST's garments, each in a colour of a palette: see ``assets.tinted``."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(tinted.GARMENTS, folder)
+        self._palette, self.identity = name, f"data set {name}"
+
+    def items(self) -> Iterator[Item | Skipped]:
+        for number, item in enumerate(super().items()):
+            if tinted.is_of(self._palette, number):
+                yield item
+
+    def decode(self, item: Item, data: bytes, channels: int | None, min_size: int, max_pixels: int) -> np.ndarray:
+        grey = super().decode(item, data, 1, min_size, max_pixels)
+        if channels == 1:
+            return grey
+        number = int(item.name.rpartition("/")[2])
+        return tinted.tinted(grey[:, :, 0], tinted.PALETTES[self._palette][tinted.color_of(self._palette, number)])
 
 
 class EmojiSource:
