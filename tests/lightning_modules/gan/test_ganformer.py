@@ -81,6 +81,11 @@ def test_its_space_w_is_that_of_a_stylegan() -> None:
     for weight in module.w_space().style_weights():
         assert not weight[:, :24].any()
         assert weight[:, 24:].any()
+    # Untrained, no noise has any strength: a path begins with the picture of its first end.
+    index, times = torch.arange(3), torch.zeros(3, dtype=torch.float64)
+    found = module.on_path(index, times, seed=1, space="w").clamp(-1, 1)
+    expected = module.generate(2 * index, seed=1, labels=index % module.num_classes)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_it_is_edited_like_a_stylegan() -> None:
