@@ -43,7 +43,8 @@ class TruePictures:
         if missing := [caption for caption in captions if caption not in self._samples]:
             raise ValueError(
                 f"{other.path}: {counted(len(missing), 'held-out picture')} without a picture of the same caption in "
-                f"{self._data.path}, such as {missing[0]!r}: build both with the same ones, or leave --data.paired out"
+                f"{self._data.path}, such as {missing[0]!r}: hold the same ones out of both (`gesso shards index ... "
+                "--val`), or leave --data.paired out"
             )
 
     def __call__(self, captions: Sequence[str]) -> Tensor:

@@ -1,21 +1,27 @@
 """Draws configurations from a grid, at random, or with Optuna's TPE.
 
 A configuration is a function of the sweep and its earlier trials, so a stopped sweep continues exactly with no further
-state.
+state. No trial repeats an earlier one while there are others: it would come to the same, bit for bit.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tune.space import Dimension
+from tune.space import Dimension, Space
 from tune.sweep import Sweep
 from tune.trials import Drawn, Trials
+
+#: How often another configuration is drawn in place of one that was tried: at random, a draw costs little and 20 for
+#: each trial find the last untried value of a list; TPE learns from all trials before each.
+MOST_DRAWS, MOST_DRAWS_OF_TPE = 1000, 20
+#: Combinations of lists that are counted.
+MOST_COUNTED = 10_000
 
 
 def count(sweep: Sweep) -> int:
@@ -23,27 +29,64 @@ def count(sweep: Sweep) -> int:
     return sweep.num_samples * math.prod(len(dimension.values) for dimension in _grid(sweep))
 
 
+def different(space: Space) -> int | None:
+    """How many trials of a space differ in an option that has an effect; None: its values are not lists, or too many.
+
+    Args:
+        space: the space.
+    """
+    values = [dimension.values for dimension in space]
+    if not 0 < math.prod(len(some) for some in values) <= MOST_COUNTED:
+        return None
+    names = [dimension.name for dimension in space]
+    return len({repr(space.active(dict(zip(names, drawn, strict=True)))) for drawn in itertools.product(*values)})
+
+
 def draw(sweep: Sweep, past: Sequence[Drawn]) -> dict[str, Any]:
     """Draws the configuration of the trial that follows ``past``; the first is the baseline, where there is one."""
     if not past and sweep.baseline is not None:
         return dict(sweep.baseline)
     seed = np.random.SeedSequence([sweep.seed, len(past)])
-    return _tpe(sweep, past, seed) if sweep.search == "tpe" else _chance(sweep, len(past), seed)
+    return _tpe(sweep, past, seed) if sweep.search == "tpe" else _chance(sweep, past, seed)
 
 
 def _grid(sweep: Sweep) -> list[Dimension]:
     return [dimension for dimension in sweep.space if dimension.is_grid]
 
 
-def _chance(sweep: Sweep, number: int, seed: np.random.SeedSequence) -> dict[str, Any]:
+def _chance(sweep: Sweep, past: Sequence[Drawn], seed: np.random.SeedSequence) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
     grid = _grid(sweep)
     cells = list(itertools.product(*(dimension.values for dimension in grid)))
-    cell = dict(zip((dimension.name for dimension in grid), cells[number % len(cells)], strict=True))
-    return {
-        dimension.name: cell[dimension.name] if dimension.is_grid else dimension.domain.sample(random_state=generator)
-        for dimension in sweep.space
-    }
+    cell = dict(zip((dimension.name for dimension in grid), cells[len(past) % len(cells)], strict=True))
+
+    def another() -> dict[str, Any]:
+        return {
+            dimension.name: cell[dimension.name]
+            if dimension.is_grid
+            else dimension.domain.sample(random_state=generator)
+            for dimension in sweep.space
+        }
+
+    return _untried(another, sweep.space, past, min(20 * (len(past) + 1), MOST_DRAWS))
+
+
+def _untried(another: Callable[[], dict[str, Any]], space: Space, past: Sequence[Drawn], draws: int) -> dict[str, Any]:
+    """The first of some configurations that trains otherwise than every trial before; the very first where none does.
+
+    Args:
+        another: draws one.
+        space: knows which options have an effect.
+        past: the trials before.
+        draws: the most configurations to draw.
+    """
+    tried = [space.active(trial.config) for trial in past]
+    first = config = another()
+    for _ in range(draws - 1):
+        if space.active(config) not in tried:
+            return config
+        config = another()
+    return config if space.active(config) not in tried else first
 
 
 def _tpe(sweep: Sweep, past: Sequence[Drawn], seed: np.random.SeedSequence) -> dict[str, Any]:
@@ -74,7 +117,8 @@ def _tpe(sweep: Sweep, past: Sequence[Drawn], seed: np.random.SeedSequence) -> d
                 intermediate_values=steps,
             )
         )
-    return study.ask(distributions).params
+    # What was asked for counts as a trial that runs, so that the next proposal keeps away from it.
+    return _untried(lambda: study.ask(distributions).params, sweep.space, past, MOST_DRAWS_OF_TPE)
 
 
 def _known(sweep: Sweep, trial: Drawn) -> tuple[str, list[float] | None, dict[int, float]]:

@@ -110,7 +110,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """The verified file of asset ``name`` in the cache (or the folder, where it has several), fetched if need be.
 
     Several processes may ask at once: one fetches, the others wait. An entry whose length or time of writing changed
-    is checked against its sums again, and fetched anew if they differ.
+    is checked against its sums again, and fetched anew if they differ. A cache that can be read alone, of a whole lab,
+    serves what it holds.
 
     Raises:
         ValueError: no such asset.
@@ -119,9 +120,14 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     asset = find(name)
     if _unchanged(asset):
         return asset.path
-    with writing_to_cache(asset.stamp.parent), FileLock(asset.stamp.with_suffix(".lock")):
-        if not _unchanged(asset) and not _verified(asset):
-            _obtain(asset, progress)
+    try:
+        with writing_to_cache(asset.stamp.parent), FileLock(asset.stamp.with_suffix(".lock")):
+            if not _unchanged(asset) and not _verified(asset):
+                _obtain(asset, progress)
+    except OSError as error:
+        # Its files may be whole all the same, with other times than the stamp says: copied, say.
+        if error.errno not in _REFUSALS or not _is_whole(*_sums(asset)):
+            raise
     return asset.path
 
 
@@ -183,15 +189,8 @@ def _verified(asset: Asset) -> bool:
     """Checks the sums; a good entry (say, copied from elsewhere) is stamped, a bad one removed, saying so."""
     if not asset.folder.is_dir():
         return False
-    wanted = asset.files
-    try:
-        if not wanted:
-            stamped = json.loads(asset.stamp.read_text(encoding="utf-8"))
-            wanted = {file: entry["sha256"] for file, entry in stamped.items()}
-        found = {file.name: sha256(file) for file in asset.folder.iterdir()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        found = {}
-    if found and found == wanted:
+    found, wanted = _sums(asset)
+    if _is_whole(found, wanted):
         _stamp(asset, found)
         return True
     damaged = sorted(file for file in found.keys() | wanted.keys() if found.get(file) != wanted.get(file))
@@ -199,6 +198,22 @@ def _verified(asset: Asset) -> bool:
     asset.stamp.unlink(missing_ok=True)
     shutil.rmtree(asset.folder)
     return False
+
+
+def _sums(asset: Asset) -> tuple[dict[str, str], dict[str, str]]:
+    """The sums of a cached asset's files, none where they cannot be read, and what they should be."""
+    wanted = asset.files
+    try:
+        if not wanted:
+            stamped = json.loads(asset.stamp.read_text(encoding="utf-8"))
+            wanted = {file: entry["sha256"] for file, entry in stamped.items()}
+        return {file.name: sha256(file) for file in asset.folder.iterdir()}, wanted
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, wanted
+
+
+def _is_whole(found: dict[str, str], wanted: dict[str, str]) -> bool:
+    return bool(found) and found == wanted
 
 
 def _stamp(asset: Asset, sums: dict[str, str]) -> None:

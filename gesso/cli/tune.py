@@ -138,6 +138,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     from launch.training.lightning_cli import save_config
     from tune.baseline import NoBaseline, baseline
     from tune.checks import check_space, check_sweep, check_values, find_objectives
+    from tune.draw import count, different
     from tune.space import find_space, read_space
     from tune.sweep import Sweep, new_sweep_path
 
@@ -188,6 +189,12 @@ def prepare(arguments: argparse.Namespace) -> Any:
     except OSError:
         shutil.rmtree(sweep.path, ignore_errors=True)
         raise
+    if (most := different(space)) is not None and most < count(sweep):
+        print(
+            f"the space holds {most} different trials, fewer than {count(sweep)}: the others repeat them; set "
+            "--num-samples lower, or sweep seed_everything as well",
+            file=sys.stderr,
+        )
     return sweep
 
 

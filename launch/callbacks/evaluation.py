@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import lightning as L
+import torch
 
 from datamodules.shards import ShardData
 from gesso.common.ranges import Count, Positive, Range, Seed
@@ -91,10 +92,14 @@ class Evaluation(L.Callback):
         if (evaluator := self.evaluator(module)) is not None:
             driver.check_enough(evaluator, data, option=self.options.option)
 
-    def published_weights(self, module: ImageFamily) -> list[str]:
-        """Names of the published weights that the metrics need (``gesso fetch`` downloads them)."""
-        evaluator = self.evaluator(module)
-        return list(evaluator.weights) if evaluator else []
+    def load(self, module: ImageFamily) -> None:
+        """Loads the published weights that the metrics need, as a training does before its first step.
+
+        Raises:
+            ValueError: a metric cannot be measured with them, such as ``is`` without a classifier.
+        """
+        if (evaluator := self.evaluator(module)) is not None:
+            driver.load(evaluator, torch.device("cpu"))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Missing weights or splits are reported now, not at the first validation.

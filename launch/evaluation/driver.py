@@ -44,7 +44,7 @@ def prepare(
         ValueError: the data has no such pictures, or there are too few of them for a metric.
     """
     check_enough(evaluator, data, sources=sources, option=option)
-    evaluator.load({name: fetch(name) for name in evaluator.weights}, device)
+    load(evaluator, device)
     for pictures in evaluator.references:
         assert evaluator.extractor is not None
         statistics = reference(
@@ -58,6 +58,15 @@ def prepare(
             world_size=world_size,
         )
         evaluator.take_reference(pictures, statistics)
+
+
+def load(evaluator: Evaluator, device: torch.device) -> None:
+    """Builds an evaluator's networks, downloading weights if needed.
+
+    Raises:
+        ValueError: a metric cannot be measured with these weights.
+    """
+    evaluator.load({name: fetch(name) for name in evaluator.weights}, device)
 
 
 def needs_data(evaluator: Evaluator) -> bool:

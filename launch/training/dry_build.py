@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 
-from datamodules.assets.fetching import fetch
 from launch.callbacks.checkpoints import Checkpoints
 from launch.callbacks.evaluation import Evaluation
 from launch.callbacks.lookup import find
@@ -43,8 +42,11 @@ def check(cli: GessoCLI) -> None:
 
 
 def prefetch(cli: GessoCLI) -> None:
-    """Downloads the weights that family and evaluation need into the cache: compute nodes often have no internet."""
+    """Loads the weights that family and evaluation need, downloading them: compute nodes often have no internet.
+
+    Raises:
+        ValueError: a metric cannot be measured with them; one line.
+    """
     load_all(cli.model)
-    evaluation = find(cli.trainer, Evaluation)
-    for name in evaluation.published_weights(cli.model) if evaluation else ():
-        fetch(name)
+    if evaluation := find(cli.trainer, Evaluation):
+        evaluation.load(cli.model)

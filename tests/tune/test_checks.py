@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gesso.cli import tune as verb
 from gesso.cli.main import main
+from launch.evaluation import driver
+from lightning_modules.metrics import evaluator
+from tests.lightning_modules.metrics.test_generation import tiny_extractor
 from tests.tune.lab import Lab, gesso
 from tune.space import read_space
 from tune.sweep import Placement
@@ -66,6 +70,42 @@ def test_a_metric_that_is_never_logged(lab: Lab, capsys: pytest.CaptureFixture[s
     assert "--metric val/plantet is never logged; did you mean val/planted?" in capsys.readouterr().err
     assert main([*arguments, "--metric=fid"]) == 2
     assert "this recipe measures val/planted, val/first, images_per_second" in capsys.readouterr().err
+
+
+def test_a_score_that_the_weights_cannot_give(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As those of the asset `inception`, which have no classifier: every trial would fail.
+    monkeypatch.setattr(driver, "fetch", lambda name: Path("nowhere"))
+    monkeypatch.setattr(evaluator, "build_extractor", lambda name, file: tiny_extractor(name, num_classes=0))
+    lab.recipe.write_text(lab.recipe.read_text().replace("tests.tune.planted.Planted", "VAE"))
+    words = [word for word in lab.arguments(lab.space(beta=[0.5, 2])) if not word.startswith("--metric")]
+    small = ("--model.channels=1", "--model.resolution=32", "--evaluation.num_samples=10")
+    assert main([*words, "--metric=is", "--evaluation.metrics=[is]", *small]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the weights of inception-tf hold no classifier, which the Inception Score needs; use mobilenet_v2" in line
+    assert not (lab.root / "sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "samples", "repeat"),
+    [([1, 2], 2, None), ([1, 2], 3, 3), ("grid([1, 2])", 1, None), ("grid([1, 2])", 3, 6), ("randint(1, 3)", 9, None)],
+)
+def test_trials_that_repeat_others_are_said(
+    lab: Lab,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    values: object,
+    samples: int,
+    repeat: int | None,
+) -> None:
+    monkeypatch.setattr(verb, "conduct", lambda *_, **__: 0)
+    assert main(lab.arguments(lab.space(depth=values), "--mode=min", f"--num-samples={samples}")) == 0
+    said = capsys.readouterr().err
+    if repeat is None:
+        assert "different trials" not in said
+    else:
+        assert f"the space holds 2 different trials, fewer than {repeat}: the others repeat them" in said
 
 
 @pytest.mark.slow

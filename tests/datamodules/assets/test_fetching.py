@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import io
@@ -127,6 +128,27 @@ def test_copied_cache_is_good_without_fetching(
     monkeypatch.setenv("GESSO_CACHE", str(tmp_path / "elsewhere"))
     assert fetch("toy", progress=False) == elsewhere / "weights.bin"
     assert len(site.asked) == 1
+
+
+@pytest.mark.parametrize("refusal", [errno.EROFS, errno.EACCES])
+def test_a_cache_that_can_be_read_alone_serves_what_it_holds(
+    refusal: int, cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, one_file(site))
+    path = fetch("toy", progress=False)
+    os.utime(path, ns=(0, 0))
+
+    def refuse(file: object) -> None:
+        raise OSError(refusal, os.strerror(refusal), str(file))
+
+    monkeypatch.setattr(module, "FileLock", refuse)
+    assert fetch("toy", progress=False) == path
+    assert len(site.asked) == 1
+    # What is damaged is no use, and stays for whoever may write.
+    path.write_bytes(b"WEIGHTS" * 1000)
+    with pytest.raises(OSError, match="cannot write there .*; set GESSO_CACHE to a folder of your own"):
+        fetch("toy", progress=False)
+    assert path.is_file()
 
 
 def test_wrong_bytes_are_refused_and_the_next_source_serves(
