@@ -72,7 +72,7 @@ def write_page(sweep: Sweep, outcome: Outcome) -> Path:
 def _surroundings(sweep: Sweep, rows: Sequence[Row]) -> list[Html]:
     """What the trials were trained on and made with, as the first that knows it has noted it."""
     info = next((info for row in rows if (info := _info(sweep, row)).get("versions")), {})
-    own = {"wandb_id", "wandb_mode", "seed"}
+    own = {"wandb_id", "wandb_mode", "wandb_folder", "seed"}
     shared = {name: fact for name, fact in info.items() if name not in own}
     return [section("Trained on", origins.trained_on(shared)), section("Made with", origins.made_with(shared))]
 

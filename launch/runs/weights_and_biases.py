@@ -35,6 +35,8 @@ MODES: dict[str, Known] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
+#: The field of run.json with the folder that its W&B run is of.
+FOLDER = "wandb_folder"
 #: Seconds that a server has to answer before training begins; without an answer the run is logged offline.
 ANSWER = 5.0
 #: Seconds that W&B has to begin a run.
@@ -53,7 +55,7 @@ class ForgivingWandb(WandbLogger):
     def __init__(self, *, id: str, known_mode: str, **options: Any) -> None:
         super().__init__(id=id, **options)
         #: Fields for run.json, so that a resumed run finds its W&B run; written when training begins, after W&B has.
-        self.facts = {"wandb_id": id, "wandb_mode": known_mode}
+        self.facts = {"wandb_id": id, "wandb_mode": known_mode, FOLDER: os.path.abspath(options["save_dir"])}
 
     @property
     @rank_zero_experiment
@@ -112,8 +114,9 @@ def wandb_logger(
 ) -> ForgivingWandb | None:
     """The W&B run of a training: the same one after every resume; offline where there is no key, or no answer.
 
-    Where run.json has no id yet, one is drawn; the caller writes ``facts`` to run.json before training begins,
-    so that a run killed at any moment goes on in W&B where it was.
+    A copy of a run's folder gets one of its own, or two trainings would write into one. Where run.json has no id yet,
+    one is drawn; the caller writes ``facts`` to run.json before training begins, so that a run killed at any moment
+    goes on in W&B where it was.
 
     Raises:
         ValueError: a key that is none, no key where ``online`` was asked for, or an unknown WANDB_MODE; one line.
@@ -125,7 +128,7 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
-    identity = run.info().get("wandb_id") or wandb.sdk.lib.runid.generate_id()
+    identity = _own_identity(run) or wandb.sdk.lib.runid.generate_id()
     return ForgivingWandb(
         name=run.path.name,
         project=project,
@@ -143,6 +146,23 @@ def wandb_logger(
         ),
         known_mode=known,
     )
+
+
+def _own_identity(run: RunFolder) -> str | None:
+    """The id of a run's W&B run, as run.json has it; None where there is none, or it belongs to another folder."""
+    info = run.info()
+    known, folder = info.get("wandb_id"), info.get(FOLDER)
+    if known is None or folder is None:
+        return known
+    original = RunFolder(Path(folder))
+    try:
+        # A run that was moved, or is seen by another path, is none.
+        copied = original.info().get("wandb_id") == known and not original.path.samefile(run.path)
+    except (OSError, ValueError):
+        copied = False
+    if copied:
+        rank_zero_print(f"{run.path} is a copy of {original.path}: its numbers go into a W&B run of its own")
+    return None if copied else known
 
 
 def wandb_mode(mode: WandbMode) -> Known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import shutil
 import signal
 import threading
 import time
@@ -43,6 +44,33 @@ def test_a_dead_wandb_ends_nothing_and_has_lost_nothing(tmp_path: Path, capsys: 
     finish_wandb(failed=False)
     assert capsys.readouterr().err.count("W&B no longer answers") == 2
     assert wandb_runs(tmp_path) == [(logger.facts["wandb_id"], 5)]
+
+
+def identity_of(run: RunFolder) -> str:
+    """The id of the W&B run that a training in this folder would have; noted in run.json, as at its beginning."""
+    logger = wandb_logger(run, "gesso", "offline", {})
+    assert logger is not None
+    run.update(**logger.facts)
+    return logger.facts["wandb_id"]
+
+
+def test_a_copied_run_has_a_wandb_run_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, copy, moved = (RunFolder(tmp_path / name) for name in ("run", "copy", "moved"))
+    run.path.mkdir()
+    first = identity_of(run)
+    shutil.copytree(run.path, copy.path)
+    second = identity_of(copy)
+    assert second != first
+    assert capsys.readouterr().err == f"{copy.path} is a copy of {run.path}: its numbers go into a W&B run of its own\n"
+    # Both go on with their own, also through a link and after a move, and so does a run of before.
+    (tmp_path / "link").symlink_to(run.path)
+    assert identity_of(RunFolder(tmp_path / "link")) == first
+    assert identity_of(copy) == second
+    run.path.rename(moved.path)
+    assert identity_of(moved) == first
+    moved.update(wandb_folder=None)
+    assert identity_of(moved) == first
+    assert capsys.readouterr().err == ""
 
 
 # ---- a server, or none ----------------------------------------------------------------------------------------------
