@@ -16,6 +16,9 @@ from lightning_modules.networks.precision import like_weights
 #: ``johnson``: the paper's, 1.7 million weights; ``light``: depthwise separable residuals at half the width, and a last
 #: kernel of 3 x 3.
 Kind = Literal["johnson", "light"]
+#: How maps are doubled in size. ``nearest``: what is drawn on the small map comes out as squares, which a network that
+#: has not learned long shows as blocks and as stamps of their size; ``bilinear``: as round spots.
+Upsampling = Literal["nearest", "bilinear"]
 #: Pixels around a place that its colour depends on, apart from the norms' statistics.
 MARGIN = 72
 #: A map in the middle is so many times smaller than the picture.
@@ -33,17 +36,19 @@ class FastStyleOptions:
     Args:
         kind: ``johnson``, or ``light`` for phones and video: see ``Kind``.
         gradient_checkpointing: recompute each block in the backward pass: less memory, about a third more time.
+        upsampling: see ``Upsampling``.
     """
 
     kind: Kind = "johnson"
     gradient_checkpointing: bool = False
+    upsampling: Upsampling = "nearest"
 
 
 class FastStyleNetwork(nn.Module):
     """Two strided convolutions, five residual blocks, two upsamplings; instance norm and reflection padding throughout.
 
     What it draws is added to the content in the style's brightness and contrast, so that it need not learn to copy.
-    Nearest upsampling and a convolution stand for the paper's transposed convolutions, which leave checkerboards (Odena
+    Upsampling and a convolution stand for the paper's transposed convolutions, which leave checkerboards (Odena
     et al. 2016).
 
     Args:
@@ -54,7 +59,7 @@ class FastStyleNetwork(nn.Module):
     def __init__(self, options: FastStyleOptions = FastStyleOptions(), *, styles: int = 1) -> None:
         super().__init__()
         self.gradient_checkpointing = options.gradient_checkpointing
-        kind = options.kind
+        kind, self.upsampling = options.kind, options.upsampling
         width = 32 if kind == "johnson" else 16
         self.down = nn.ModuleList(
             [
@@ -95,7 +100,7 @@ class FastStyleNetwork(nn.Module):
             x = checkpointed(block, x, quarter, enabled=on)
         for block, shares, (height, width) in zip(self.up, (half, full), sizes[-2::-1], strict=True):
             # Odd sides were rounded up on the way down.
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")[:, :, :height, :width]
+            x = F.interpolate(x, scale_factor=2.0, mode=self.upsampling)[:, :, :height, :width]
             x = checkpointed(block, x, shares, enabled=on)
         painted = self.colors(images, mix) + self.to_rgb(reflect(x, self.to_rgb.kernel_size[0] // 2)).float()
         picture = painted.clamp(-1, 1)

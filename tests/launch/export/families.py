@@ -47,7 +47,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "autoencoder": {"width": 8},
         "discriminator": {"width": 8, "layers": 1},
     },
-    "FastStyle": {"resolution": 32, "styles": ["a.png", "b.png"], "network": {"kind": "light"}},
+    "FastStyle": {
+        "resolution": 32,
+        "styles": ["a.png", "b.png"],
+        "noise_octaves": 3,
+        "network": {"kind": "light", "upsampling": "bilinear"},
+    },
     "AdaIN": {"resolution": 32},
     "MCCNet": {"resolution": 32},
     "StyTr2": {"resolution": 32, "network": {"width": 64, "heads": 2, "encoder_layers": 1, "transfer_layers": 1}},

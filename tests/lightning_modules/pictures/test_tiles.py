@@ -64,10 +64,13 @@ def test_adain_by_tiles_is_adain(published: AdaINTransfer, masked: bool) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["johnson", "light"])
-def test_fast_style_by_tiles_is_fast_style(kind: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [FastStyleOptions("johnson"), FastStyleOptions("light"), FastStyleOptions("light", upsampling="bilinear")],
+)
+def test_fast_style_by_tiles_is_fast_style(options: FastStyleOptions) -> None:
     torch.manual_seed(0)
-    family = FastStyle(styles=["a.png", "b.png"], network=FastStyleOptions(kind))  # type: ignore[arg-type]
+    family = FastStyle(styles=["a.png", "b.png"], noise_octaves=4, network=options)
     for norm in family.network.modules():
         if isinstance(norm, ConditionalInstanceNorm):
             torch.nn.init.normal_(norm.weight, 1, 0.3)
