@@ -91,6 +91,10 @@ NOT_OF_A_RECIPE = {
 }
 
 
+#: An option beside those of Lightning's Trainer.
+CUDA_GRAPHS = "replay whole training steps as CUDA graphs, where the family's steps allow it"
+
+
 class GessoCLI(LightningCLI):
     """LightningCLI with gesso's callbacks as options and a run folder under every trainer.
 
@@ -164,6 +168,7 @@ class GessoCLI(LightningCLI):
                 parser.add_lightning_class_args(kind, name)
             else:
                 parser.add_class_arguments(kind, name)
+        parser.add_argument("--trainer.cuda_graphs", type=bool, default=False, help=CUDA_GRAPHS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
         config: Namespace | None = None
@@ -188,6 +193,7 @@ class GessoCLI(LightningCLI):
         self.config_init = self.parser.instantiate_classes(config)
         self.datamodule = self.config_init.data
         self.model = self.config_init.model
+        self.model.cuda_graphs = self.config_init.trainer.cuda_graphs
         self.model.nonfinite_limit = self.config_init.run.nonfinite_limit
         # Schedules may end there, also of a training that is only planned.
         self.model.total_kimg = self.config_init.run.kimg
@@ -206,7 +212,7 @@ class GessoCLI(LightningCLI):
 
     def _trainer_options(self, run: RunFolder, options: RunOptions, trainer: Namespace) -> dict[str, object]:
         return {
-            **trainer,
+            **{name: value for name, value in trainer.items() if name != "cuda_graphs"},
             "callbacks": [
                 FirstCause(),
                 Opening(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,6 +110,10 @@ class AutoencoderKL(ReconstructingFamily):
     def adversarial(self) -> bool:
         """Whether the discriminator has begun."""
         return self.adversarial_weight > 0 and self.images_seen >= 1000 * self.start_kimg
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return self.adversarial
 
     def step(self, batch: Batch) -> None:
         self.update("autoencoder", self.autoencoder_losses, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -92,6 +93,10 @@ class VAE(LatentFamily):
             lambda index, seed, pictures: dict(pictures),
             lambda inputs: self.autoencoder(inputs["source"], self._no_noise(inputs["source"]))[0].float(),
         )
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update("autoencoder", self.losses, batch)

@@ -19,11 +19,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.func import functional_call
 from torch.nn import Module
 
@@ -32,6 +33,7 @@ from gesso.common.ranges import Count, Positive, check_options
 from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
 from lightning_modules.core.draws import Steps
+from lightning_modules.core.graphs import StepGraphs, obstacle
 from lightning_modules.core.noise import seed_everything
 from lightning_modules.core.options import (
     Renamed,
@@ -94,6 +96,9 @@ class ImageFamily(NetworkUpdates):
             compile=compile,
         )
         self.steps_done = 0
+        #: Whether whole steps are replayed as CUDA graphs (``trainer.cuda_graphs``), and what does that.
+        self.cuda_graphs = False
+        self.graphs: StepGraphs | None = None
         #: Moving averages of weights, by name.
         self.averages = Averages(self)
         self._guard = BufferGuard()
@@ -117,6 +122,15 @@ class ImageFamily(NetworkUpdates):
     @abstractmethod
     def step(self, batch: Batch) -> None:
         """One training step: calls ``update`` for each network whose turn it is."""
+
+    def step_kind(self) -> Hashable | None:
+        """What the host decides about the step to come, for CUDA graphs: see ``core.graphs``.
+
+        Two steps of one kind make the same operator calls with the same numbers; batch, noise of ``randn`` and ``rand``
+        and learning rates may differ. So the kind says which updates there are, and has each number that changes with
+        the images seen. None: the host decides something else anew in each step, such as by ``randint``.
+        """
+        return None
 
     @abstractmethod
     def generating_networks(self) -> tuple[str, ...]:
@@ -256,9 +270,10 @@ class ImageFamily(NetworkUpdates):
         # which could not be carried over to another number of ranks.
         self._now = Now(Steps(step_seed, self.images_seen, images), stepping=self._now.stepping)
         seed_everything(mix_seed(step_seed(self.images_seen), self.global_rank), self.device)
-        self._guard.remember([buffer for name in self.trained_networks for buffer in self.buffers_of(name)])
-        self.step(batch)
-        self._guard.undo_if(self._now.flags)
+        if self.graphs is None:
+            self.guarded_step(batch)
+        else:
+            self.graphs.step(batch)
         self.images_seen += images
         self.steps_done += 1
         # Every rank averages, and evaluates, the same model.
@@ -268,6 +283,12 @@ class ImageFamily(NetworkUpdates):
         self.averages.follow(images, self.images_seen)
         if self.steps_done % self.nonfinite_limit == 0:
             self.skips.check(self.nonfinite_limit, step=self.steps_done, images=self.images_seen)
+
+    def guarded_step(self, batch: Batch) -> None:
+        """The family's step; what a bad update did to batch norm's buffers is undone."""
+        self._guard.remember([buffer for name in self.trained_networks for buffer in self.buffers_of(name)])
+        self.step(batch)
+        self._guard.undo_if(self._now.flags)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         # Averaged by Lightning, but logged against images by the run's clock: Lightning's loggers would count batches.
@@ -284,6 +305,11 @@ class ImageFamily(NetworkUpdates):
             self.averages.keep(name, average.profile, average.networks)
         sliced: dict[str, SlicedNetwork] = getattr(self.trainer.strategy, "shards", {})
         self.averages.start(sliced)
+        self.graphs = None
+        if self.cuda_graphs and (why := obstacle(self)) is not None:
+            rank_zero_warn(f"trainer.cuda_graphs: training goes on without graphs: {why}")
+        elif self.cuda_graphs:
+            self.graphs = StepGraphs(self)
 
     def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         checkpoint["gesso"] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -26,6 +27,7 @@ class Now:
         noise: of the present micro-batch.
         updating: names of the networks that are being updated, by one loss.
         stepping: name of the one of them whose optimizer steps.
+        rates: learning rates that optimizers read from memory, by network, while a step is captured.
     """
 
     steps: Steps
@@ -34,6 +36,7 @@ class Now:
     noise: NoiseRows = field(default_factory=lambda: NoiseRows(0, 0, 0, 1))
     updating: tuple[str, ...] = ()
     stepping: str = ""
+    rates: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Step(Abilities):

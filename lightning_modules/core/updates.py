@@ -234,14 +234,15 @@ class NetworkUpdates(Step):
 
     def _step_and_zero(self, name: str) -> None:
         self._now.stepping = name
-        optimizer = self._optimizer(name)
+        optimizer = self.optimizer_of(name)
         self._set_learning_rate(name, optimizer)
         optimizer.step()
         # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
         for parameter in self.parameters_of(name):
             parameter.grad = None
 
-    def _optimizer(self, name: str) -> LightningOptimizer:
+    def optimizer_of(self, name: str) -> LightningOptimizer:
+        """The optimizer of the network ``name``, as Lightning wraps it."""
         optimizers = self.optimizers()
         own = optimizers[self.trained_networks.index(name)] if isinstance(optimizers, list) else optimizers
         assert isinstance(own, LightningOptimizer)
@@ -250,7 +251,9 @@ class NetworkUpdates(Step):
     def _set_learning_rate(self, name: str, optimizer: LightningOptimizer) -> None:
         options = self.optimization().get(name)
         if options is not None and options.changes:
-            rate = options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            rate: float | Tensor = options.learning_rate(self.images_seen, total_kimg=self.total_kimg)
+            # A step that is captured reads it from memory.
+            rate = self._now.rates.get(name, rate)
             # DeepSpeed's engines keep their flat partitions in the same groups.
             for group in optimizer.param_groups:
                 group["lr"] = rate

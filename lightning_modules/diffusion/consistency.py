@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -78,6 +79,10 @@ class ECT(EDM):
     def stage(self) -> int:
         """Number s of the stage, from 0: a function of the images seen."""
         return int(self.images_seen / (1000 * self.stage_kimg))
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return self.stage
 
     def lower(self, t: Tensor) -> Tensor:
         """The noise level r below each t, [N]; 0 at the earliest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -99,6 +100,10 @@ class ProgressiveDistillation(EDM):
                 f"sampling.steps is {sampling.steps}; it must divide the first teacher's steps ({self.teacher_steps})"
             )
         return super()._checked_sampling(sampling)
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return self.stage, self.stage_at(self.images_seen)
 
     def step(self, batch: Batch) -> None:
         # Not by the step before: a resumed training may have batches of another size.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
@@ -90,6 +91,11 @@ class StyleGAN1(StyleGAN2):
     def mixable_layers(self) -> int:
         """See ``StyleGAN2``: the layers that the present image is made of."""
         return self.generator.synthesis.num_ws - 2 * math.floor(self.level_of_detail())
+
+    def step_kind(self) -> Hashable | None:
+        """See ``ImageFamily.step_kind``."""
+        own = super().step_kind()
+        return None if own is None else (own, self.level_of_detail())
 
     def step(self, batch: Batch) -> None:
         self._grow()

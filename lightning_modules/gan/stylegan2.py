@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -184,6 +184,11 @@ class StyleGAN2(AdversarialFamily):
                 self.update("generator", self.path_length_losses, batch, log_loss=False)
         self.update_discriminator(batch)
         self._follow_w()
+
+    def step_kind(self) -> Hashable | None:
+        """See ``ImageFamily.step_kind``: the host draws where styles are mixed."""
+        lengths = self.path_length is not None and self.path_length.due(self.steps_done)
+        return None if self.style_mixing else (super().step_kind(), lengths)
 
     def path_length_losses(self, batch: Batch) -> Losses:
         """The path length regulariser on half of the batch, in full precision."""

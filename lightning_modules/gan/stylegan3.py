@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -81,6 +82,11 @@ class StyleGAN3(StyleGAN2):
         self._magnitudes.setdefault(self._now.updates, []).append(magnitudes)
         return images
 
+    def step_kind(self) -> Hashable | None:
+        """See ``ImageFamily.step_kind``."""
+        own = super().step_kind()
+        return None if own is None else (own, self.present_blur())
+
     def step(self, batch: Batch) -> None:
         super().step(batch)
         # As the authors, by the images of the discriminator's update alone, which is the last that makes any.
@@ -102,5 +108,8 @@ class StyleGAN3(StyleGAN2):
 
     def shown(self, images: Tensor) -> Tensor:
         """What the discriminator sees in training: blurred images in the beginning, then augmented."""
-        sigma = self.blur_sigma * max(0.0, 1 - self.images_seen / (1000 * self.blur_kimg))
-        return super().shown(gaussian_blur(images, sigma))
+        return super().shown(gaussian_blur(images, self.present_blur()))
+
+    def present_blur(self) -> float:
+        """Standard deviation of the blur in the step that comes, in pixels."""
+        return self.blur_sigma * max(0.0, 1 - self.images_seen / (1000 * self.blur_kimg))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -145,6 +145,12 @@ class AdversarialFamily(LatentFamily):
         self.update_discriminator(batch)
         if self.is_generators_turn():
             self.update("generator", self.generator_losses, batch)
+
+    def step_kind(self) -> Hashable | None:
+        """See ``ImageFamily.step_kind``."""
+        due = tuple((regularizer.name, self.weight_of(regularizer)) for regularizer in self.penalties_due())
+        adapts = self.augmentation is not None and self.augmentation.adapts_after(self.steps_done)
+        return self.is_generators_turn(), due, adapts
 
     def is_generators_turn(self) -> bool:
         """Whether the generator is updated in this step: once in ``n_critic``."""

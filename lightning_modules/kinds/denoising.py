@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
@@ -111,6 +111,10 @@ class DenoisingFamily(PictureOrLatentFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("network",)
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update("network", lambda part: self.losses(self.drawn(part)), batch)

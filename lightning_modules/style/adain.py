@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -201,6 +201,10 @@ class AdaIN(AdversarialStyleFamily, PrunedFamily, StyleFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("decoder",)
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update("decoder", self.training_losses, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -87,6 +88,10 @@ class CAPVST(StyleFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("network",)
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update("network", self.losses, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -145,6 +145,10 @@ class FastStyle(AdversarialStyleFamily, StyleFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("network",)
+
+    def step_kind(self) -> Hashable | None:
+        """See ``ImageFamily.step_kind``: the host draws the directions of the sliced loss."""
+        return () if self.style_loss == "gram" else None
 
     def step(self, batch: Batch) -> None:
         self.update("network", self.training_losses, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -99,6 +99,10 @@ class MCCNet(StyleFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("network",)
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update("network", self.losses, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -242,6 +242,10 @@ class WCT2(StyleFamily):
 
     def generating_networks(self) -> tuple[str, ...]:
         return ("decoder",)
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update("decoder", self.losses, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -126,6 +127,10 @@ class CUT(LearnedStyleFamily, TranslatingFamily):
         return super().published_weights() if self.has_codes else ()
 
     # ---- training ---------------------------------------------------------------------------------------------------
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self._fakes = []

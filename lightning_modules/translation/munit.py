@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -100,6 +101,10 @@ class MUNIT(TranslatingFamily):
         return ("autoencoder_a", "autoencoder_b")
 
     # ---- training ---------------------------------------------------------------------------------------------------
+
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return ()
 
     def step(self, batch: Batch) -> None:
         self.update(("discriminator_a", "discriminator_b"), self.discriminator_losses, batch)

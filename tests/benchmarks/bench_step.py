@@ -88,6 +88,28 @@ class PlainLoop:
         optimizer.zero_grad()
 
 
+def captured(loop: PlainLoop, real: Tensor) -> Callable[[Tensor], None]:
+    """A plain loop's step as one CUDA graph, made by hand as PyTorch's notes on CUDA semantics say."""
+    for optimizer in loop.optimizers:
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+    fixed, side = real.clone(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            loop.step(fixed)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loop.step(fixed)
+
+    def step(images: Tensor) -> None:
+        fixed.copy_(images)
+        graph.replay()
+
+    return step
+
+
 class ExampleLoop:
     """The common example: NCHW, a sigmoid and BCELoss, default Adam, nothing frozen, ``item()`` in each step."""
 
@@ -193,14 +215,24 @@ class Turns:
         self.seconds[name].append(time.perf_counter() - start)
 
 
-def contest(precision: Precision, rounds: int, batch: int, width: int, device: torch.device = CPU) -> Seconds:
-    """Seconds of each contestant's steps at one precision, in turns, without the warm-up."""
+def contest(
+    precision: Precision, rounds: int, batch: int, width: int, device: torch.device = CPU, *, graphs: bool = False
+) -> Seconds:
+    """Seconds of each contestant's steps at one precision, in turns, without the warm-up.
+
+    Args:
+        graphs: gesso replays its steps as CUDA graphs, and another plain loop, ``captured``, does so too.
+    """
     torch.manual_seed(0)
     family = DCGAN(generator=GeneratorOptions(width), discriminator=DiscriminatorOptions(width), latent_dim=LATENT)
     real = torch.rand(batch, 3, 64, 64).to(device) * 2 - 1
     plain, example = PlainLoop(family, precision, device), ExampleLoop(width, device)
     channels_last = real.to(memory_format=torch.channels_last)
-    turns = Turns(channels_last, rounds, {"plain": plain.step, "example": lambda _: example.step(real)})
+    others: dict[str, Callable[[Tensor], None]] = {"plain": plain.step, "example": lambda _: example.step(real)}
+    if graphs:
+        others["captured"] = captured(PlainLoop(family, precision, device), channels_last)
+    family.cuda_graphs = graphs
+    turns = Turns(channels_last, rounds, others)
     kimg = (len(turns) + 1) * batch / 1000  # never reached: the loader ends first
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(

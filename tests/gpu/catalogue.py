@@ -21,6 +21,7 @@ def lazily(module: str, function: str) -> Callable[[Place], Iterator[Row]]:
 PARTS = (
     Part("train_ddp", 90, lazily("training", "train_ddp")),
     Part("step", 60, lazily("host", "step")),
+    Part("cuda_graphs", 90, lazily("host", "graphs"), needs_cuda=True),
     Part("synchronisation", 60, lazily("host", "synchronisation"), needs_cuda=True),
     Part("host_work", 40, lazily("host", "host_work")),
     Part("train_zero", 150, lazily("training", "train_zero")),

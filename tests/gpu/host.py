@@ -16,10 +16,12 @@ from launch.callbacks.clock import Clock
 from launch.callbacks.ema import EMA
 from launch.callbacks.interruption import Interruption
 from launch.callbacks.progress import Progress
+from lightning_modules.core.family import ImageFamily
+from lightning_modules.core.graphs import obstacle
 from tests.benchmarks import bench_host, bench_step
 from tests.gpu.parts import Place, last_line
 from tests.gpu.rows import Row
-from tests.gpu.training import FAMILIES, PRECISIONS
+from tests.gpu.training import FAMILIES, PRECISIONS, TOLERANCES
 from tests.gpu.utilisation import average, watched
 from tests.launch.strategies.rank_program import GLOBAL_BATCH, make
 from tests.trainers import bare_trainer
@@ -48,6 +50,59 @@ def step(place: Place) -> Iterator[Row]:
             if place.cuda:
                 # Of the three in turns: what one of them leaves idle shows in part.
                 yield told(part, name, average(busy))
+
+
+def graphs(place: Place) -> Iterator[Row]:
+    """Whole steps as CUDA graphs: every family's weights against those of steps as usual, then how fast they are."""
+    part = "cuda_graphs"
+    for precision in PRECISIONS:
+        for family in FAMILIES:
+            try:
+                yield replayed(part, family, precision)
+            except Exception as error:
+                yield Row(part, family, precision, "failed", detail=last_line(error))
+    for width, batch in SIZES:
+        for precision in ("bf16-mixed", "32-true"):
+            name = f"DCGAN, width {width}, batch {batch}, {precision}"
+            seconds = bench_step.contest(precision, ROUNDS, batch, width, torch.device(place.device), graphs=True)
+            for who, times in seconds.items():
+                # The first steps of gesso are as usual.
+                yield Row(part, name, who, value=1000 * median(times[ROUNDS // 2 :]), unit="ms")
+            yield Row(part, name, "plain / gesso", value=bench_step.ratio(seconds, "plain", "gesso"))
+            yield Row(part, name, "gesso / captured", value=bench_step.ratio(seconds, "gesso", "captured"))
+
+
+def replayed(part: str, family: str, precision: str, steps: int = 8) -> Row:
+    """Trains a family with CUDA graphs and without; how far the weights are apart, beside the largest of them."""
+    plain, captured = (few_steps(family, precision, steps, cuda_graphs=wanted) for wanted in (False, True))
+    if captured.graphs is None:
+        return Row(part, family, precision, "skipped", detail=obstacle(captured) or "")
+    weights = zip(plain.state_dict().values(), captured.state_dict().values(), strict=True)
+    pairs = [(one.double(), other.double()) for one, other in weights if one.is_floating_point()]
+    apart = max(float((one - other).abs().max()) for one, other in pairs if one.numel())
+    size = max(float(one.abs().max()) for one, _ in pairs if one.numel())
+    ok = captured.graphs.replayed > 0 and apart <= TOLERANCES[precision] * size
+    return Row(part, family, precision, "ok" if ok else "failed", value=apart / size, unit="apart",
+               detail=f"{captured.graphs.replayed} of {steps} steps replayed")  # fmt: skip
+
+
+def few_steps(family: str, precision: str, steps: int, *, cuda_graphs: bool) -> ImageFamily:
+    """A family after some steps on one GPU."""
+    module = make(family)
+    module.cuda_graphs = cuda_graphs
+    options: dict[str, Any] = {"accelerator": "gpu", "devices": 1, "precision": precision, "callbacks": [EMA()]}
+    with tempfile.TemporaryDirectory() as folder:
+        batches = made_up(module, steps)
+        bare_trainer(Path(folder), **options).fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    return module
+
+
+def made_up(module: ImageFamily, steps: int) -> list[dict[str, Any]]:
+    """Batches for any family."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(GLOBAL_BATCH, module.batch_spec().channels or 3, 32, 32, generator=draw) * 2 - 1
+    batch = {"image": images, "style": images.flip(0), "label": torch.arange(GLOBAL_BATCH) % 2}
+    return [{**batch, "position": (number + 1) * GLOBAL_BATCH} for number in range(steps)]
 
 
 def told(part: str, name: str, busy: float | None) -> Row:
@@ -113,9 +168,7 @@ def unsynchronised(family: str, precision: str, accelerator: str = "gpu", steps:
         RuntimeError: something in a step waited for the device.
     """
     module, watch = make(family), Unsynchronised()
-    images = torch.rand(GLOBAL_BATCH, module.batch_spec().channels or 3, 32, 32) * 2 - 1
-    batch = {"image": images, "style": images.flip(0), "label": torch.arange(GLOBAL_BATCH) % 2}
-    batches = [{**batch, "position": (number + 1) * GLOBAL_BATCH} for number in range(steps)]
+    batches = made_up(module, steps)
     callbacks = [Clock(NEVER, NEVER), Progress(), EMA(), Interruption(), watch]
     options: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "precision": precision, "callbacks": callbacks}
     with tempfile.TemporaryDirectory() as folder:

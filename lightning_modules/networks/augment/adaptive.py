@@ -146,6 +146,10 @@ class AdaptiveAugmentation(nn.Module):
             p = at(self.options.schedule, images_seen, total_kimg=total_kimg)
             self.strength.fill_(round(p * self._images))
 
+    def adapts_after(self, step: int) -> bool:
+        """Whether p changes at the end of step number ``step``, from 0, where it follows the discriminator."""
+        return (step + 1) % self.options.interval == 0
+
     def watch(self, logits: Tensor) -> None:
         """Notes the discriminator's logits of real images, ``[N]``; NaN counts as 0."""
         logits = logits.detach()
@@ -161,7 +165,7 @@ class AdaptiveAugmentation(nn.Module):
             return
         signs = torch.stack(seen).sum()
         self.signs.add_(sum_over_ranks(torch.stack([signs, torch.full_like(signs, count)])))
-        if (step + 1) % self.options.interval == 0:
+        if self.adapts_after(step):
             signs, count_of_all = self.signs.unbind()
             direction = torch.sign(signs - self.options.target * count_of_all.double())
             self.strength.add_(direction.to(torch.int64) * count_of_all).clamp_(min=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning as L
 import pytest
 
@@ -44,3 +46,13 @@ def test_the_defaults_of_the_parser_are_taken(monkeypatch: pytest.MonkeyPatch) -
     parsed = Training("mnist-dcgan").parse()
     assert isinstance(parsed, GessoCLI)
     check_trainer_options(parsed.config.trainer)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_graphs_are_asked_for_beside_the_options_of_lightning(wanted: bool, tmp_path: Path) -> None:
+    overrides = {"trainer.cuda_graphs": wanted, "trainer.accelerator": "cpu"}
+    # The data is looked at when training begins.
+    cli = Training("mnist-dcgan", overrides, folder=tmp_path).build()
+    assert isinstance(cli, GessoCLI)
+    assert cli.model.cuda_graphs is wanted
+    assert Training("mnist-dcgan").parse().config.trainer.cuda_graphs is False

@@ -1,0 +1,51 @@
+"""A CUDA graph's behaviour on a CPU: a list of operator calls that is gone through again, on the same memory.
+
+As with a CUDA graph no Python of the step runs in a replay, numbers that the host gave stay what they were, and tensors
+are read and written where they lay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.core.recorders import Outside, memory_of, tensors_in
+
+
+class Tape(Outside):
+    """Records the operator calls of a step, and makes them again."""
+
+    does = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        # Views show what is written to their memory anyway.
+        given = {memory_of(tensor) for tensor in tensors_in((args, kwargs))}
+        fresh = [tensor for tensor in tensors_in(result) if memory_of(tensor) not in given]
+        self._calls.append((func, args, kwargs or {}, fresh))
+        return result
+
+    def capture(self, call: Callable[[], None]) -> None:
+        """See ``Recorder``."""
+        with self:
+            call()
+
+    def replay(self) -> None:
+        """See ``Recorder``."""
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+            for func, args, kwargs, made in self._calls:
+                result = func(*args, **kwargs)
+                given = {memory_of(tensor) for tensor in tensors_in((args, kwargs))}
+                fresh = [tensor for tensor in tensors_in(result) if memory_of(tensor) not in given]
+                for tensor, value in zip(made, fresh, strict=True):
+                    if value.numel():
+                        tensor.detach().copy_(value)
