@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -121,6 +122,14 @@ class StarGANv2(ImageFamily):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
+    def step_kind(self) -> Hashable:
+        """See ``ImageFamily.step_kind``."""
+        return self.present_lambda_ds()
+
+    def present_lambda_ds(self) -> float:
+        """The weight of the diversity in the step that comes."""
+        return at(self.lambda_ds, self.images_seen, total_kimg=self.total_kimg)
+
     def step(self, batch: Batch) -> None:
         self.update("discriminator", self.discriminator_losses, batch)
         self.update("discriminator", self.reference_discriminator_losses, batch, log_loss=False)
@@ -186,7 +195,7 @@ class StarGANv2(ImageFamily):
             "diversity": F.l1_loss(fake, another),
             "cycle": F.l1_loss(again, images),
         }
-        lambda_ds = at(self.lambda_ds, self.images_seen, total_kimg=self.total_kimg)
+        lambda_ds = self.present_lambda_ds()
         loss = losses["adversarial"] + self.lambda_sty * losses["style"] + self.lambda_cyc * losses["cycle"]
         return {"loss": loss - lambda_ds * losses["diversity"], **losses}
 

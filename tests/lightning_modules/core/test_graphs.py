@@ -139,7 +139,7 @@ def everything(module: ImageFamily) -> dict[str, Any]:
 
 
 #: Families of which each step decides something on the host: they train as usual.
-AS_USUAL = ("cyclegan", "r3gan", "stylegan1", "stylegan2", "stylegan3")
+AS_USUAL = ("cyclegan", "r3gan", "stargan", "stylegan1", "stylegan2", "stylegan3")
 
 
 @pytest.fixture(autouse=True)
