@@ -168,6 +168,8 @@ class CapturedStep:
         self._noise.fill(module._ahead, module._now.steps)
         for name, rate in module.learning_rates(module.images_seen).items():
             self._rates[name].fill_(rate)
+            for group in module.optimizer_of(name).param_groups:
+                group["lr"] = rate
         self._recorder.replay()
         module._now.updates = self._updates
         for name, _ in self._skips.given:
@@ -190,7 +192,7 @@ class CapturedStep:
         """Context manager: optimizers read learning rates that change from memory, and may be captured."""
         module = self._module
         groups = [group for name in module.trained_networks for group in module.optimizer_of(name).param_groups]
-        before = [{key: group[key] for key in ("lr", "capturable") if key in group} for group in groups]
+        before = [{key: group[key] for key in ("capturable",) if key in group} for group in groups]
         module._now.rates = self._rates
         try:
             for group in groups:
@@ -200,6 +202,9 @@ class CapturedStep:
         finally:
             for group, own in zip(groups, before, strict=True):
                 group.update(own)
+            for name, rate in module.learning_rates(module.images_seen).items():
+                for group in module.optimizer_of(name).param_groups:
+                    group["lr"] = rate
 
 
 class _Listening(NoiseAhead):

@@ -102,6 +102,10 @@ class MeanFlow(DenoisingFamily):
             )
         return super()._checked_sampling(sampling)
 
+    def step_kind(self) -> None:
+        """See ``ImageFamily.step_kind``: forward derivatives have not been seen to be captured."""
+        return
+
     def losses(self, batch: Batch) -> Losses:
         """The squared error of the two sides of MeanFlow's identity."""
         images = batch["image"]

@@ -22,7 +22,8 @@ class Tape(Outside):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
+        #: Operator, arguments, whether gradients were wanted (by which kernels are chosen), and results.
+        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], bool, list[Tensor]]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -31,7 +32,7 @@ class Tape(Outside):
         # Views show what is written to their memory anyway.
         given = {memory_of(tensor) for tensor in tensors_in((args, kwargs))}
         fresh = [tensor for tensor in tensors_in(result) if memory_of(tensor) not in given]
-        self._calls.append((func, args, kwargs or {}, fresh))
+        self._calls.append((func, args, kwargs or {}, torch.is_grad_enabled(), fresh))
         return result
 
     def capture(self, call: Callable[[], None]) -> None:
@@ -41,9 +42,11 @@ class Tape(Outside):
 
     def replay(self) -> None:
         """See ``Recorder``."""
-        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
-            for func, args, kwargs, made in self._calls:
-                result = func(*args, **kwargs)
+        # Casts have been recorded.
+        with torch.autocast("cpu", enabled=False), torch._C._AutoDispatchBelowAutograd():
+            for func, args, kwargs, grad, made in self._calls:
+                with torch.set_grad_enabled(grad):
+                    result = func(*args, **kwargs)
                 given = {memory_of(tensor) for tensor in tensors_in((args, kwargs))}
                 fresh = [tensor for tensor in tensors_in(result) if memory_of(tensor) not in given]
                 for tensor, value in zip(made, fresh, strict=True):

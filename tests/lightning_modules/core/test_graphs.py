@@ -139,11 +139,11 @@ def everything(module: ImageFamily) -> dict[str, Any]:
 
 
 #: Families of which each step decides something on the host: they train as usual.
-AS_USUAL = ("cyclegan", "r3gan", "stargan", "stylegan1", "stylegan2", "stylegan3")
+AS_USUAL = ("cyclegan", "ganformer", "meanflow", "r3gan", "stargan", "stylegan1", "stylegan2", "stylegan3")
 
 
 #: Families whose steps are of all sorts; the others are compared in the proofs.
-OFTEN = ("lazy_r1", "wgan", "micro_batches", "stylegan2", "meanflow", "munit", "adain")
+OFTEN = ("lazy_r1", "wgan", "micro_batches", "stylegan2", "munit", "adain")
 
 
 @pytest.fixture(autouse=True)
