@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from gesso.common.files import write_whole
 from gesso.common.ranges import Count, Positive
 from launch.callbacks.clock import Every, clock_of
 from launch.callbacks.evaluation import Evaluation
@@ -17,6 +18,7 @@ from launch.checkpoints import files
 from launch.checkpoints.background import BackgroundIO
 from launch.runs.folder import RunFolder, at_images
 from launch.runs.metrics import read_rows
+from launch.runs.tracking import rank_zero_print
 from lightning_modules.core.family import Batch, ImageFamily
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.specs import Direction
@@ -59,6 +61,8 @@ class Checkpoints(Checkpoint):
         #: Identity of the run that saved the state from which training goes on; None: it is not known.
         self.loaded_identity: str | None = None
         self._saved_at = -1
+        #: The run's config and record as they were last seen, for a folder that is moved while training goes on.
+        self._seen: tuple[str, dict[str, Any]] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Before Lightning restores: it reads and writes checkpoints through this.
@@ -72,6 +76,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best: float | None = None
+        if trainer.is_global_zero:
+            self._watch(run_folder(trainer))
         if trainer.is_global_zero and self.monitor:
             best = self._best_so_far(run_folder(trainer), family_of(pl_module).images_seen)
         # Rank 0's word: the others may see the folder through another node's eyes.
@@ -167,11 +173,26 @@ class Checkpoints(Checkpoint):
         path = run.checkpoints / at_images(module.images_seen)
         if trainer.is_global_zero:
             run.check_owner()
+            self._watch(run)
         if module.images_seen != self._saved_at:
             self._saved_at = module.images_seen
             trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             self.io.then(lambda: self._book(run, path, best))
+
+    def _watch(self, run: RunFolder) -> None:
+        """Writes config and record anew where the run's folder was moved or removed: without, nothing goes on there."""
+        if run.config.is_file():
+            self._seen = run.config.read_text(), run.info()
+        elif self._seen is not None:
+            config, info = self._seen
+            rank_zero_print(
+                f"{run.path}: was moved or removed since training began; what comes now lies in a new folder of that "
+                "name"
+            )
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.update(**{**info, **run.info()})
+            write_whole(run.config, config)
 
     def save_and_wait(self, trainer: L.Trainer) -> None:
         """Like ``save``, and returns, on every rank, when all is on the disk."""

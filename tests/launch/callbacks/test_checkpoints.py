@@ -54,6 +54,36 @@ def test_a_full_disk_costs_nothing_that_was_saved(tmp_path: Path, monkeypatch: p
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
+class Move(L.Callback):
+    """Renames the run's folder while training goes on, as somebody may who tidies up."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        run = Path(trainer.default_root_dir)
+        if pl_module.images_seen == 48:
+            # What is being written at this moment would fail, and say so.
+            self.checkpoints.save_and_wait(trainer)
+            run.rename(run.with_name("moved"))
+
+
+def test_a_folder_that_was_moved_is_said_and_what_follows_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text("model: {}\n")
+    run.update(family="DCGAN", wandb_id="k3j9x2ab")
+    checkpoints = Checkpoints(every_kimg=0.02)
+    train(run.path, 0.08, EMA(), checkpoints, Move(checkpoints))
+    assert capsys.readouterr().err.count("run: was moved or removed since training began") == 1
+    assert run.config.read_text() == "model: {}\n"
+    assert (run.info()["family"], run.info()["wandb_id"]) == ("DCGAN", "k3j9x2ab")
+    assert layout.read(run.checkpoints / "last")["run"]["config"] == "model: {}\n"
+    assert layout.read(tmp_path / "moved" / "checkpoints" / "last")["run"]["config"] == "model: {}\n"
+
+
 class Score(L.Callback):
     """Plays the evaluation: a metric that is best, 0, at ``best`` images."""
 
