@@ -14,8 +14,10 @@ from torch.utils.hooks import RemovableHandle
 from launch.strategies.messages import in_parts
 from lightning_modules.core.tensor_lists import grouped, same
 
-#: A bucket's bytes: large enough for bandwidth, and several of them, so that all but the last one travel hidden.
+#: A bucket's bytes at most: large enough for bandwidth.
 BUCKET_BYTES = 16 * 2**20
+#: Buckets of a network at least, so that all but the last one travel hidden; none is below ``LAST_BUCKET_BYTES``.
+LEAST_BUCKETS = 6
 #: The bucket that is ready last: nothing hides it.
 LAST_BUCKET_BYTES = 2**20
 
@@ -162,7 +164,9 @@ class GradientBuckets:
 
 
 def cut_into_buckets(sizes: Sequence[int]) -> list[range]:
-    """Cuts a list into ranges of about ``BUCKET_BYTES``, and a last one of ``LAST_BUCKET_BYTES`` at most.
+    """Cuts a list into ranges of ``BUCKET_BYTES`` at most, and a last one of ``LAST_BUCKET_BYTES`` at most.
+
+    A small network has smaller ones: at least ``LEAST_BUCKETS``, as long as none is below ``LAST_BUCKET_BYTES``.
 
     Args:
         sizes: bytes of each entry; one that is larger than a bucket has a bucket for itself.
@@ -171,7 +175,8 @@ def cut_into_buckets(sizes: Sequence[int]) -> list[range]:
     while last > 0 and held + sizes[last - 1] <= LAST_BUCKET_BYTES:
         last -= 1
         held += sizes[last]
-    return [*in_parts(sizes[:last], BUCKET_BYTES), *([range(last, len(sizes))] if last < len(sizes) else [])]
+    most = min(BUCKET_BYTES, max(LAST_BUCKET_BYTES, sum(sizes) // LEAST_BUCKETS))
+    return [*in_parts(sizes[:last], most), *([range(last, len(sizes))] if last < len(sizes) else [])]
 
 
 def as_laid_out(flat: Tensor, parameter: Tensor) -> Tensor:

@@ -69,8 +69,11 @@ def test_changed_buffers_follow_the_first_rank(tmp_path: Path) -> None:
 
 def test_buckets_end_with_a_small_one() -> None:
     half = BUCKET_BYTES // 2
-    sizes = [half, half, half, 3 * BUCKET_BYTES, 5, LAST_BUCKET_BYTES // 2, LAST_BUCKET_BYTES // 2]
+    sizes = [half, half, half, 5 * BUCKET_BYTES, 5, LAST_BUCKET_BYTES // 2, LAST_BUCKET_BYTES // 2]
     cut = cut_into_buckets(sizes)
     assert [list(part) for part in cut] == [[0, 1], [2], [3], [4], [5, 6]]
+    # A small network travels in several buckets as well, none of them tiny.
+    small = [LAST_BUCKET_BYTES] * 12
+    assert [len(part) for part in cut_into_buckets(small)] == [2, 2, 2, 2, 2, 1, 1]
     assert cut_into_buckets([1, 2, 3]) == [range(3)]
     assert cut_into_buckets([]) == []
