@@ -138,7 +138,21 @@ class UnpairedData(TwoStreamData):
         return found
 
     def check_held_out(self) -> None:
-        """See ``ShardData``; with ``paired``, each held-out image of domain A has a partner."""
+        """See ``ShardData``; both domains have several images of one kind, and with ``paired`` held-out ones in pairs.
+
+        Raises:
+            ValueError: one line that names the domain's option.
+        """
+        stored = self.manifest.channels, self.second.manifest.channels
+        if self._options.get("channels") is None and stored[0] != stored[1]:
+            kinds = [{1: "grey", 3: "RGB"}.get(number, f"of {number} channels") for number in stored]
+            raise ValueError(
+                f"data.path holds {kinds[0]} images and data.path_b {kinds[1]} ones: set --data.channels 3, and grey "
+                "ones become RGB, or 1, and colours are lost"
+            )
+        for option, stream in (("path", self), ("path_b", self.second)):
+            if stream.manifest.split("train").samples < 2:
+                raise ValueError(f"data.{option}: {stream.path} has one image to train on, which is no domain")
         if self.paired:
             self.true_pictures("image")
 

@@ -119,3 +119,23 @@ def test_what_is_no_truth_is_said(pairs: tuple[str, str], domains: tuple[str, st
     twice = build(tmp_path, "twice", 3, 200, ["one", "two", "one"])
     with pytest.raises(ValueError, match="two pictures of its split train have the caption 'one'"):
         unpaired((pairs[0], twice), paired=True).true_pictures("image")
+
+
+@pytest.mark.parametrize("grey_first", [True, False])
+def test_domains_of_grey_and_of_colour_need_a_word(domains: tuple[str, str], tmp_path: Path, grey_first: bool) -> None:
+    colours = tmp_path / "colours"
+    colours.mkdir()
+    for number in range(20):
+        Image.new("RGB", (32, 32), (number, 2 * number, 200)).save(colours / f"{number}.png")
+    assert main(["shards", "build", str(colours), str(tmp_path / "shards"), "--size", "32", "--workers", "1"]) == 0
+    both = (domains[0], str(tmp_path / "shards"))
+    ordered = both if grey_first else both[::-1]
+    with pytest.raises(ValueError, match=r"data\.path holds (grey|RGB) .* --data\.channels 3"):
+        unpaired(ordered).check_held_out()
+    unpaired(ordered, channels=3).check_held_out()
+
+
+def test_one_image_is_no_domain(domains: tuple[str, str], tmp_path: Path) -> None:
+    single = build(tmp_path, "single", 1, 0, captions=["all that there is"])
+    with pytest.raises(ValueError, match=r"data\.path_b: .*one image"):
+        unpaired((domains[0], single)).check_held_out()
