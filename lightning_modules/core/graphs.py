@@ -293,6 +293,10 @@ def obstacle(module: ImageFamily) -> str | None:
         for hook in INNER_HOOKS:
             if getattr(type(callback), hook, None) is not getattr(L.Callback, hook):
                 return f"{type(callback).__name__}.{hook} is called inside of each step"
+    kind = type(module)
+    if not kind.__module__.startswith("lightning_modules.") and "step_kind" not in vars(kind):
+        # A base class does not know what its heirs decide.
+        return f"{kind.__name__} has no step_kind of its own, which says what the host decides in its steps"
     if module.step_kind() is None:
         return f"{module.described()} with these options decides something on the host in each step"
     return None

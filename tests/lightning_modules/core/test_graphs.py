@@ -202,3 +202,11 @@ def test_asked_for_on_a_cpu_says_so_and_trains(tmp_path: Path) -> None:
         bare_trainer(tmp_path).fit(module, DataLoader(batches("vae"), batch_size=None))
     assert module.graphs is None
     assert module.steps_done == STEPS
+
+
+def test_an_heir_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = fitted(Replacing(), tmp_path)
+    monkeypatch.setattr(Replacing, "device", torch.device("cuda"))
+    assert str(graphs.obstacle(module)).startswith("Replacing has no step_kind of its own")
+    monkeypatch.setattr(Replacing, "step_kind", Small.step_kind)
+    assert graphs.obstacle(module) is None
