@@ -60,6 +60,7 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         #: Identity of the run that saved the state from which training goes on; None: it is not known.
         self.loaded_identity: str | None = None
+        self._recalled = False
         self._saved_at = -1
         #: The run's config and record as they were last seen, for a folder that is moved while training goes on.
         self._seen: tuple[str, dict[str, Any]] | None = None
@@ -73,13 +74,21 @@ class Checkpoints(Checkpoint):
             for left in run_folder(trainer).checkpoints.glob("*.partial"):
                 files.discard(left)
         self.find_monitor(trainer, family_of(pl_module))
+        self._recalled = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        best: float | None = None
         if trainer.is_global_zero:
             self._watch(run_folder(trainer))
+        self._recall(trainer, family_of(pl_module))
+
+    def _recall(self, trainer: L.Trainer, module: ImageFamily) -> None:
+        """Looks up, once for each training, what was the best before it."""
+        if self._recalled:
+            return
+        self._recalled = True
+        best: float | None = None
         if trainer.is_global_zero and self.monitor:
-            best = self._best_so_far(run_folder(trainer), family_of(pl_module).images_seen)
+            best = self._best_so_far(run_folder(trainer), module.images_seen)
         # Rank 0's word: the others may see the folder through another node's eyes.
         self.best = trainer.strategy.broadcast(best)
 
@@ -155,8 +164,12 @@ class Checkpoints(Checkpoint):
         self.save_and_wait(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        # An evaluation that was broken off is done again before this callback's ``on_train_start``.
+        self._recall(trainer, family_of(pl_module))
         value = trainer.callback_metrics.get(self.monitor) if self.monitor else None
-        if value is None or not math.isfinite(value) or trainer.sanity_checking or trainer.state.fn != "fit":
+        if value is None or not math.isfinite(value):
             return
         if self.best is None or (value < self.best if self.direction == "min" else value > self.best):
             self.best = float(value)

@@ -139,3 +139,30 @@ def test_where_no_measured_checkpoint_is_left_the_next_one_is_the_best(tmp_path:
     train(tmp_path, 0.064, EMA(), checkpoints, Score(checkpoints, 1000.0), checkpoint=tmp_path / "kept")
     assert RunFolder(tmp_path).info()["best"] == {"metric": "val/loss", "value": 936.0, "checkpoint": "000000000064"}
     assert (folder / "best").resolve().name == "000000000064"
+
+
+class Due(L.Callback):
+    """Plays a resumed run's evaluation that was broken off before: it is done again before Lightning's ``Checkpoint``s.
+
+    See ``Evaluation.on_train_start``.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, value: float) -> None:
+        self.checkpoints, self.value = checkpoints, value
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.callback_metrics["val/loss"] = torch.tensor(self.value)
+        self.checkpoints.on_validation_end(trainer, pl_module)
+
+
+@pytest.mark.parametrize(("value", "best"), [(7.0, "000000000048"), (-1.0, "000000000080")])
+def test_an_evaluation_that_is_done_again_before_training_goes_on_knows_the_best(
+    value: float, best: str, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(every_kimg=0.016, keep_last=1, monitor="val/loss")
+    train(tmp_path, 0.08, EMA(), checkpoints, Score(checkpoints, 48.0))
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(every_kimg=0.016, keep_last=1, monitor="val/loss")
+    train(tmp_path, 0.08, EMA(), checkpoints, Due(checkpoints, value), checkpoint=folder / "last")
+    assert RunFolder(tmp_path).info()["best"] == {"metric": "val/loss", "value": min(value, 0.0), "checkpoint": best}
+    assert (folder / "best").resolve().name == best
