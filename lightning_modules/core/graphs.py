@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.loops.progress import _Progress
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from lightning_modules.core.draws import Draw, NoiseAhead, Steps
 from lightning_modules.core.loss_means import LossMeans
 from lightning_modules.core.recorders import CudaGraph, Recorder
 from lightning_modules.core.stability import Skips
+from lightning_modules.core.step import Now
 
 if TYPE_CHECKING:
     from lightning_modules.core.abilities import Batch
@@ -94,15 +96,14 @@ class StepGraphs:
 
     def _capture(self, kind: _Kind, batch: Batch) -> None:
         module, captured = self._module, CapturedStep(self._module, self._recorder(), kind.draws)
+        before = _HostState(module)
         try:
             captured.capture(batch)
         except RuntimeError as error:
             first = str(error).strip().partition("\n")[0]
             rank_zero_warn(f"trainer.cuda_graphs: a step cannot be captured, training goes on without graphs: {first}")
             self._gave_up = True
-            for name in module.trained_networks:
-                for parameter in module.parameters_of(name):
-                    parameter.grad = None
+            before.restore()
             module.guarded_step(batch)
             return
         kind.captured = captured
@@ -132,12 +133,14 @@ class CapturedStep:
         self._rates: dict[str, Tensor] = {}
         self._skips, self._losses = _NotedSkips(), _NotedLosses()
         self._updates = 0
+        #: Buffers that the step writes to.
+        self._written: list[Tensor] = []
 
     def capture(self, batch: Batch) -> None:
         """Captures a step, and does it.
 
         Raises:
-            RuntimeError: it cannot be captured; no weight has changed.
+            RuntimeError: it cannot be captured; nothing on the device has changed.
         """
         module = self._module
         self._batch = {key: value.clone() if isinstance(value, Tensor) else value for key, value in batch.items()}
@@ -147,6 +150,7 @@ class CapturedStep:
         rates = module.learning_rates(module.images_seen)
         self._rates = {name: torch.full((), rate, dtype=dtype, device=module.device) for name, rate in rates.items()}
         buffers = list(module.buffers())
+        versions = [buffer._version for buffer in buffers]
         before = module.skips, module.loss_means
         module.skips, module.loss_means = self._skips, self._losses
         try:
@@ -156,6 +160,7 @@ class CapturedStep:
             module.skips, module.loss_means = before
         if any(now is not then for now, then in zip(module.buffers(), buffers, strict=True)):
             raise CannotCapture("a network replaces its buffers")
+        self._written = [buffer for buffer, then in zip(buffers, versions, strict=True) if buffer._version != then]
         self._updates = module._now.updates
         if not self._recorder.does:
             self._recorder.replay()
@@ -171,6 +176,8 @@ class CapturedStep:
             for group in module.optimizer_of(name).param_groups:
                 group["lr"] = rate
         self._recorder.replay()
+        # By their versions, strategies know which buffers have changed.
+        torch.autograd.graph.increment_version(self._written)
         module._now.updates = self._updates
         for name, _ in self._skips.given:
             module._now.stepping = name
@@ -205,6 +212,53 @@ class CapturedStep:
             for name, rate in module.learning_rates(module.images_seen).items():
                 for group in module.optimizer_of(name).param_groups:
                     group["lr"] = rate
+
+
+class _HostState:
+    """What is on the host before a step is captured, so that a capture that fails leaves no trace.
+
+    A capture computes nothing: what the step has noted until it failed are tensors without numbers.
+
+    Args:
+        module: the family.
+    """
+
+    def __init__(self, module: ImageFamily) -> None:
+        self._module, self._now = module, Now(module._now.steps, stepping=module._now.stepping)
+        self._counted = self._steps_of_optimizers.state_dict()
+        self._attributes = [
+            (vars(part), {key: (value, _contents(value)) for key, value in vars(part).items()})
+            for part in module.modules()
+        ]
+
+    @property
+    def _steps_of_optimizers(self) -> _Progress:
+        return self._module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+
+    def restore(self) -> None:
+        """Makes it what it was."""
+        for attributes, before in self._attributes:
+            for key in attributes.keys() - before.keys():
+                del attributes[key]
+            for key, (value, contents) in before.items():
+                attributes[key] = value
+                if isinstance(value, list):
+                    value[:] = contents
+                elif isinstance(value, dict):
+                    value.clear()
+                    value.update(contents)
+        module = self._module
+        module._now = self._now
+        self._steps_of_optimizers.load_state_dict(self._counted)
+        for name in module.trained_networks:
+            for parameter in module.parameters_of(name):
+                parameter.grad = None
+        # It holds casts of weights that were not computed either.
+        torch.clear_autocast_cache()
+
+
+def _contents(value: object) -> Any:  # type: ignore[explicit-any] # of any list or dictionary
+    return list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else None
 
 
 class _Listening(NoiseAhead):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tune.effects import effects
 from tune.journal import Report
 from tune.outcome import Outcome, summary
 from tune.page import write_page
@@ -103,8 +104,27 @@ def test_the_baseline_is_named_and_its_figure_beside_the_best(sweep: Sweep) -> N
 
 
 def test_a_metric_that_does_not_tell_trials_apart_is_said(sweep: Sweep) -> None:
-    rows = [row(1, [50, 40]), row(2, [30, 40]), row(3, [20, 40]), row(4, [40])]
+    rows = [row(1, [50, 40]), row(2, [30, 40]), row(3, [20, 40]), row(4, [40], state="stopped")]
     best = chosen_of(rows, [FID])
     said = summary(sweep, Outcome(rows, best, [sweep.path / "best.yaml"]))
     assert "2 other trials have the same fid/mobilenet_v2 as trial 1: it is named because it came first" in said
     assert "the same" not in summary(sweep, Outcome(ROWS, [ROWS[2]], [sweep.path / "best.yaml"]))
+
+
+def test_trials_of_several_batch_sizes_are_compared_at_their_ends(sweep: Sweep) -> None:
+    # Evaluations are after whole batches: each size has its own last one.
+    rows = [row(number, [50 + number, 40 - number]) for number in range(1, 7)]
+    ends = {row.number: 30.0 + 0.048 * (row.number % 2) for row in rows}
+    rows = [replace(row, reports=[*row.reports[:-1], at(row, ends[row.number])]) for row in rows]
+    early = row(7, [1.0], state="stopped")
+    (best,) = chosen_of([*rows, early], [FID])
+    assert (best.number, best.kimg) == (6, 30.0)
+    assert [row.number for row in ranked([*rows, early], FID)] == [6, 5, 4, 3, 2, 1, 7]
+    # One that has not come to its first evaluation at the length that all have reached has no effect to show.
+    late = replace(early, number=8, id="008", state="finished", reports=[at(early, 10.048)])
+    found = effects([*rows, early, late], sweep.space, [FID])
+    assert {number for effect in found for number, *_ in effect.points} == {1, 2, 3, 4, 5, 6, 7}
+
+
+def at(row: Row, kimg: float) -> Report:
+    return replace(row.reports[-1], images_seen=round(1000 * kimg))

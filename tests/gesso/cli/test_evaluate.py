@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -89,3 +90,24 @@ def test_a_mistake_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("gesso: ")
     assert error in line
+
+
+def test_an_average_of_another_width_does_not_take_the_place_of_its_checkpoint_s_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "averages").mkdir()
+    (tmp_path / "checkpoints" / "000000200000").mkdir(parents=True)
+    paths = [tmp_path / "checkpoints" / "000000200000"]
+    for width in ("0.1", "0.2"):
+        paths.append(tmp_path / "averages" / f"width-{width}-000000200000.safetensors")
+        paths[-1].touch()
+
+    def of_run(arguments: argparse.Namespace) -> dict:
+        return {"fid/mobilenet_v2": 1.0, "path": arguments.source, "images_seen": 200_000, "samples": 6}
+
+    monkeypatch.setattr("gesso.cli.evaluate._of_run", of_run)
+    for path in paths:
+        assert main(["evaluate", str(path), *LIGHT]) == 0
+    kept = [json.loads(file.read_text())["path"] for file in (tmp_path / "evaluations").iterdir()]
+    assert sorted(kept) == sorted(map(str, paths))

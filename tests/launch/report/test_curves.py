@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.report.curves import loss_charts
+from launch.report.curves import loss_charts, metric_table
+from launch.report.page import render_page
 from launch.report.record import read_record
 from tests.launch.report.finished import write_metrics
 
@@ -24,3 +25,15 @@ def test_losses_share_charts_by_what_they_measure(tmp_path: Path) -> None:
         ("loss", ["autoencoder", "held-out"]),
         ("kl", ["autoencoder", "held-out"]),
     ]
+
+
+def test_of_a_number_without_a_direction_none_is_the_best(tmp_path: Path) -> None:
+    write_metrics(tmp_path, [(1000 * k, "diversity/vgg16", float(k)) for k in (1, 3, 2)])
+    record = read_record(tmp_path)
+    (metric,) = record.metrics()
+    assert metric.quantity.direction is None
+    assert metric.best is None
+    assert "<td>2</td><td>–</td>" in metric_table([metric])
+    page = render_page(record)
+    assert "best " not in page[page.index("<main>") : page.index("</main>")]
+    assert "never finite" not in page

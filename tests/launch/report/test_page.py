@@ -290,6 +290,23 @@ def test_the_two_directions_of_a_translating_run_stand_side_by_side(run: Path) -
     assert "FID mobilenet_v2, b-to-a, 6 samples 112 kimg 198" in text
 
 
+def test_figures_of_other_weights_than_the_average_say_so(run: Path) -> None:
+    (run / "evaluations").mkdir()
+    checkpoint = str(run / "checkpoints" / "000000200000")
+    measured = [
+        (checkpoint, True, 21.0),
+        (checkpoint, False, 25.0),
+        (str(run / "averages" / "w-0.2.safetensors"), True, 23.0),
+    ]
+    for number, (path, average, fid) in enumerate(measured):
+        result = {"fid/mobilenet_v2": fid, "images_seen": 200_000, "samples": 6, "path": path, "average": average}
+        (run / "evaluations" / f"{number}.json").write_text(json.dumps(result))
+    text = Page(write_report(run)).text
+    assert "FID mobilenet_v2, 6 samples 200 kimg 21" in text
+    assert "FID mobilenet_v2, raw, 6 samples 200 kimg 25" in text
+    assert "FID mobilenet_v2, w-0.2, 6 samples 200 kimg 23" in text
+
+
 def test_a_run_s_own_scores_say_their_settings(run: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     settings = {"kid": {"subsets": 100, "subset_size": 250}}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -183,3 +185,32 @@ def test_numbers_of_samples_are_checked() -> None:
     for wrong in ({"num": 65}, {"seed": 2**63}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Wanted(**wrong)
+
+
+def test_a_checkpoint_that_was_written_anew_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    class Grey:
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+        def require(self, ability: str) -> None:
+            pass
+
+        def generate(self, index: torch.Tensor, *, seed: int, labels: torch.Tensor | None) -> torch.Tensor:
+            return torch.full((len(index), 1, 4, 4), self.value / 127.5 - 1)
+
+    def load_family(checkpoint: Path, **_: object) -> tuple[Grey, None]:
+        read.append(int((checkpoint / "complete.json").read_text()))
+        return Grey(read[-1]), None
+
+    monkeypatch.setattr("launch.inference.loading.load_family", load_family)
+    checkpoint, sampler = tmp_path / "000000000016", Sampler("cpu")
+    checkpoint.mkdir()
+    # A run that goes on from an earlier checkpoint comes to the same images seen with other weights.
+    for time, value in ((10, 50), (10, 50), (20, 150)):
+        (checkpoint / "complete.json").write_text(str(value))
+        os.utime(checkpoint / "complete.json", (time, time))
+        grid = Image.open(io.BytesIO(sampler.grid(checkpoint, Wanted(num=1))))
+        assert value in np.asarray(grid)
+    assert read == [50, 150]
