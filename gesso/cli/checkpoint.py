@@ -101,6 +101,8 @@ def export(arguments: argparse.Namespace) -> int:
     module, origin = load_family(arguments.path, average=not arguments.raw)
     kind = "average" if origin["average"] else "raw"
     about = {"family": type(module).__name__, "images_seen": origin["images_seen"], "weights": kind}
-    config = write(module, arguments.out, origin=about)
+    # Only `gesso export` asks for it.
+    licence = {"licence": arguments.licence} if "licence" in arguments else {}
+    config = write(module, arguments.out, origin={**about, **licence})
     print(f"{arguments.out}: the {kind} weights of {', '.join(module.generating_networks())}; config: {config}")
     return 0

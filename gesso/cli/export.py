@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         from gesso.cli import checkpoint
 
         same = {"path": arguments.run_folder, "out": arguments.safetensors, "raw": arguments.raw}
+        same["licence"] = arguments.licence
         checkpoint.export(argparse.Namespace(**same))
         if not (arguments.onnx or arguments.pt2 or arguments.web):
             return 0

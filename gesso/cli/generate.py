@@ -121,6 +121,8 @@ def _check_editing(arguments: argparse.Namespace) -> None:
         raise ValueError("--resamples is for filling in: name the --mask")
     if arguments.picture is not None and arguments.interpolate:
         raise ValueError("--from and --interpolate: choose one")
+    if arguments.label is not None and arguments.interpolate:
+        raise ValueError("--label and --interpolate: choose one; each row of a path is of the next class")
 
 
 def _maker(module: ImageFamily, arguments: argparse.Namespace) -> Callable[[Tensor], Tensor]:
@@ -136,7 +138,7 @@ def _maker(module: ImageFamily, arguments: argparse.Namespace) -> Callable[[Tens
 
     module.require("edit")
     picture = read_to_edit(module, arguments.picture)
-    known = read_mask(arguments.mask, picture) if arguments.mask else None
+    known = read_mask(arguments.mask, picture, arguments.picture) if arguments.mask else None
     strength = 0.5 if arguments.strength is None else arguments.strength
     resamples = 1 if arguments.resamples is None else arguments.resamples
     return lambda index: edit(

@@ -35,8 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         files += files_in(path) if path.is_dir() else [path]
     trust = read_anchors(arguments.trust) if arguments.trust else None
     given = [arguments.journal] if arguments.journal else []
-    beside = dict.fromkeys(path / NAME if path.is_dir() else path.parent / NAME for path in arguments.paths)
-    journals = given or [file for file in beside if file.is_file()]
+    # Those of pictures in folders of a folder lie there, too.
+    folders = dict.fromkeys([*filter(Path.is_dir, arguments.paths), *(file.parent for file in files)])
+    journals = given or [folder / NAME for folder in folders if (folder / NAME).is_file()]
     verifier = Verifier(trust=trust, journal=Journal(*journals) if journals else None)
     good = {"trusted"} if trust else {"trusted", "signed"}
     failed = 0

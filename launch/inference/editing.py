@@ -23,13 +23,21 @@ def read_to_edit(module: ImageFamily, file: Path) -> Tensor:
     return picture if side is None else square(picture, side)
 
 
-def read_mask(file: Path, picture: Tensor) -> Tensor:
+def read_mask(file: Path, picture: Tensor, source: Path) -> Tensor:
     """What a mask keeps of a picture: bool [1, 1, H, W], True where the file is black.
 
+    Args:
+        file: the mask: of the sides of ``source``, whatever their scale, or of its square.
+        picture: of ``read_to_edit``.
+        source: the picture's file.
+
     Raises:
-        FileNotFoundError, ValueError: no such picture, or a broken one; or a mask that keeps nothing, or all.
+        FileNotFoundError, ValueError: no such picture, or a broken one; a mask of other sides, or one that keeps
+            nothing, or all.
     """
-    mask = square(read_picture(file, channels=1), picture.shape[-1])
+    whole = read_picture(file, channels=1)
+    _check_sides(whole, file, source)
+    mask = square(whole, picture.shape[-1])
     known = mask < 0
     if known.all() or not known.any():
         raise ValueError(
@@ -37,6 +45,18 @@ def read_mask(file: Path, picture: Tensor) -> Tensor:
             "is to be filled in, and black what stays"
         )
     return known
+
+
+def _check_sides(mask: Tensor, file: Path, source: Path) -> None:
+    height, width = mask.shape[2:]
+    rows, columns = read_picture(source, channels=1).shape[2:]
+    # Of a mask that was made smaller or larger, a side is rounded.
+    fits = abs(width - height * columns / rows) <= 1 or abs(height - width * rows / columns) <= 1
+    if height != width and not fits:
+        raise ValueError(
+            f"{file}: {width} x {height} pixels, but {source} has {columns} x {rows}: give the mask the same sides, or "
+            "those of the picture's centred square"
+        )
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ def sign(
     Args:
         data: PNG, JPEG, WebP or MP4.
         identity: who signs.
-        facts: plain data that becomes gesso's own assertion: run, checkpoint, seed ...
+        facts: plain data that becomes gesso's own assertion: run, checkpoint, seed ...; a list of numbers as text.
         title: the file's name.
         parent: what it was made of, whose own credentials are kept; None: generated from nothing.
 
@@ -198,9 +198,20 @@ def _manifest(facts: Mapping[str, object], title: str, edited: bool, opened: boo
         "title": title,
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": actions}},
-            {"label": ASSERTION, "data": dict(facts)},
+            {"label": ASSERTION, "data": _legible(facts)},
         ],
     }
+
+
+def _legible(value: object) -> object:
+    """Plain data with lists of numbers as text: readers take them for bytes, and show something else."""
+    if isinstance(value, Mapping):
+        return {name: _legible(one) for name, one in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    if value and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
+        return ", ".join(str(one) for one in value)
+    return [_legible(one) for one in value]
 
 
 def _builder(manifest: dict[str, Any], parent: Parent | None, stack: ExitStack) -> c2pa.Builder:

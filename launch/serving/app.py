@@ -114,7 +114,8 @@ class Routes:
         names = ["content", *["style"] * (len(sent) - 1)]
         pictures = [await self._decoded(one, name, 3) for one, name in zip(sent, names, strict=True)]
         ask = Stylize(pictures[0], tuple(pictures[1:]), tuple(weights) if weights else None, alpha, self._size(size))
-        settings = {"weights": weights, "alpha": alpha, "size": size}
+        # "weights" says in credentials which of the network's were taken.
+        settings = {"style_weights": weights, "alpha": alpha, "size": size}
         return await self._answer(model, ask, format, settings, tuple(sent))
 
     async def translate(

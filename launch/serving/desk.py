@@ -57,7 +57,8 @@ class Desk:
 
     def pace(self, model: str) -> float:
         """Seconds that an ask takes, as the last ones did."""
-        return self._pace[model]
+        # Of no model of this server, nothing is known.
+        return self._pace.get(model, 0.1)
 
     def close(self) -> bool:
         """Lets all threads end; False: one is still at work."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from gesso.common.extras import needing
 from gesso.common.text import one_line
@@ -16,7 +18,8 @@ from launch.inference.pictures import as_tensor
 from launch.serving.asks import Ask, Generate, Stylize, Translate, Verb
 from launch.serving.families import BATCH, arrays
 from launch.serving.served import Facts, Served, check_label, check_verb, check_weights
-from lightning_modules.kinds.random_codes import drawn_codes, numbered_codes
+from lightning_modules.kinds.random_codes import codes_of_pictures, drawn_codes, numbered_codes
+from lightning_modules.networks.padding import to_multiple
 from lightning_modules.pictures.sizes import fit, resize
 
 #: Of a file's metadata: where its weights come from.
@@ -52,7 +55,10 @@ class ServedOnnx:
         except Exception as error:  # its own classes, private ones
             raise ValueError(f"{file}: onnxruntime cannot load it ({one_line(error)[:200]})") from error
         self.inputs = {port.name: list(port.shape) for port in self.session.get_inputs()}
-        self.facts = _facts(name, file, self.inputs, self.session.get_modelmeta().custom_metadata_map)
+        said = self.session.get_modelmeta().custom_metadata_map
+        self.facts = _facts(name, file, self.inputs, said)
+        #: By input: of what its free sides are multiples.
+        self.multiples = {port: _multiple(about) for port, about in json.loads(said["gesso.inputs"]).items()}
 
     def check(self, ask: Ask) -> None:
         """See ``Served``."""
@@ -66,9 +72,11 @@ class ServedOnnx:
                 check_weights(self.facts, len(ask.styles), ask.weights)
                 if len(ask.styles) > 1:
                     raise ValueError(f"style: {self.facts.name} is an exported file, which takes one picture")
+                self._check_size("content", ask.size)
                 if ask.alpha != 1 and "alpha" not in self.inputs:
                     raise ValueError(f"alpha: {self.facts.name} was exported without")
             case Translate():
+                self._check_size("source", ask.size)
                 if ask.direction not in (None, *self.facts.directions):
                     raise ValueError(f"direction {ask.direction}: it translates {' and '.join(self.facts.directions)}")
                 if ask.style is not None:
@@ -104,13 +112,18 @@ class ServedOnnx:
                 feeds = {"source": self._sized("source", ask.picture, ask.size)}
                 if "style_code" in self.inputs:
                     length = self.inputs["style_code"][1]
-                    feeds["style_code"] = drawn_codes(1, length, seed=ask.style_seed or 0)
-        wanted = {name: value.numpy() for name, value in feeds.items() if name in self.inputs}
+                    feeds["style_code"] = (
+                        codes_of_pictures(feeds["source"], length)  # as the run chooses
+                        if ask.style_seed is None
+                        else drawn_codes(1, length, seed=ask.style_seed)
+                    )
+        whole = feeds.get("source", feeds.get("content"))
+        wanted = {name: self._padded(name, value).numpy() for name, value in feeds.items() if name in self.inputs}
         try:
             (made,) = self.session.run(["picture"], wanted)
         except Exception as error:  # its own classes, private ones
             raise ValueError(f"{self.facts.name} cannot take this ({one_line(error)[:200]})") from error
-        return arrays(torch.from_numpy(made))
+        return arrays(torch.from_numpy(made if whole is None else made[:, :, : whole.shape[2], : whole.shape[3]]))
 
     def _latents(self, asks: Sequence[Generate]) -> dict[str, torch.Tensor]:
         """The latents and labels of the run's own samples of these numbers."""
@@ -131,6 +144,21 @@ class ServedOnnx:
             # As FastStyle draws it for itself.
             feeds["noise"] = torch.randn(1, 1, *content.shape[2:], generator=torch.Generator().manual_seed(0))
         return feeds
+
+    def _check_size(self, port: str, size: int | None) -> None:
+        height, width = self.inputs[port][2:]
+        if size is not None and not isinstance(height, str):
+            raise ValueError(f"size: {self.facts.name} was exported for pictures of {width} x {height}: leave it out")
+
+    def _padded(self, port: str, value: torch.Tensor) -> torch.Tensor:
+        """Pictures at whole multiples of the network's coarsest map, with such borders as its run gives them."""
+        multiple = self.multiples.get(port, 1)
+        if multiple == 1 or not isinstance(self.inputs[port][2], str):
+            return value
+        if port != "source":
+            return to_multiple(value, multiple)
+        more = (0, -value.shape[3] % multiple, 0, -value.shape[2] % multiple)
+        return F.pad(value, more, mode="replicate") if any(more) else value
 
     def _sized(self, port: str, picture: np.ndarray, size: int | None) -> torch.Tensor:
         """The picture as an input takes it: of the file's size, where that is fixed."""
@@ -157,6 +185,8 @@ def _facts(name: str, file: Path, inputs: dict[str, list[Any]], said: dict[str, 
         )
     pictures = inputs.get("content") or inputs.get("source") or []
     about = json.loads(said["gesso.inputs"])
+    if about.get("style_code", "").startswith("textures"):
+        raise ValueError(f"{file}: takes styles of pictures, which it cannot encode: serve the run")
     resolution = pictures[2] if len(pictures) == 4 and pictures[2] == pictures[3] else None
     return Facts(
         name,
@@ -165,7 +195,7 @@ def _facts(name: str, file: Path, inputs: dict[str, list[Any]], said: dict[str, 
         channels=pictures[1] if pictures else None,
         resolution=resolution if isinstance(resolution, int) else None,
         classes=_classes(about.get("labels", "")),
-        own_styles=_named_styles(about.get("mix", "")),
+        own_styles=_named_styles(about.get("mix", ""), inputs.get("mix", [1, 0])[1]),
         alpha="alpha" in inputs,
         directions=(said["gesso.part"],) if verbs == ("translate",) else (),
         takes_style="style_code" in inputs,
@@ -178,7 +208,13 @@ def _classes(about: str) -> int:
     return int(about.rpartition(", ")[2].removesuffix(")")) if about else 0
 
 
-def _named_styles(about: str) -> tuple[str, ...]:
-    """Of ``shares of a.png, b.png, float32 [1, 2], with a sum of 1``, the names."""
-    names = about.removeprefix("shares of ").partition(", float32 [")[0]
-    return tuple(names.split(", ")) if names else ()
+def _multiple(about: str) -> int:
+    """Of ``pictures, float32 ...; H and W are multiples of 4``, 4; of others, 1."""
+    found = re.search(r"H and W are multiples of (\d+)", about)
+    return int(found[1]) if found else 1
+
+
+def _named_styles(about: str, count: int) -> tuple[str, ...]:
+    """Of ``shares of a.png, b.png, float32 [1, 2], with a sum of 1``, the names; numbers if names have commas."""
+    names = tuple(about.removeprefix("shares of ").partition(", float32 [")[0].split(", ")) if count else ()
+    return names if len(names) == count else tuple(str(number) for number in range(count))

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from launch.serving.asks import Ask, Verb
+from lightning_modules.kinds.stylizer import check_shares
 
 
 @dataclass(frozen=True)
@@ -111,5 +112,8 @@ def check_weights(facts: Facts, styles: int, weights: Sequence[float] | None) ->
     if not facts.own_styles and not styles:
         raise ValueError("style is missing: send one picture or more")
     count = len(facts.own_styles) or styles
-    if weights is not None and len(weights) != count:
+    if weights is None:
+        return
+    if len(weights) != count:
         raise ValueError(f"weights has {len(weights)} numbers for {count} styles: give one for each")
+    check_shares(weights)

@@ -71,9 +71,7 @@ class Style:
         weights = [1.0] * count if self.weights is None else self.weights
         if len(weights) != count:
             raise ValueError(f"{len(weights)} weights for {count} styles: give each one")
-        if not all(math.isfinite(share) and share >= 0 for share in weights) or sum(weights) <= 0:
-            listed = ", ".join(f"{share:g}" for share in weights)
-            raise ValueError(f"weights {listed}: each is a number of 0 or more, and not all are 0")
+        check_shares(weights)
         weight = torch.tensor(weights, dtype=torch.float32, device=content.device).view(-1, 1, 1)
         if self.masks is None:
             return weight / weight.sum()
@@ -137,6 +135,13 @@ class Style:
         if not region.any():
             raise ValueError(f"the mask of style {number + 1} is black all over: white is what counts")
         return region[None].to(self.pictures[number].device)
+
+
+def check_shares(weights: Sequence[float]) -> None:
+    """Raises a ValueError where weights of styles cannot be brought to a sum of 1."""
+    if not all(math.isfinite(share) and share >= 0 for share in weights) or sum(weights) <= 0:
+        listed = ", ".join(f"{share:g}" for share in weights)
+        raise ValueError(f"weights {listed}: each is a number of 0 or more, and not all are 0")
 
 
 def drawn_by_alpha(

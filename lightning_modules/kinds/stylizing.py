@@ -86,14 +86,15 @@ class StyleFamily(PerceivingFamily):
             multiple: where sizes are free, sides are multiples of this, which divides 24.
         """
         height, width = layout.sides(self.batch_spec().resolution or 256, multiple)
+        sides = f"; H and W are multiples of {multiple}" if multiple > 1 and layout.dynamic else ""
         # Of other sizes than the content, where sizes are free: equal ones would be taken for one.
         more = 24 if layout.dynamic else 0
         free = {2: "height", 3: "width"}
         style_free = {dim: f"style_{name}" for dim, name in free.items()}
         content, style = torch.zeros(1, 3, height, width), torch.zeros(1, 3, height + more, width + 2 * more)
         return {
-            "content": Port(content, f"a picture, {PICTURE}", free, "image", multiple),
-            "style": Port(style, f"a picture in the wanted style, {PICTURE}", style_free, "style", multiple),
+            "content": Port(content, f"a picture, {PICTURE}{sides}", free, "image", multiple),
+            "style": Port(style, f"a picture in the wanted style, {PICTURE}{sides}", style_free, "style", multiple),
         }
 
     def deployable_pair(self, network: Named, layout: Layout, *, multiple: int = 1) -> Deployable:

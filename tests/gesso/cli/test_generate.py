@@ -21,3 +21,9 @@ def test_pictures_of_before_do_not_stay_among_the_new_ones(tmp_path: Path, capsy
     # As many or more take the place of all.
     assert main(["generate", "/nowhere", "--num", "3", "--folder", str(tmp_path)]) == 2
     assert "/nowhere: no such run or checkpoint" in capsys.readouterr().err
+
+
+def test_a_class_that_an_interpolation_would_not_heed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "/nowhere", "--interpolate", "path.png", "--label", "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--label and --interpolate: choose one" in line

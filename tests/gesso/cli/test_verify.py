@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("c2pa")
 
 from gesso.cli.main import main
-from launch.provenance.journal import NAME
+from launch.provenance.journal import NAME, enter
 
 
 @pytest.fixture
@@ -53,6 +53,19 @@ def test_from_a_key_to_a_verdict(keys: Path, tmp_path: Path, capsys: pytest.Capt
     # A journal beside the files is taken by itself, and one that knows nothing changes nothing.
     (out / NAME).touch()
     assert main(["verify", str(out / "b.jpg")]) == 0
+
+
+def test_journals_in_folders_of_a_folder_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # As `gesso stylize FOLDER --sign` leaves them: each beside its pictures.
+    file = tmp_path / "made" / "inner" / "a.png"
+    file.parent.mkdir(parents=True)
+    waves = np.sin(np.arange(64) / 5)[:, None] * np.cos(np.arange(64) / 9)[None]
+    noise = np.random.default_rng(0).normal(0, 0.1, (64, 64))
+    image = np.repeat(((waves + noise).clip(-1, 1) * 127 + 128).astype(np.uint8)[..., None], 3, 2)
+    Image.fromarray(image).save(file)
+    enter(file.parent / NAME, file, image, {"run": "painter"})
+    assert main(["verify", str(tmp_path / "made")]) == 1
+    assert "stripped: without credentials, but the journal knows it as a.png of painter" in capsys.readouterr().out
 
 
 @pytest.mark.slow

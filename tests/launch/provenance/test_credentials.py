@@ -50,6 +50,14 @@ def test_a_generated_picture_says_so_and_keeps_its_pixels(format: str, tmp_path:
     np.testing.assert_array_equal(*opened)
 
 
+def test_lists_of_numbers_can_be_read_again(tmp_path: Path) -> None:
+    # Readers give those back as base64 of what numbers would be as bytes: [300, 2] as that of 44 and 2.
+    facts = {"weights": [0.25, 0.75], "sampling": {"interval": (300, 2)}, "named": ["a", "b"], "none": []}
+    manifest = active(read(sign(encoded("PNG"), identity(tmp_path), facts), "image/png"))
+    (found,) = (one["data"] for one in manifest["assertions"] if one["label"] == "org.gesso.run")
+    assert found == {"weights": "0.25, 0.75", "sampling": {"interval": "300, 2"}, "named": ["a", "b"], "none": []}
+
+
 def test_a_foreign_credential_is_kept_as_the_parents(tmp_path: Path) -> None:
     camera = identity(tmp_path / "camera", "a camera")
     photograph = sign(encoded("JPEG"), camera, {}, title="photograph.jpg")

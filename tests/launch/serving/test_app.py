@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import time
@@ -15,6 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from launch.serving.asks import Generate
+from launch.serving.desk import Desk
+from launch.serving.guard import Guard
+from launch.serving.options import ServeOptions
 from tests.launch.serving.models import Counting, picture_bytes, pixels, served, serving
 from tests.launch.serving.test_answers import bomb
 
@@ -207,3 +211,27 @@ def test_a_full_queue_says_when_to_come_again() -> None:
         model.gate.set()
         assert [pixels(one.result(30).content).item() for one in held] == [0, 1, 2]
         assert client.post(path, json={"seed": 3}).status_code == 200
+
+
+def test_too_many_requests_for_what_is_not_there_are_told_to_come_again() -> None:
+    async def never(scope: dict, receive: object, send: object) -> None:
+        raise AssertionError("was let in")
+
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    desk = Desk([Counting()], ServeOptions(queue=2))
+    try:
+        guard = Guard(never, desk.options, desk.models, desk.pace, desk.watch.request)
+        guard.under_way[""] = 2
+        scope = {"type": "http", "method": "POST", "path": "/models/none/generate", "headers": []}
+        asyncio.run(guard(scope, receive, send))
+    finally:
+        assert desk.close()
+    assert sent[0]["status"] == 503
+    assert dict(sent[0]["headers"])[b"retry-after"] == b"1"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from launch.export.front import ExportOptions, facts
 from launch.export.onnx_file import traced, write_onnx
+from launch.inference.pictures import as_tensor
 from launch.serving.asks import Ask, Generate, Stylize, Translate
 from launch.serving.onnx_files import ServedOnnx
 from lightning_modules.core.deployment import Layout
+from lightning_modules.kinds.random_codes import codes_of_pictures, drawn_codes
 from tests.launch.serving.models import picture_bytes, pixels, served, tiny
 
 #: Metadata of every file.
@@ -92,6 +96,9 @@ def test_a_picture_is_stylised_with_shares_that_sum_to_one(stylizer: ServedOnnx)
     [
         (Stylize(np.zeros((4, 4, 3), np.uint8), alpha=0.5), "alpha: s was exported without"),
         (Stylize(np.zeros((4, 4, 3), np.uint8), (np.zeros((4, 4, 3), np.uint8),)), "styles of its own"),
+        (Stylize(np.zeros((4, 4, 3), np.uint8), weights=(0.0, 0.0)), "weights 0, 0: each is a number of 0 or more"),
+        (Stylize(np.zeros((4, 4, 3), np.uint8), weights=(math.nan, 1.0)), "weights nan, 1: each is a number of 0"),
+        (Stylize(np.zeros((4, 4, 3), np.uint8), weights=(-1.0, 2.0)), "weights -1, 2: each is a number of 0 or more"),
         (Generate(), "it can stylize, not generate"),
         (Translate(np.zeros((4, 4, 3), np.uint8)), "it can stylize, not translate"),
     ],
@@ -144,3 +151,75 @@ def test_a_fixed_size_takes_the_middle_of_a_picture(tmp_path: Path) -> None:
     assert np.abs(made.astype(int) - whole[:, 8:40]).max() <= 1
     with pytest.raises(ValueError, match="direction b-to-a: it translates a-to-b"):
         translator.check(Translate(whole, direction="b-to-a"))
+    with pytest.raises(ValueError, match="size: t was exported for pictures of 32 x 32: leave it out"):
+        translator.check(Translate(whole, size=64))
+
+
+def test_a_style_that_nobody_names_is_the_runs_own_choice(tmp_path: Path) -> None:
+    # A picture that is its style: [1, 3, 1, 1] of a code of 3.
+    node = helper.make_node("Add", ["source", "style_code"], ["picture"])
+    ports: dict[str, tuple[list[int | str], str]] = {
+        "source": ([1, 3, "height", "width"], "pictures"),
+        "style_code": ([1, 3, 1, 1], "styles ~ N(0, I), float32 [N, 3]"),
+    }
+    translator = ServedOnnx("t", written(tmp_path / "t.onnx", ports, node, family="MUNIT", part="a-to-b"))
+    given: list[torch.Tensor] = []
+
+    class Session:
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            given.append(torch.from_numpy(feeds["style_code"]))
+            return [feeds["source"]]
+
+    translator.session = Session()
+    picture = pixels(picture_bytes(24, 32))
+    translator.run([Translate(picture)])
+    translator.run([Translate(picture, style_seed=5)])
+    assert torch.equal(given[0], codes_of_pictures(as_tensor(picture), 3))
+    assert torch.equal(given[1], drawn_codes(1, 3, seed=5))
+
+
+def test_styles_whose_names_have_commas_go_by_numbers(tmp_path: Path) -> None:
+    node = helper.make_node("Einsum", ["content", "mix"], ["picture"], equation="nchw,ns->nchw")
+    ports: dict[str, tuple[list[int | str], str]] = {
+        "content": ([1, 3, "height", "width"], "a picture"),
+        "mix": ([1, 2], "shares of Monet, lilies, b, float32 [1, 2], with a sum of 1"),
+    }
+    model = ServedOnnx("s", written(tmp_path / "s.onnx", ports, node, family="FastStyle", part="stylizer"))
+    assert model.facts.own_styles == ("0", "1")
+    content = pixels(picture_bytes(8, 8))
+    assert np.abs(model.run([Stylize(content)])[0].astype(int) - content).max() <= 1
+
+
+def test_styles_of_pictures_alone_are_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Add", ["source", "style_code"], ["picture"])
+    ports: dict[str, tuple[list[int | str], str]] = {
+        "source": ([1, 3, "height", "width"], "pictures"),
+        "style_code": ([1, 3, 1, 1], "textures of length 1, float32 [N, 3]"),
+    }
+    file = written(tmp_path / "t.onnx", ports, node, family="SwappingAutoencoder", part="swap")
+    with pytest.raises(ValueError, match="takes styles of pictures, which it cannot encode: serve the run"):
+        ServedOnnx("t", file)
+
+
+@pytest.mark.parametrize("port", ["source", "content"])
+def test_a_picture_of_any_size_comes_back_at_its_size(tmp_path: Path, port: str) -> None:
+    pool = helper.make_node("MaxPool", [port], ["picture"], kernel_shape=[1, 1])
+    about = "a picture, float32 [1, 3, H, W] in [-1, 1]; H and W are multiples of 4"
+    ports: dict[str, tuple[list[int | str], str]] = {port: ([1, 3, "height", "width"], about)}
+    if port == "content":
+        ports["mix"] = ([1, 2], "shares of a.png, b.png, float32 [1, 2], with a sum of 1")
+    model = ServedOnnx("m", written(tmp_path / "m.onnx", ports, pool, family="MUNIT", part="a-to-b"))
+    seen: list[tuple[int, ...]] = []
+
+    class Session:
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.append(feeds[port].shape)
+            # As strided convolutions do: what is left over beyond a multiple of 4 is lost.
+            height, width = (side // 4 * 4 for side in feeds[port].shape[2:])
+            return [feeds[port][:, :, :height, :width]]
+
+    model.session = Session()
+    picture = pixels(picture_bytes(30, 41))
+    (made,) = model.run([Translate(picture) if port == "source" else Stylize(picture)])
+    assert seen == [(1, 3, 32, 44)]
+    assert np.abs(made.astype(int) - picture).max() <= 1

@@ -14,7 +14,7 @@ from launch.provenance import Verifier, make_test_certificate
 from launch.serving.answers import Format, Origin, answered
 from launch.serving.families import served_run
 from launch.serving.signing import Signing
-from tests.launch.serving.models import Counting, picture_bytes, pixels, serving, tiny_file
+from tests.launch.serving.models import Counting, picture_bytes, pixels, served, serving, tiny_file
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,19 @@ def test_a_server_signs_with_the_facts_of_its_model(pem: tuple[Path, Path], tmp_
     verdict = Verifier().verify(file)
     assert (verdict.state, verdict.facts["run"], verdict.facts["seed"]) == ("signed", "numbers", 7)
     np.testing.assert_array_equal(pixels(answer.content), [[7]])
+
+
+def test_weights_of_styles_do_not_stand_for_those_of_the_network(pem: tuple[Path, Path], tmp_path: Path) -> None:
+    model, signing = served("FastStyle"), Signing(*pem)
+    object.__setattr__(model.facts, "made_by", lambda: {"weights": "average"})
+    signing.know(model)
+    with serving([model], seal=signing) as client:
+        path, sent = "/models/faststyle/stylize", {"content": picture_bytes()}
+        answer = client.post(path, files=sent, data={"weights": [0.25, 0.75]})
+    file = tmp_path / "made.png"
+    file.write_bytes(answer.content)
+    facts = Verifier().verify(file).facts
+    assert (facts["weights"], facts["style_weights"]) == ("average", "0.25, 0.75")
 
 
 def test_a_run_knows_where_it_comes_from(tmp_path: Path) -> None:

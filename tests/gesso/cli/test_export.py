@@ -1,0 +1,21 @@
+"""`gesso export`: what goes into the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import safe_open
+
+from gesso.cli.main import main
+from tests.launch.serving.models import tiny_file
+
+
+def test_weights_for_gesso_carry_their_licence(tmp_path: Path) -> None:
+    source, out = tiny_file("DCGAN", tmp_path / "run.safetensors"), tmp_path / "out.safetensors"
+    assert main(["export", str(source), "--safetensors", str(out), "--licence", "CC-BY-4.0"]) == 0
+    with safe_open(out, framework="pt") as opened:
+        assert opened.metadata()["licence"] == "CC-BY-4.0"
+    again = tmp_path / "again.safetensors"
+    assert main(["checkpoint", "export", str(source), str(again)]) == 0
+    with safe_open(again, framework="pt") as opened:
+        assert "licence" not in opened.metadata()
