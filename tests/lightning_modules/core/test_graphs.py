@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,7 +22,7 @@ from lightning_modules.core.family import ImageFamily
 from lightning_modules.core.graphs import StepGraphs
 from lightning_modules.core.optimization import OptimizerOptions
 from lightning_modules.core.updates import Losses
-from tests.lightning_modules.core.tape import Tape
+from tests.lightning_modules.core.tape import NoCapture, Tape
 from tests.lightning_modules.core.test_device_reads import FAMILIES, STYLE
 from tests.pictures import photographs
 from tests.trainers import bare_trainer
@@ -84,6 +86,32 @@ class Replacing(Small):
     def step(self, batch: Batch) -> None:
         super().step(batch)
         self.mean.count = self.mean.count + 1
+
+
+class Noting(Small):
+    """Updates twice, the second time by what it has noted the first time, and replaces a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Tensor] = []
+
+    def step(self, batch: Batch) -> None:
+        super().step(batch)
+        noted, self.noted = torch.cat(self.noted).mean(), []
+        self.update("mean", lambda part: {"loss": super(Noting, self).losses(part)["loss"] * noted}, batch)
+        self.mean.count = self.mean.count + noted
+
+    def losses(self, batch: Batch) -> Losses:
+        self.noted.append(self.mean(self.randn(len(batch["image"]), 1)).float().detach().square())
+        return super().losses(batch)
+
+
+class Counting(Small):
+    """Changes a buffer in its place in each step."""
+
+    def step(self, batch: Batch) -> None:
+        super().step(batch)
+        self.mean.count.add_(1)
 
 
 class Drawing(Small):
@@ -180,6 +208,37 @@ def test_a_step_that_replaces_a_buffer_is_not_captured(tmp_path: Path) -> None:
     assert module.graphs is not None
     assert module.graphs.replayed == 0
     assert module.steps_done == STEPS
+
+
+@pytest.mark.parametrize("calls", [12, 60, 120, None])
+def test_a_capture_that_fails_leaves_no_trace(calls: int | None, tmp_path: Path) -> None:
+    expected, found = Noting(), Noting()
+    found.load_state_dict(expected.state_dict())
+
+    def record(trainer: L.Trainer, module: ImageFamily) -> None:
+        module.graphs = StepGraphs(module, lambda: NoCapture(calls))
+
+    for module, callbacks in ((expected, []), (found, [LambdaCallback(on_train_start=record)])):
+        trainer = bare_trainer(tmp_path, callbacks=callbacks, precision="bf16-mixed")
+        with pytest.warns(UserWarning, match="cannot be captured") if callbacks else contextlib.nullcontext():
+            trainer.fit(module, DataLoader(batches("vae"), batch_size=None))
+    states = everything(found), everything(expected)
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[1].items():
+        assert torch.equal(states[0][key], value) if isinstance(value, Tensor) else states[0][key] == value, key
+
+
+def test_replays_say_which_buffers_they_write_to(tmp_path: Path) -> None:
+    versions: list[int] = []
+    watch = LambdaCallback(on_train_batch_end=lambda trainer, module, *_: versions.append(module.mean.count._version))
+    module = Counting()
+    trainer = bare_trainer(tmp_path, callbacks=[Recording(), watch])
+    trainer.fit(module, DataLoader(batches("vae"), batch_size=None))
+    assert module.graphs is not None
+    assert module.graphs.replayed == STEPS - 2
+    assert module.mean.count.item() == STEPS
+    # Strategies share what has a new version with the other ranks.
+    assert len(set(versions)) == STEPS
 
 
 def test_other_draws_than_before_are_not_captured(tmp_path: Path) -> None:
