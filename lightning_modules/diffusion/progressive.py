@@ -66,8 +66,9 @@ class ProgressiveDistillation(EDM):
             raise ValueError("uncertainty is of an EDM's loss: leave it out")
         self.save_hyperparameters()
         self.teacher, self.stage_kimg, self.half_life_kimg = teacher, stage_kimg, half_life_kimg
-        #: Number of the stage that the teacher is of.
+        #: Number of the stage that the teacher is of, and the noise levels of its steps.
         self.stage = 0
+        self._known: Tensor | None = None
         #: In the checkpoint, but never trained.
         self.teacher_network = copy.deepcopy(self.network).requires_grad_(False)
 
@@ -133,8 +134,7 @@ class ProgressiveDistillation(EDM):
 
     def _distilled(self, images: Tensor, labels: Tensor | None, places: Tensor, noise: Tensor) -> Losses:
         steps = self.steps_at(self.stage)
-        # Without waiting for the device.
-        levels = self.sigmas(2 * steps).float().to(images.device, non_blocking=True)
+        levels = self._levels_of(2 * steps, images.device)
         first = 2 * (places * steps).long()
         sigma, middle, last = levels[first], levels[first + 1], levels[first + 2]
         x = images + beside(sigma, images) * noise
@@ -148,6 +148,17 @@ class ProgressiveDistillation(EDM):
         denoised, _ = self._denoised(x, sigma, labels)
         error = beside(self.precondition.weight(sigma), images) * (denoised - target) ** 2
         return {"loss": error.mean()}
+
+    @torch.inference_mode(False)
+    def _levels_of(self, steps: int, device: torch.device) -> Tensor:
+        """The noise levels of the teacher's steps, float32 [steps + 1].
+
+        On the device from a stage's first step on: a step that is replayed would copy them from memory of the host that
+        has long been given to others.
+        """
+        if self._known is None or len(self._known) != steps + 1 or self._known.device != device:
+            self._known = self.sigmas(steps).float().to(device)
+        return self._known
 
     def _moved(self, x: Tensor, sigma: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
         denoised, _ = self._denoised(x, sigma, labels, self.teacher_network)

@@ -105,6 +105,33 @@ def test_the_student_becomes_the_teacher_when_a_stage_ends(tmp_path: Path) -> No
     assert not any(parameter.requires_grad for parameter in module.teacher_network.parameters())
 
 
+def test_the_noise_levels_of_a_stage_come_from_the_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a step that is replayed, the host's part is not done again.
+    module = tiny(ProgressiveDistillation, teacher_steps=8, stage_kimg=1.0)
+    assert isinstance(module, ProgressiveDistillation)
+    images, noise = torch.rand(4, 1, 16, 16) * 2 - 1, torch.randn(4, 1, 16, 16)
+    made: list[int] = []
+
+    def sigmas(steps: int) -> Tensor:
+        made.append(steps)
+        return ProgressiveDistillation.sigmas(module, steps)
+
+    monkeypatch.setattr(module, "sigmas", sigmas)
+
+    def losses() -> list[float]:
+        return [module._distilled(images, None, torch.rand(4), noise)["loss"].item() for _ in range(3)]
+
+    losses()
+    assert made == [8]
+    module.stage = 1
+    torch.manual_seed(0)
+    later = losses()
+    assert made == [8, 4]
+    module._known = None
+    torch.manual_seed(0)
+    assert losses() == later
+
+
 # ---- MeanFlow --------------------------------------------------------------------------------------------------------
 
 
