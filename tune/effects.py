@@ -43,7 +43,9 @@ def effects(rows: Sequence[Row], space: Space, objectives: Sequence[Objective]) 
     if len(measured) < LEAST:
         return []
     kimg = min(row.kimg for row in measured)
-    reports = {row.number: [report for report in row.reports if report.kimg <= kimg][-1] for row in measured}
+    until = {row.number: [report for report in row.reports if report.kimg <= kimg] for row in measured}
+    # With batches of several sizes, the first evaluation of some may come after the only one of others.
+    reports = {number: some[-1] for number, some in until.items() if some}
     found = []
     for metric in _metrics(reports.values(), objectives):
         for dimension in space:

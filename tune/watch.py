@@ -145,14 +145,23 @@ def read_rows(sweep: Sweep) -> list[Row]:
 def ranked(rows: Sequence[Row], objective: Objective) -> list[Row]:
     """Trials with a result: those that trained longest first, and the best first among equally long ones."""
     measured = [row for row in rows if row.reports and row.state != "failed"]
-    return sorted(measured, key=lambda row: (-row.kimg, objective.sign * row.value(objective)))
+    longest = {row.id for row in comparable(rows)}
+
+    def place(row: Row) -> tuple[float, float]:
+        return -math.inf if row.id in longest else -row.kimg, objective.sign * row.value(objective)
+
+    return sorted(measured, key=place)
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:
-    """The trials that may be compared: those that trained longest of all with a result, and did not fail."""
+    """The trials that may be compared: those that trained longest of all with a result, and did not fail.
+
+    All that came to their end did: with batches of several sizes, their last evaluations are not quite at one length.
+    """
     measured = [row for row in rows if row.reports and row.state != "failed"]
     longest = max((row.kimg for row in measured), default=0.0)
-    return [row for row in measured if row.kimg == longest]
+    least = min((row.kimg for row in measured if row.state == "finished"), default=longest)
+    return [row for row in measured if row.kimg >= least]
 
 
 def best_of(rows: Sequence[Row], objective: Objective) -> Row | None:

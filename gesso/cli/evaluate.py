@@ -126,6 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
         named = sorted(name for name in arguments.metrics or _measured(result))
         what = [arguments.extractor, *named, result["samples"], f"seed{arguments.seed}"]
         what += ["raw"] if arguments.raw else []
+        # Weights of a file of its own, such as an average of another width, have the checkpoint's images seen.
+        what += [Path(result["path"]).stem] if Path(result["path"]).is_file() else []
         # Figures of another sampler, or of the other direction, stand beside the first, too.
         what += [f"{name}{value}" for name, value in sampling.changes(arguments).items()]
         what += [result["direction"]] if "direction" in result else []

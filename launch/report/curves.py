@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from pathlib import Path
+from typing import Any
 
 from launch.report.charts import Chart, Line, label, render, span
 from launch.report.pieces import Html, grid_of, is_number, mapping, pictures_of, table
@@ -62,7 +65,7 @@ def evaluation_table(record: Record) -> Html:
         reference = mapping(result.get("reference"))
         against = pictures_of(reference)
         made = f"{result['samples']:,} samples" if is_number(result.get("samples")) else ""
-        way = str(result.get("direction") or "")
+        way, weights = str(result.get("direction") or ""), _weights_of(result)
         seen = f"{label(result['images_seen'] / 1000)} kimg" if is_number(result.get("images_seen")) else "–"
         for name, value in result.items():
             if (known := measured(name)) and is_number(value):
@@ -71,7 +74,7 @@ def evaluation_table(record: Record) -> Html:
                 settings = settings_in_words(result.get("settings"), known[0])
                 compared = f"against {against}" if against else ""
                 sampling = sampling_in_words(result.get("sampling"))
-                made_by = join_words(name.partition("/")[2], way, made, sampling, compared, settings)
+                made_by = join_words(name.partition("/")[2], weights, way, made, sampling, compared, settings)
                 rows.append([escape(known[1].title), escape(made_by), escape(seen), label(value) + spread])
     remarks = dict.fromkeys(
         str(remark)
@@ -80,6 +83,12 @@ def evaluation_table(record: Record) -> Html:
     )
     said = "".join(f'<p class="facts"><span>{escape(remark)}</span></p>' for remark in remarks)
     return table(["metric", "from", "checkpoint", "value"], rows) + said
+
+
+def _weights_of(result: Mapping[str, Any]) -> str:
+    """The weights that were measured, in words; empty of a checkpoint's average, which is what a run is known by."""
+    file = Path(str(result.get("path") or ""))
+    return join_words(file.stem if file.suffix == ".safetensors" else "", "raw" * (result.get("average") is False))
 
 
 def loss_charts(record: Record) -> list[Chart]:

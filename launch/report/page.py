@@ -84,7 +84,8 @@ def _tiles(record: Record, metrics: list[Metric]) -> Html:
     info = record.info
     tiles = []
     for metric in metrics[:1]:
-        best = f"best {label(metric.best[1])} at {label(metric.best[0])} kimg" if metric.best else "never finite"
+        none = "never finite" if metric.quantity.direction else ""
+        best = f"best {label(metric.best[1])} at {label(metric.best[0])} kimg" if metric.best else none
         tiles.append((f"{metric.name} ({metric.qualifier})", label(metric.points[-1][1]), "", best))
     if is_number(info.get("kimg")):
         tiles.append(("trained on", label(info["kimg"]), "kimg", f"{info['kimg'] * 1000:,.0f} images"))

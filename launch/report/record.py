@@ -59,7 +59,9 @@ class Metric:
 
     @property
     def best(self) -> tuple[float, float] | None:
-        """(kimg, value), or None when no value is finite."""
+        """(kimg, value), or None when no value is finite, or neither way is better."""
+        if self.quantity.direction is None:
+            return None
         sign = 1 if self.quantity.direction == "min" else -1
         return min(finite(self.points), key=lambda point: sign * point[1], default=None)
 

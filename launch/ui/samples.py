@@ -51,7 +51,7 @@ class Sampler:
 
     def __init__(self, device: str = "auto") -> None:
         self._device = device
-        self._kept: OrderedDict[tuple[Path, bool], ImageFamily] = OrderedDict()
+        self._kept: OrderedDict[tuple[Path, int, bool], ImageFamily] = OrderedDict()
         self._busy = threading.Lock()
 
     def grid(self, checkpoint: Path, wanted: Wanted) -> bytes:
@@ -81,10 +81,13 @@ class Sampler:
         return stream.getvalue()
 
     def _family(self, checkpoint: Path, *, average: bool) -> ImageFamily:
+        from launch.checkpoints.files import MARKER
         from launch.inference.loading import load_family
         from launch.training.hardware import best_device
 
-        key = (checkpoint.resolve(), average)
+        path = checkpoint.resolve()
+        # A run that goes on from an earlier checkpoint writes the later ones anew.
+        key = (path, (path / MARKER).stat().st_mtime_ns, average)
         if key not in self._kept:
             self._kept[key], _ = load_family(checkpoint, average=average, device=best_device(self._device))
             while len(self._kept) > KEPT:
