@@ -53,7 +53,7 @@ class Equivariance(SumMetric):
         if not len(index):
             return
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
-            originals = self.render(index, torch.eye(3).expand(len(index), 3, 3))
+            originals = self.render(index, torch.eye(3, dtype=torch.float32).expand(len(index), 3, 3))
             for row, name in enumerate(self.names):
                 measure = self._moved if name == "eqt" else self._turned
                 self.sums[row] += measure(index, originals)
@@ -87,7 +87,8 @@ class Equivariance(SumMetric):
 def translation(shift: tuple[int, int], width: int, height: int) -> Tensor:
     """The transform of an input whose image of this size is to move by ``shift`` pixels to the right and down."""
     right, down = shift
-    transform = torch.eye(3)
+    # Also in bf16-true, whose default dtype is another.
+    transform = torch.eye(3, dtype=torch.float32)
     transform[0, 2], transform[1, 2] = -right / width, -down / height
     return transform
 
@@ -141,7 +142,7 @@ def decibels(error: Tensor, count: Tensor) -> float:
 def rotation(angle: float) -> Tensor:
     """The transform of an input that turns by ``angle``, in radians."""
     cos, sin = math.cos(angle), math.sin(angle)
-    return torch.tensor([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    return torch.tensor([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float32)
 
 
 def _turned(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,7 +172,8 @@ def _turned(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _bandlimit(matrix: Tensor, *, up: int) -> Tensor:
     """Taps, odd in number, that let through what both the grid and the transformed grid can hold."""
     reach, field = 2 * LOBES, 64
-    places = ((torch.arange(field * up * 2 - 1, device=matrix.device) + 1) / up - field).roll(1 - field * up)
+    steps = torch.arange(field * up * 2 - 1, device=matrix.device, dtype=torch.float32)
+    places = ((steps + 1) / up - field).roll(1 - field * up)
     y, x = torch.meshgrid(places, places, indexing="ij")
     turned_x, turned_y = (torch.stack([x, y], 2) @ matrix[:2, :2].T).unbind(2)
     sinc = _convolved(torch.sinc(x) * torch.sinc(y), torch.sinc(turned_x) * torch.sinc(turned_y))

@@ -13,7 +13,7 @@ from torch import Tensor
 from gesso.common.pixels import to_uint8
 from lightning_modules.metrics import specs
 from lightning_modules.metrics.diversity import REAL
-from lightning_modules.metrics.features import FeatureExtractor, build_extractor, check_classifier
+from lightning_modules.metrics.features import FeatureExtractor, build_extractor, check_classifier, measuring
 from lightning_modules.metrics.generation import COMPUTED, GenerationMetrics
 from lightning_modules.metrics.probes import DIVERSITY, Probed, Probes
 from lightning_modules.metrics.specs import Direction, ExtractorName, Kind, MetricSpec, Occasion
@@ -221,14 +221,16 @@ class TableEvaluator:
 
     def update_foreign(self, *arguments: Tensor) -> None:
         """Updates the metrics of other packages."""
-        for metric in self._metrics.values():
-            metric.update(*arguments)
+        with measuring(self.device):
+            for metric in self._metrics.values():
+                metric.update(*arguments)
 
     def compute(self) -> dict[str, float]:
         """Computes the metrics of other packages."""
         found: dict[str, float] = {}
-        for spec in self.foreign:
-            found |= _by_name(spec, self._metrics[spec.name].compute(), self.options.extractor)
+        with measuring(self.device):
+            for spec in self.foreign:
+                found |= _by_name(spec, self._metrics[spec.name].compute(), self.options.extractor)
         return found
 
     def reset(self) -> None:

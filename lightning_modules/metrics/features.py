@@ -134,6 +134,13 @@ def exact_float32() -> Iterator[None]:
             switch.fp32_precision = precision
 
 
+@contextmanager
+def measuring(device: torch.device) -> Iterator[None]:
+    """Context manager: full float32 whatever the training's autocast, in which evaluations run."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), exact_float32():
+        yield
+
+
 def resize_tensorflow(images: Tensor, size: int) -> Tensor:
     """Bilinear resize of TensorFlow 1 (``align_corners=False``): no antialiasing, and pixel i sits at i, not i + 1/2.
 

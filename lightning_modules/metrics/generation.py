@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_modules.metrics.features import FeatureExtractor, check_classifier, exact_float32
+from lightning_modules.metrics.features import FeatureExtractor, check_classifier, measuring
 from lightning_modules.metrics.frechet import frechet_distance, frechet_distance_to_features
 from lightning_modules.metrics.inception_score import InceptionScore
 from lightning_modules.metrics.kernel import fitting_subset, kernel_distance
@@ -113,7 +113,7 @@ class GenerationMetrics(nn.Module):
         generated = self.statistics.compute()
         reference = reference.to(generated.mean.device)
         results: dict[str, float] = {}
-        with exact_float32():
+        with measuring(generated.mean.device):
             if "fid" in self.metrics:
                 results["fid"] = _frechet(reference, generated)
             if "kid" in self.metrics:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lightning_modules.core.abilities import Batch
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.metrics.evaluator import EvaluationOptions, Pictures, TableEvaluator
+from lightning_modules.metrics.features import measuring
 from lightning_modules.metrics.statistics import SumMetric
 from lightning_modules.networks.style_head import STATISTICS, style_statistics
 from lightning_modules.networks.vgg import VGG19
@@ -149,7 +150,9 @@ class CodesEvaluator(TableEvaluator):
         assert self._vgg is not None
         images = batch["image"]
         parts = quarters(images).flatten(0, 1)
-        codes = {"learned": self.family.codes(parts), "raw": style_statistics(self._vgg.network, parts)}
+        codes = {"learned": self.family.codes(parts)}
+        with measuring(parts.device):
+            codes["raw"] = style_statistics(self._vgg.network, parts)
         labels = torch.as_tensor(batch.get("label", -torch.ones(len(images)))).long().to(self.device)
         by_picture = {name: values.unflatten(0, (-1, 4)) for name, values in codes.items()}
         self._codes.update(by_picture, labels, index.to(self.device))

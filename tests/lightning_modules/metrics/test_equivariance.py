@@ -39,6 +39,20 @@ def test_errors_are_the_authors() -> None:
         torch.testing.assert_close(found, expected[f"rotation{number}"], rtol=1e-2, atol=0)
 
 
+def test_16_bits_of_the_training_change_no_number() -> None:
+    original, turned = torch.rand(2, 1, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = translation((3, -2), 40, 40), rotation(0.3), rotation_error(original, turned, 0.3)
+    # As bf16-true has it in an evaluation.
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = translation((3, -2), 40, 40), rotation(0.3), rotation_error(original, turned, 0.3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(expected, found, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
 def test_decibels_of_a_known_error() -> None:
     # Of images in [-1, 1] the peak is 2.
     assert decibels(torch.tensor(4.0 * 50), torch.tensor(50.0)) == pytest.approx(0)

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lightning_modules.metrics import evaluator, specs
 from lightning_modules.metrics.evaluator import EvaluationOptions
@@ -78,6 +79,39 @@ def test_one_pass_equals_each_metric_alone() -> None:
     assert both == pytest.approx(precision_recall(kept_real, kept_fake, nearest_k=3))
     mmd = squared_mmd(kept_real[:60], kept_fake).item()
     assert results["kid/mobilenet_v2"] == pytest.approx(mmd, abs=results["kid_std/mobilenet_v2"])
+
+
+def test_mixed_precision_of_the_training_changes_no_number() -> None:
+    real, fake = images(150, 1), images(100, 2, darker=60)
+    expected = evaluate([real], fake, [torch.arange(100)], 150)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert evaluate([real], fake, [torch.arange(100)], 150) == expected
+
+
+def test_metrics_of_other_packages_are_in_full_precision_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Product(Metric):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_state("rows", default=torch.zeros(2, 3), dist_reduce_fx="sum")
+
+        def update(self, images: Tensor, index: Tensor) -> None:
+            self.rows += images.float().mean((2, 3)) @ torch.eye(3)
+
+        def compute(self) -> Tensor:
+            return (self.rows @ self.rows.T).sum()
+
+    quantity = specs.Quantity("product", "Product", "min")
+    spec = specs.MetricSpec("product", "", ("generation",), (quantity,), make=Product)
+    monkeypatch.setattr(specs, "table", lambda: {"product": spec})
+    measuring = evaluator.TableEvaluator("generation", EvaluationOptions(metrics=("product",)), "a GAN")
+    measuring.load({}, torch.device("cpu"))
+    found = []
+    for mixed in (False, True):
+        measuring.reset()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            measuring.update_foreign(images(2, 1), torch.arange(2))
+            found.append(measuring.compute()["product"])
+    assert found[0] == found[1]
 
 
 def test_settings_tell_the_samples_that_prdc_cannot_hold() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from lightning_modules.metrics.retrieval import Codes, neighbours_accuracy, retrieval
+from lightning_modules.core.frozen import Frozen
+from lightning_modules.metrics.evaluator import EvaluationOptions
+from lightning_modules.metrics.retrieval import Codes, CodesEvaluator, neighbours_accuracy, retrieval
 from lightning_modules.pictures.crops import quarters, random_squares
 from tests.formulas import waves
 
@@ -87,3 +92,32 @@ def test_squares_are_cut_where_the_noise_says() -> None:
     torch.testing.assert_close(middle, images[:, :, 2:6, 2:6])
     whole = random_squares(images, torch.tensor([[0.9, 0.5, 0.3, 0.8]]), size=8, scales=(1.0, 1.0))
     torch.testing.assert_close(whole, images)
+
+
+def test_mixed_precision_of_the_training_leaves_the_raw_statistics_as_they_are() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.ModuleList(nn.Conv2d(3, channels, 1) for channels in (64, 128, 256, 512))
+
+        def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+            return dict(zip(layers, (conv(images) for conv in self.maps), strict=True))
+
+    class Coding:
+        def codes(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3))
+
+        def described(self) -> str:
+            return "a StyleEncoder"
+
+    torch.manual_seed(0)
+    evaluator = CodesEvaluator(Coding(), EvaluationOptions(metrics=("retrieval",)), code_dim=3)
+    evaluator._vgg = Frozen(Encoder())  # type: ignore[arg-type]
+    images, found = waves(40, 3, 8, 8).float(), []
+    for mixed in (False, True):
+        evaluator.begin({}, len(images))
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            evaluator.update(torch.arange(len(images)), {"image": images})
+        assert evaluator._codes is not None
+        found.append(evaluator._codes.compute()["raw"][0])
+    assert torch.equal(*found)
