@@ -39,13 +39,9 @@ def effects(rows: Sequence[Row], space: Space, objectives: Sequence[Objective]) 
 
     Trials are compared at the length that all of them reached: many end early, and longer training alone is better.
     """
-    measured = [row for row in rows if row.reports and row.state != "failed"]
-    if len(measured) < LEAST:
+    kimg, reports = alike(rows)
+    if len(reports) < LEAST:
         return []
-    kimg = min(row.kimg for row in measured)
-    until = {row.number: [report for report in row.reports if report.kimg <= kimg] for row in measured}
-    # With batches of several sizes, the first evaluation of some may come after the only one of others.
-    reports = {number: some[-1] for number, some in until.items() if some}
     found = []
     for metric in _metrics(reports.values(), objectives):
         for dimension in space:
@@ -58,6 +54,17 @@ def effects(rows: Sequence[Row], space: Space, objectives: Sequence[Objective]) 
             if len({x for _, x, _ in points}) >= LEAST and len({y for *_, y in points}) > 1:
                 found.append(Effect(dimension, metric, points, _spearman(points), kimg))
     return found
+
+
+def alike(rows: Sequence[Row]) -> tuple[float, dict[int, Report]]:
+    """The length in kimg that all trials reached, and each one's last report up to it, by number; none of failed ones.
+
+    With batches of several sizes, the first report of some may come after the only one of others: they are left out.
+    """
+    measured = [row for row in rows if row.reports and row.state != "failed"]
+    kimg = min((row.kimg for row in measured), default=0.0)
+    until = {row.number: [report for report in row.reports if report.kimg <= kimg] for row in measured}
+    return kimg, {number: some[-1] for number, some in until.items() if some}
 
 
 def _metrics(reports: Collection[Report], objectives: Sequence[Objective]) -> list[str]:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from tune.effects import effects
+from tune.importance import importances
 from tune.journal import Report
 from tune.outcome import Outcome, summary
 from tune.page import write_page
+from tune.space import read_space
 from tune.sweep import Objective, Sweep
-from tune.watch import Row, chosen_of, ranked
+from tune.watch import Row, State, chosen_of, ranked
 
 FID = Objective("fid/mobilenet_v2", "min")
 RECALL = Objective("recall/mobilenet_v2", "max")
@@ -128,3 +130,22 @@ def test_trials_of_several_batch_sizes_are_compared_at_their_ends(sweep: Sweep) 
 
 def at(row: Row, kimg: float) -> Report:
     return replace(row.reports[-1], images_seen=round(1000 * kimg))
+
+
+def test_importances_are_of_trials_of_one_length_that_did_not_fail(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("model.first: uniform(0, 1)\nmodel.second: choice([[1, 2], [3, 4]])\n")
+
+    def trial(number: int, state: State, fids: list[float]) -> Row:
+        config = {"model.first": number / 20, "model.second": [[1, 2], [3, 4]][number % 2]}
+        reports = [Report(1000 * (k + 1), {FID.metric: fid}, config) for k, fid in enumerate(fids)]
+        return Row(number, f"{number:03d}", config, state, reports)
+
+    begun = {number: 50.0 + 10 * (number % 2) for number in range(16)}
+    short = [trial(number, "finished", [fid]) for number, fid in begun.items()]
+    # The first quarter goes on, and gets better by that alone; what failed had figures, too.
+    rows = [trial(number, "finished", [fid, 5.0] if number < 4 else [fid]) for number, fid in begun.items()]
+    rows += [trial(number, "failed", [1000.0]) for number in (16, 18)]
+    expected = importances(short, read_space(file), FID)
+    assert expected["model.second"] > 0.9
+    assert importances(rows, read_space(file), FID) == expected
