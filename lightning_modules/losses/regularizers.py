@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gesso.common.ranks import mean_over_ranks
 from gesso.common.schedules import Schedule, at
 from lightning_modules.losses.penalties import Critic, first_order_penalty, gradient_penalty, path_lengths, r1_penalty
+from lightning_modules.networks.precision import ExactBuffers
 
 
 class Noise(Protocol):
@@ -136,7 +137,7 @@ class GradientPenalty(Regularizer):
         return gradient_penalty(critic, real, fake, noise.rand(len(real), 1, 1, 1))
 
 
-class PathLength(nn.Module):
+class PathLength(ExactBuffers):
     """E(‖Jᵀy‖ - a)² of a generator, y ~ N(0, I) in image space, a the mean of these lengths so far (StyleGAN2, eq. 4).
 
     ``mean``, a, is a buffer: register the module in the family, and it is saved with it. It moves with the lengths of
@@ -151,6 +152,7 @@ class PathLength(nn.Module):
 
     name = "path_length"
     requires_double_backward = True
+    exact_buffers = ("mean",)
     mean: Tensor
 
     def __init__(self, factor: float = 2.0, interval: int = 4, decay: float = 0.01) -> None:
