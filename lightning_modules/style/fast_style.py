@@ -139,6 +139,7 @@ class FastStyle(AdversarialStyleFamily, StyleFamily):
         if not pictures:
             raise ValueError("FastStyle needs a style picture: set --model.styles '[FILE, ...]'")
         self._pictures = [fit(picture, self.style_size) for picture in pictures]
+        self._targets, self._statistics = [], None
 
     def optimization(self) -> dict[str, OptimizerOptions]:
         return {"network": self.optimizer, **self.judges()}
@@ -170,7 +171,8 @@ class FastStyle(AdversarialStyleFamily, StyleFamily):
 
     def still_noise(self, pictures: Tensor) -> Tensor:
         """The input noise for pictures of this size, [1, 1, H, W]; constant, so that it does not flicker in a video."""
-        if self._still_noise.shape[2:] != pictures.shape[2:] or self._still_noise.device != pictures.device:
+        known, of = ((x.shape[2:], x.device, x.dtype) for x in (self._still_noise, pictures))
+        if known != of:
             self._still_noise = self._grains(self._drawn_noise(*pictures.shape[2:])).to(pictures)
         return self._still_noise
 

@@ -55,6 +55,27 @@ def test_the_losses_are_the_papers() -> None:
 
 
 @pytest.mark.network
+def test_other_style_pictures_have_targets_of_their_own() -> None:
+    module, other = family(style_adversarial_weight=1.0), family(style_adversarial_weight=1.0)
+    module.style_targets()
+    module.own_statistics()
+    for each in (module, other):
+        each.take_pictures("styles", [paintings(64)[:1].flip(1, 2)])
+    assert torch.equal(module.own_statistics(), other.own_statistics())
+    for name, expected in other.style_targets()[0].items():
+        # Not those that were known of the pictures before.
+        assert torch.equal(module.style_targets()[0][name], expected)
+
+
+def test_the_still_noise_is_as_exact_as_the_pictures() -> None:
+    module = FastStyle(styles=["0.png"], resolution=48)
+    pictures = torch.zeros(1, 3, 48, 48)
+    expected = module.still_noise(pictures)
+    assert module.still_noise(pictures.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(module.still_noise(pictures), expected)
+
+
+@pytest.mark.network
 def test_the_sliced_loss_is_the_mean_over_the_directions_distributions() -> None:
     module = family(2, noise=0.0, style_loss="sliced_wasserstein", layer_weights=(1.0, 0.0, 2.0, 0.0))
     images = photographs(48)[:2]
