@@ -99,12 +99,16 @@ def _stated(
     """``finish`` with what is known of the pictures' making."""
     from launch.provenance import facts_of
 
+    sampled = module.sampled()
+    if arguments.mask:
+        # Ancestral sampling fills in, whatever the recipe's sampler is.
+        sampled = {name: value for name, value in sampled.items() if name not in ("sampler", "evaluations")}
     facts = facts_of(
         origin,
         type(module).__name__,
         seed=arguments.seed,
         label=arguments.label,
-        sampling=module.sampled() or None,
+        sampling=sampled or None,
         strength=arguments.strength,
     )
     stated = finish.with_facts(facts)
@@ -117,6 +121,8 @@ def _check_editing(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--{given[0]} is of a picture: name it with --from")
     if arguments.mask is not None and arguments.strength is not None:
         raise ValueError("--mask keeps what is black in it, and makes all else anew: leave --strength out")
+    if arguments.mask is not None and arguments.sampler is not None:
+        raise ValueError("--mask fills in by ancestral sampling alone: leave --sampler out")
     if arguments.resamples is not None and arguments.mask is None:
         raise ValueError("--resamples is for filling in: name the --mask")
     if arguments.picture is not None and arguments.interpolate:

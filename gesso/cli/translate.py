@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     inputs = [Path(name) for name in arguments.pictures]
     count = arguments.styles or 1
-    plans = [folders.plan(inputs, *_goal(arguments.out, number, count)) for number in range(1, count + 1)]
+    goals = [_goal(arguments.out, number, count) for number in range(1, count + 1)]
+    plans = [folders.plan(inputs, out, done, results=results) for out, done, results in goals]
     finish = publishing.asked(arguments, [job.target for planned in plans for job in planned.jobs])
     module, origin = load_family(arguments.run_folder, average=not arguments.raw, device=best_device(arguments.device))
     direction = module.known_direction(arguments.direction)
@@ -87,11 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
-def _goal(out: str | None, number: int, count: int) -> tuple[str | None, str]:
-    """The results' ``--out``, and the end of their names without one, for style ``number`` of ``count``."""
+def _goal(out: str | None, number: int, count: int) -> tuple[str | None, str, Path | None]:
+    """For style ``number`` of ``count``: the results' ``--out``, the end of their names without one, and the folder of
+    all styles' results."""
     if count == 1:
-        return out, "translated"
+        return out, "translated", None
+    done, results = f"translated-{number}", None
     if out:
         path = Path(out)
-        out = str(path.with_stem(f"{path.stem}-{number}") if path.suffix else path / f"style-{number}")
-    return out, f"translated-{number}"
+        results = None if path.suffix else path
+        out = str(path.with_stem(f"{path.stem}-{number}") if results is None else path / f"style-{number}")
+    return out, done, results

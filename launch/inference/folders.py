@@ -56,6 +56,7 @@ def plan(
     *,
     suffix: str = ".png",
     ours: Callable[[Path], bool] = is_ours,
+    results: Path | None = None,
 ) -> Plan:
     """Where the results of pictures and folders of pictures go; a folder's own folders are kept apart.
 
@@ -65,6 +66,7 @@ def plan(
         done: what is done to them: ``stylized``.
         suffix: of a single input's file.
         ours: whether a file is an earlier result, which may be replaced.
+        results: the folder that holds these results and others, no picture of which is taken; None: ``out``.
 
     Raises:
         FileNotFoundError: a folder without pictures.
@@ -86,7 +88,7 @@ def plan(
     else:
         if where.exists() and not where.is_dir():
             raise ValueError(f"{where} is a file: name a folder for the results of several pictures")
-        jobs = _jobs(inputs, where)
+        jobs = _jobs(inputs, where, results or where)
     sources = {source.resolve(): source for source, _ in jobs}
     for source, target in jobs:
         if (taken := sources.get(target.resolve())) is not None:
@@ -95,12 +97,12 @@ def plan(
     return Plan(jobs, where, single)
 
 
-def _jobs(inputs: Sequence[Path], where: Path) -> list[Job]:
-    """The pictures of ``inputs``, and the PNG files in the folder ``where`` that are made of them."""
+def _jobs(inputs: Sequence[Path], where: Path, results: Path) -> list[Job]:
+    """The pictures of ``inputs`` but for those in ``results``, and the PNG files in ``where`` that are made of them."""
     files = []
     for given in inputs:
         if given.is_dir():
-            files += [(file, where / file.parent.relative_to(given)) for file in pictures_in(given, without=where)]
+            files += [(file, where / file.parent.relative_to(given)) for file in pictures_in(given, without=results)]
         else:
             files.append((given, where))
     stems = Counter(folder / file.stem for file, folder in files)

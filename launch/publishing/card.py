@@ -7,12 +7,13 @@ says the processor, and no paths.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from html import escape
+from typing import Any, TypeAlias
 
 import yaml
 
 from launch.report.pieces import duration, is_number, mapping
-from launch.report.record import Metric, Record
+from launch.report.record import Metric, Record, join_words
 
 #: Hugging Face's name of what a family does, by the ability.
 TASKS = {
@@ -26,6 +27,8 @@ USES = {
     "stylize": "gesso stylize PICTURE --run model.safetensors",
     "translate": "gesso translate model.safetensors PICTURE",
 }
+#: A metric, and how it was measured.
+Score: TypeAlias = tuple[Metric, str]
 #: Where nothing is said of a licence.
 NOT_STATED = "not stated"
 
@@ -39,6 +42,7 @@ def card(
     styles: Sequence[Mapping[str, str]] = (),
     picture: str | None = None,
     autoencoder: str | None = None,
+    measured: bool = True,
 ) -> str:
     """The card as Markdown with a YAML head.
 
@@ -50,17 +54,19 @@ def card(
         styles: name and, where it is known, licence of each style picture.
         picture: a file beside the card that shows what the model makes; None: there is none.
         autoencoder: the file beside the card that decodes what the model makes; None: it makes pictures.
+        measured: whether the run's scores are of these weights; else they are left out.
     """
+    scores = _scores(record) if measured else []
     shown = "" if picture is None else f"![what it makes]({picture})\n"
     parts = [
-        f"---\n{yaml.safe_dump(_head(record, licence), sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{yaml.safe_dump(_head(record, licence, scores), sort_keys=False, allow_unicode=True)}---\n",
         f"# {record.name}\n",
         f"{_what(record, weights)}\n",
         shown,
         _uses(record),
         "" if autoencoder is None else f"It makes latents; `{autoencoder}` decodes them, and has to lie beside it.\n",
         _trained(record),
-        _measured(record.metrics()),
+        _measured(scores, known=measured),
         _data(record, styles),
         "## Not checked\n\nWhether samples are copies of training pictures (`gesso memorised RUN` compares), whether "
         "groups are shown as often as in the data (`gesso bias RUN`), and who has rights in the training pictures.\n",
@@ -74,7 +80,7 @@ def _abilities(record: Record) -> list[str]:
     return [str(name) for name in known] if isinstance(known, list) else []
 
 
-def _head(record: Record, licence: str) -> dict[str, Any]:
+def _head(record: Record, licence: str, scores: Sequence[Score]) -> dict[str, Any]:
     task = next((task for ability, task in TASKS.items() if ability in _abilities(record)), None)
     head: dict[str, Any] = {"library_name": "gesso"}
     if licence != NOT_STATED:
@@ -83,9 +89,8 @@ def _head(record: Record, licence: str) -> dict[str, Any]:
         head["pipeline_tag"] = task
     head["tags"] = ["gesso", str(record.info.get("family") or "unknown")]
     results = [
-        {"type": metric.quantity.name, "name": f"{metric.name} ({metric.qualifier})", "value": metric.points[-1][1]}
-        for metric in record.metrics()
-        if metric.points
+        {"type": metric.quantity.name, "name": f"{metric.name} ({how})", "value": metric.points[-1][1]}
+        for metric, how in scores
     ]
     sets = _sets(record)
     if results and task is not None and sets:
@@ -125,8 +130,21 @@ def _trained(record: Record) -> str:
     return _table("## Training", ("", ""), [(name, value) for name, value in rows.items() if value])
 
 
-def _measured(metrics: Sequence[Metric]) -> str:
-    rows = [(metric.name, f"{metric.points[-1][1]:.4g}", metric.qualifier) for metric in metrics if metric.points]
+def _scores(record: Record) -> list[Score]:
+    kimg, found = record.info.get("kimg"), []
+    for metric in record.metrics():
+        if metric.points:
+            # Weights of the last checkpoint may have been trained on since the last evaluation.
+            earlier = is_number(kimg) and metric.points[-1][0] != kimg
+            when = f"at {metric.points[-1][0]:,.4g} kimg" if earlier else ""
+            found.append((metric, join_words(metric.qualifier, when)))
+    return found
+
+
+def _measured(scores: Sequence[Score], *, known: bool) -> str:
+    rows = [(metric.name, f"{metric.points[-1][1]:.4g}", how) for metric, how in scores]
+    if not known:
+        return "## Measured\n\nNothing of these weights: the run's scores are of the averaged ones.\n"
     if not rows:
         return "## Measured\n\nNothing.\n"
     return _table("## Measured", ("metric", "value", "how"), rows)
@@ -158,4 +176,4 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 
 def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")

@@ -49,11 +49,13 @@ def write_folder(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: holds something already; name a new folder")
     module, origin = load_family(folder.path, average=average)
+    # A run is evaluated, and its previews are made, with its averaged weights.
+    measured = origin["average"] or average or not load_family(folder.path)[1]["average"]
     record = read_record(folder.path)
     kind = "averaged" if origin["average"] else "raw"
     out.mkdir(parents=True, exist_ok=True)
     write_weights(module, out, average=origin["average"], licence=licence)
-    previews = record.pictures.get("samples")
+    previews = record.pictures.get("samples") if measured else None
     if previews:
         shutil.copyfile(previews[-1][1], out / PICTURE)
     text = card(
@@ -64,6 +66,7 @@ def write_folder(
         styles=_styles(module),
         picture=PICTURE if previews else None,
         autoencoder=AUTOENCODER if module.received_autoencoder() is not None else None,
+        measured=measured,
     )
     write_whole(out / CARD, text)
     return out

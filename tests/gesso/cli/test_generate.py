@@ -23,6 +23,12 @@ def test_pictures_of_before_do_not_stay_among_the_new_ones(tmp_path: Path, capsy
     assert "/nowhere: no such run or checkpoint" in capsys.readouterr().err
 
 
+def test_a_sampler_that_filling_in_would_not_heed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "/nowhere", "--from", "a.png", "--mask", "b.png", "--sampler", "heun"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--mask fills in by ancestral sampling alone: leave --sampler out" in line
+
+
 def test_a_class_that_an_interpolation_would_not_heed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "/nowhere", "--interpolate", "path.png", "--label", "3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

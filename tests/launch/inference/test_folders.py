@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gesso.cli.translate import _goal
 from launch.inference.folders import pictures_in, plan
 from launch.inference.pictures import save_picture
 
@@ -38,6 +39,18 @@ def test_results_inside_the_folder_are_no_pictures_of_it(album: Path) -> None:
     before = pictures_in(album, without=Path("album/made"))
     assert [target for _, target in plan([Path("album")], "album/made", "stylized").jobs] != []
     assert album / "made" / "a.png" not in before
+
+
+def test_results_in_other_styles_are_no_pictures_of_it_either(album: Path) -> None:
+    # Of an earlier `gesso translate RUN album --styles 2 --out album/made`.
+    other = album / "made" / "style-2" / "b.png"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    out, done, results = _goal("album/made", 1, 2)
+    assert (out, results) == ("album/made/style-1", Path("album/made"))
+    sources = [source for source, _ in plan([Path("album")], out, done, results=results).jobs]
+    assert len(sources) == 5
+    assert Path("album/made/style-2/b.png") not in sources
 
 
 @pytest.mark.parametrize(
