@@ -32,7 +32,7 @@ from gesso.common.randomness import mix_seed
 from gesso.common.ranges import Count, Positive, check_options
 from lightning_modules.core.abilities import Batch, Preview
 from lightning_modules.core.averages import MAIN, Average, Averages, SlicedNetwork
-from lightning_modules.core.draws import Steps
+from lightning_modules.core.draws import NoiseRows, Steps
 from lightning_modules.core.graphs import StepGraphs, obstacle
 from lightning_modules.core.noise import seed_everything
 from lightning_modules.core.options import (
@@ -291,6 +291,9 @@ class ImageFamily(NetworkUpdates):
         self._guard.undo_if(self._now.flags)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        # What held-out losses draw is the same every time, wherever training is, for any number of ranks.
+        rank, ranks = self.global_rank, self.trainer.world_size
+        self._now.noise = NoiseRows(mix_seed(batch_idx), 0, 0, 1, rank=rank, ranks=ranks)
         # Averaged by Lightning, but logged against images by the run's clock: Lightning's loggers would count batches.
         for name, value in self.held_out_losses(batch).items():
             self.log(f"val/{name}", value, logger=False, on_epoch=True, sync_dist=True, batch_size=len(batch["image"]))

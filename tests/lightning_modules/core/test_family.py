@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from gesso.common.randomness import mix_seed
 from lightning_modules.autoencoder.vae import VAE
@@ -75,6 +76,31 @@ def test_a_second_training_draws_by_its_own_seed(tmp_path: Path, monkeypatch: py
     for step, drawn in enumerate(module.drawn):
         rows = NoiseRows(mix_seed(step // 3, 8 * step), 0, 0, 1)
         assert torch.equal(drawn, rows.normal(8, (4,), module.device)), step
+
+
+class DrawingHeldOut(VAE):
+    """Keeps what it draws for held-out images."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.drawn: list[Tensor] = []
+
+    def held_out_losses(self, batch: Any) -> Any:
+        self.drawn.append(torch.cat([self.randn(8, 4), self.rand(8, 4)]))
+        return super().held_out_losses(batch)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_held_out_losses_draw_the_same_in_every_validation(micro_batches: int, tmp_path: Path) -> None:
+    module = DrawingHeldOut(**SMALL_VAE, micro_batches=micro_batches)
+    trainer = bare_trainer(tmp_path, val_check_interval=2, num_sanity_val_steps=0)
+    trainer.fit(module, DataLoader(batches(4), batch_size=None), DataLoader(batches(2), batch_size=None))
+    trainer.validate(module, DataLoader(batches(2), batch_size=None), verbose=False)
+    first, second, *later = module.drawn
+    assert len(later) == 4
+    assert not torch.equal(first, second)
+    for drawn, expected in zip(later, [first, second, first, second], strict=True):
+        assert torch.equal(drawn, expected)
 
 
 def test_a_training_equals_the_textbook_loop(tmp_path: Path) -> None:
