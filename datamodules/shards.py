@@ -116,7 +116,7 @@ class ShardData(L.LightningDataModule):
 
     @cached_property
     def pictures(self) -> ShardData:
-        """The pictures: this set, or the one that its latents were encoded of, squared in the same way.
+        """The pictures: this set, or the one that its latents were encoded of, squared and mirrored in the same way.
 
         Raises:
             FileNotFoundError, ValueError: that is gone, or has other pictures by now.
@@ -128,6 +128,7 @@ class ShardData(L.LightningDataModule):
             self.global_batch_size,
             size=self.latents.picture_size,
             channels=self.latents.picture_channels,
+            flip=self.flip,
             workers=self.workers,
             worker_kind=self.worker_kind,
         )

@@ -219,6 +219,8 @@ def test_it_can_be_checked_and_looked_at(latents: Manifest, tmp_path: Path, caps
 def test_real_pictures_are_those_that_were_encoded(pictures: Manifest, latents: Manifest, tmp_path: Path) -> None:
     data = ShardData(str(latents.root), 4, workers=0)
     assert (data.pictures.manifest, data.pictures.size, data.pictures.channels) == (pictures, SIDE, 3)
+    # What looks for copies of training pictures looks for mirrored ones as well.
+    assert [ShardData(data.path, flip=flip).pictures.flip for flip in (False, True)] == [False, True]
     (images,) = data.reference_batches("val", rank=0, world_size=1, batch_size=8, limit=None)
     assert torch.equal(images, batches(pictures, "val")["image"])
     moved = replace(latents, provenance={**latents.provenance, "source": str(tmp_path)}, root=tmp_path / "moved")
