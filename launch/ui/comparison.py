@@ -53,9 +53,19 @@ def comparison(records: Sequence[Record]) -> Html:
 
 
 def names_of(records: Sequence[Record]) -> list[str]:
-    """A name for each run, of which no two are alike: its own, with its folder's where two have one name."""
-    counts = Counter(record.name for record in records)
-    return [r.name if counts[r.name] == 1 else f"{r.name} ({r.path.resolve().name})" for r in records]
+    """A name for each run, of which no two are alike: its own, with its folder's where two have one name.
+
+    Where these are alike, too, as those of two sweeps' trials are, as many of the folders around as tell them apart.
+    """
+    names, depth = [record.name for record in records], 0
+    paths = [record.path.resolve().parts for record in records]
+    while len(alike := {name for name, count in Counter(names).items() if count > 1}) and depth < max(map(len, paths)):
+        depth += 1
+        names = [
+            f"{record.name} ({'/'.join(path[-depth:])})" if name in alike else name
+            for name, record, path in zip(names, records, paths, strict=True)
+        ]
+    return names
 
 
 def differences(names: Sequence[str], configs: Sequence[str]) -> Html:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from launch.report.record import read_record
 from launch.runs.folder import RunFolder
+from launch.ui.comparison import names_of
 from launch.ui.runs import find_runs, row_of, thumbnail, version_of
 from tests.launch.report.finished import finished_run, write_metrics
 
@@ -78,3 +80,11 @@ def test_a_thumbnail_is_small_and_of_the_last_samples(tmp_path: Path) -> None:
     (run.samples / "000000200000.png").write_bytes(b"no picture")
     assert thumbnail(run) is None
     assert thumbnail(begun(tmp_path / "young", 1)) is None
+
+
+def test_trials_of_two_sweeps_are_told_apart(tmp_path: Path) -> None:
+    places = ("a/trials/001", "b/trials/001", "other", "same/001")
+    records = [read_record(begun(tmp_path / place, 1, name=place.split("/")[-1]).path) for place in places]
+    assert names_of(records[:3]) == ["001 (a/trials/001)", "001 (b/trials/001)", "other"]
+    assert names_of([records[0], records[3]]) == ["001 (trials/001)", "001 (same/001)"]
+    assert names_of(records[2:]) == ["other", "001"]
