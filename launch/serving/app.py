@@ -29,6 +29,8 @@ with needing("serve"):
     from starlette.exceptions import HTTPException
 
 _log = logging.getLogger("gesso.serve")
+#: Style pictures of a request.
+MOST_STYLES = 8
 #: Numbers of samples: so many pictures has a sequence.
 SEEDS = 2**32
 _PICTURE: dict[int | str, dict[str, Any]] = {
@@ -103,6 +105,9 @@ class Routes:
     ) -> Response:
         """A picture in the style of others."""
         facts = self._known(model)
+        # Each may be of ``max_pixels``, however small its file is.
+        if style is not None and len(style) > MOST_STYLES:
+            raise ValueError(f"style: {len(style)} pictures; up to {MOST_STYLES} can be mixed")
         own = len(facts.own_styles)
         if style_index is not None:
             if weights:

@@ -88,6 +88,7 @@ def test_pictures_are_stylised_and_translated(client: httpx.Client) -> None:
         ("faststyle/stylize", {"files": {"content": picture_bytes()}, "data": {"weights": "inf"}}, "weights"),
         ("faststyle/stylize", {"files": {"content": picture_bytes()}, "data": {"size": 257}}, "up to 256 pixels"),
         ("faststyle/stylize", {"files": {"content": picture_bytes()}, "data": {"style_index": 2}}, "style_index is 2"),
+        ("faststyle/stylize", {"files": [("content", b""), *[("style", b"")] * 9]}, "style: 9 pictures; up to 8"),
         ("faststyle/stylize", {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=y"}}, ""),
         ("cut/translate", {"files": {"picture": picture_bytes()}, "data": {"direction": "../b"}}, "direction ../b"),
         ("counting/generate", {"json": {"seed": 13}}, "13 is none of mine"),
