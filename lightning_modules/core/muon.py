@@ -48,7 +48,11 @@ class Muon(FlaggedOptimizer):
         weight_decay: float = 0.0,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        groups: list[dict[str, object]] = [{"params": list(matrices), "muon": True}, {"params": list(others)}]
+        # ``fused``, as on torch's own: what is loaded of a checkpoint has its count of steps on the parameters' device.
+        groups: list[dict[str, object]] = [
+            {"params": list(matrices), "muon": True},
+            {"params": list(others), "fused": True},
+        ]
         super().__init__([group for group in groups if group["params"]], {**defaults, "muon": False})
 
     def _step_group(self, group: dict[str, Any]) -> None:  # type: ignore[explicit-any]

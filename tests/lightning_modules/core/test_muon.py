@@ -83,6 +83,16 @@ def test_a_bad_step_changes_nothing_without_asking_the_device() -> None:
         assert all(p.isfinite().all() for p in parameters)
 
 
+def test_a_loaded_count_of_steps_is_where_the_kernel_reads_it() -> None:
+    trained, fresh = nn.Linear(3, 3), nn.Linear(3, 3, device="meta")
+    optimizers = [Muon([network.weight], [network.bias], lr=0.1) for network in (trained, fresh)]
+    trained(torch.ones(2, 3)).sum().backward()
+    optimizers[0].step()
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    assert optimizers[0].state[trained.bias]["step"].item() == 1
+    assert optimizers[1].state[fresh.bias]["step"].device.type == "meta"
+
+
 def test_hidden_matrices_are_neither_first_nor_last_nor_embeddings() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Embedding(5, 3), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Linear(3, 1))
     assert [id(p) for p in hidden_matrices(network)] == [id(network[2].weight)]
