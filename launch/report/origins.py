@@ -96,7 +96,9 @@ def _as_the_run(record: Record, metrics: list[Metric]) -> str:
         options.append(f"--against :{shlex.quote(str(reference['split']))}")
     sets = record.info.get("data")
     whole = {each.get("images") for each in map(mapping, sets if isinstance(sets, list) else [])}
-    if reference.get("split") == "train" and is_number(reference.get("images")) and reference["images"] not in whole:
+    # Of another split than the training's it is not known here how many there are.
+    known = whole if reference.get("split") == "train" else set()
+    if reference.get("split") and is_number(reference.get("images")) and reference["images"] not in known:
         options.append(f"--reference-samples {reference['images']}")
     return "".join(f" {option}" for option in options)
 

@@ -307,6 +307,13 @@ def test_figures_of_other_weights_than_the_average_say_so(run: Path) -> None:
     assert "FID mobilenet_v2, w-0.2, 6 samples 200 kimg 23" in text
 
 
+def test_scores_against_some_pictures_of_another_split_are_made_again_against_as_many(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    compared = [{"name": "mnist", "split": "val", "images": 500, "size": 32}]
+    (run / "run.json").write_text(json.dumps({**info, "compared_with": compared}))
+    assert "--num-samples 1000 --against :val --reference-samples 500</code>" in write_report(run).read_text()
+
+
 def test_a_run_s_own_scores_say_their_settings(run: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     settings = {"kid": {"subsets": 100, "subset_size": 250}}
