@@ -60,6 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("no format: name a file with --onnx, --pt2 or --safetensors, or a folder with --web")
     if arguments.int8 and not (arguments.onnx or arguments.web):
         raise ValueError("--int8 is a form of the ONNX file: name one with --onnx")
+    if not (arguments.onnx or arguments.pt2 or arguments.web):
+        for option in ("part", "dynamic", "size"):
+            if getattr(arguments, option):
+                raise ValueError(
+                    f"--{option} is of a network that is written: name a file with --onnx or --pt2, or a folder with "
+                    "--web; --safetensors has all weights"
+                )
     height, width = _size(arguments.size)
     from launch.export.front import Exporter, ExportOptions
     from lightning_modules.core.deployment import Layout

@@ -159,6 +159,15 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("no style: name one picture or more with --style (a run trained for its own needs none)")
     if min(value for value in (arguments.size, arguments.style_size, arguments.steps, 1) if value is not None) < 1:
         raise ValueError("--size, --style-size and --steps must be 1 or more")
+    if not arguments.style and arguments.preserve_color == "match":
+        raise ValueError(
+            "--preserve-color match recolours style pictures, and there are none: --preserve-color luminance keeps "
+            "the content's colours"
+        )
+    if not arguments.style and arguments.style_size is not None:
+        raise ValueError("--style-size is of style pictures: name them with --style")
+    if arguments.method == "gatys" and arguments.style_size is not None:
+        raise ValueError("--style-size is not for --method gatys: gatys brings styles to the content's size")
     if arguments.method != "gatys" or arguments.run_folder:
         for name in ("steps", "seed"):
             if getattr(arguments, name) is not None:

@@ -37,6 +37,25 @@ def pixels(name: str) -> np.ndarray:
     return np.asarray(Image.open(name).convert("RGB"), np.int16)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--run", "none", "--preserve-color"], "--preserve-color match recolours style pictures, and there are none"),
+        (["--run", "none", "--style-size", "64"], "--style-size is of style pictures: name them with --style"),
+        (
+            ["--style", "one.png", "--method", "gatys", "--style-size", "64"],
+            "gatys brings styles to the content's size",
+        ),
+    ],
+)
+def test_what_a_method_would_not_heed_is_refused(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Before anything is read.
+    assert main(["stylize", "none.png", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.network
 def test_a_picture(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stylize", "photo.png", "--style", "one.png"]) == 0
