@@ -251,7 +251,7 @@ class GessoCLI(LightningCLI):
 def _check_names(options: Mapping[object, object], section: str) -> None:
     """Raises a ValueError where an option's name is none: the parser would not say in which section."""
     for name, value in options.items():
-        if not isinstance(name, str) or not all(name.split(".")):
+        if not isinstance(name, str) or not all(name.split(".")) or " " in name:
             raise ValueError(f"{section} has no option {name!r}; `gesso fit --help` lists its options")
         if isinstance(value, dict):
             _check_names(value, f"{section}.{name}")

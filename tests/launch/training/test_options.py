@@ -97,6 +97,7 @@ def test_many_values_are_right_or_their_options_are_named(case: tuple[str, str, 
         ("evaluation.metrics", "kid", "evaluation.metrics is kid; it must be a list or null"),
         ("ema", "x", "ema is 'x'; it must map options to values"),
         ("ema", {"": None}, "ema has no option ''; `gesso fit --help` lists its options"),
+        ("checkpoints", {"a b": 1}, "checkpoints has no option 'a b'; `gesso fit --help` lists its options"),
         ("evaluation", {"x": {".": 1}}, "evaluation.x has no option '.'; `gesso fit --help` lists its options"),
         (
             "data.class_path",
