@@ -83,7 +83,7 @@ def test_none_steps_where_one_gradient_is_not_finite(
         assert torch.equal(value, after[0][name]), name
         assert not torch.equal(value, after[2][name]), name
     for network in ("ab", "ba"):
-        steps = {int(state["step"]) for state in module._optimizer(network).state.values()}
+        steps = {int(state["step"]) for state in module.optimizer_of(network).state.values()}
         assert steps == {2}
 
 
