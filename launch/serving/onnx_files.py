@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from gesso.common.extras import needing
 from gesso.common.text import one_line
@@ -19,7 +18,7 @@ from launch.serving.asks import Ask, Generate, Stylize, Translate, Verb
 from launch.serving.families import BATCH, arrays
 from launch.serving.served import Facts, Served, check_label, check_verb, check_weights
 from lightning_modules.kinds.random_codes import codes_of_pictures, drawn_codes, numbered_codes
-from lightning_modules.networks.padding import to_multiple
+from lightning_modules.networks.padding import repeat_edges, to_multiple
 from lightning_modules.pictures.sizes import fit, resize
 
 #: Of a file's metadata: where its weights come from.
@@ -155,10 +154,7 @@ class ServedOnnx:
         multiple = self.multiples.get(port, 1)
         if multiple == 1 or not isinstance(self.inputs[port][2], str):
             return value
-        if port != "source":
-            return to_multiple(value, multiple)
-        more = (0, -value.shape[3] % multiple, 0, -value.shape[2] % multiple)
-        return F.pad(value, more, mode="replicate") if any(more) else value
+        return repeat_edges(value, multiple) if port == "source" else to_multiple(value, multiple)
 
     def _sized(self, port: str, picture: np.ndarray, size: int | None) -> torch.Tensor:
         """The picture as an input takes it: of the file's size, where that is fixed."""

@@ -21,6 +21,7 @@ from lightning_modules.losses.regularizers import R1
 from lightning_modules.losses.weights import check_weights
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator
 from lightning_modules.networks.folding import folded
+from lightning_modules.networks.padding import repeat_edges
 from lightning_modules.networks.stylegan2.discriminator import Discriminator, DiscriminatorOptions
 from lightning_modules.networks.swapping.autoencoder import SwappingAutoencoderNetwork, SwappingOptions
 from lightning_modules.networks.swapping.cooccurrence import CooccurrenceDiscriminator, CooccurrenceOptions, crops
@@ -279,9 +280,7 @@ class SwappingAutoencoder(ImageFamily):
 
     def _padded(self, images: Tensor) -> Tensor:
         """Images with repeated borders, at whole multiples of what the encoder halves and large enough for it."""
-        sides = [max(self.smallest, side + -side % self.multiple) for side in images.shape[2:]]
-        more = (0, sides[1] - images.shape[3], 0, sides[0] - images.shape[2])
-        return F.pad(images, more, mode="replicate") if any(more) else images
+        return repeat_edges(images, self.multiple, least=self.smallest)
 
     def previews(self, held_out: Batch, *, seed: int) -> dict[str, Preview]:
         images = held_out["image"][:8]

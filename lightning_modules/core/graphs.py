@@ -172,8 +172,7 @@ class CapturedStep:
         self._noise.fill(module._ahead, module._now.steps)
         for name, rate in module.learning_rates(module.images_seen).items():
             self._rates[name].fill_(rate)
-            for group in module.optimizer_of(name).param_groups:
-                group["lr"] = rate
+            module.set_learning_rate(name, module.optimizer_of(name))
         self._recorder.replay()
         # By their versions, strategies know which buffers have changed.
         torch.autograd.graph.increment_version(self._written)
@@ -208,9 +207,9 @@ class CapturedStep:
         finally:
             for group, own in zip(groups, before, strict=True):
                 group.update(own)
-            for name, rate in module.learning_rates(module.images_seen).items():
-                for group in module.optimizer_of(name).param_groups:
-                    group["lr"] = rate
+            module._now.rates = {}
+            for name in self._rates:
+                module.set_learning_rate(name, module.optimizer_of(name))
 
 
 class _Listening(NoiseAhead):

@@ -235,7 +235,7 @@ class NetworkUpdates(Step):
     def _step_and_zero(self, name: str) -> None:
         self._now.stepping = name
         optimizer = self.optimizer_of(name)
-        self._set_learning_rate(name, optimizer)
+        self.set_learning_rate(name, optimizer)
         optimizer.step()
         # Not the optimizer's gradients: under ZeRO these are an engine's own buffers.
         for parameter in self.parameters_of(name):
@@ -248,7 +248,8 @@ class NetworkUpdates(Step):
         assert isinstance(own, LightningOptimizer)
         return own
 
-    def _set_learning_rate(self, name: str, optimizer: LightningOptimizer) -> None:
+    def set_learning_rate(self, name: str, optimizer: LightningOptimizer) -> None:
+        """Gives the optimizer of the network ``name`` this step's learning rate and betas, where they change."""
         options = self.optimization().get(name)
         if options is not None and options.changes:
             rate: float | Tensor = options.learning_rate(self.images_seen, total_kimg=self.total_kimg)

@@ -29,9 +29,26 @@ def info_nce(queries: Tensor, keys: Tensor, *, temperature: float = 0.1) -> Tens
         raise ValueError(
             f"queries and keys are [S, D] or [N, S, D], alike; got {list(queries.shape)} and {list(keys.shape)}"
         )
+    own = torch.arange(keys.shape[-2], device=queries.device).expand(queries.shape[:-1])
+    return key_cross_entropy(queries, keys, own, temperature=temperature)
+
+
+def key_cross_entropy(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float) -> Tensor:
+    """Cross-entropy of finding each query's own key o among all keys.
+
+    The mean over queries s of ``-log(exp(q_s k_o / t) / sum_j exp(q_s k_j / t))``.
+
+    Args:
+        queries: [..., S, D].
+        keys: [..., K, D].
+        own: int64 [..., S] in [0, K).
+        temperature: t.
+
+    Returns:
+        Scalar, float32 or better.
+    """
     with torch.autocast(queries.device.type, enabled=False):
         logits = in_full_precision(queries) @ in_full_precision(keys).mT / temperature
-        own = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[:-1])
         return F.cross_entropy(logits.flatten(0, -2), own.flatten())
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gesso.common.ranges import NonNegative
+from lightning_modules.losses.contrastive import key_cross_entropy
 from lightning_modules.networks.precision import in_full_precision
 from lightning_modules.networks.style_head import StyleHead, style_statistics
 from lightning_modules.networks.vgg import VGG19
@@ -42,9 +42,8 @@ def style_cross_entropy(
     Returns:
         Scalar, float32 or better, a mean over the results: of K equal pictures log K.
     """
-    with torch.autocast(codes.device.type, enabled=False):
-        logits = in_full_precision(codes) @ in_full_precision(styles.detach()).T / temperature
-        return F.cross_entropy(logits, torch.arange(len(codes), device=codes.device) if own is None else own)
+    own = torch.arange(len(codes), device=codes.device) if own is None else own
+    return key_cross_entropy(codes, styles.detach(), own, temperature=temperature)
 
 
 def domain_cross_entropy(codes: Tensor, wanted: Tensor, others: Tensor, *, temperature: NonNegative = 0.1) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_modules.metrics.features import exact_float32
+from lightning_modules.metrics.features import measuring
 from lightning_modules.metrics.path_length import Distance, Walk, shrunken
 from lightning_modules.metrics.statistics import SumMetric
 
@@ -58,7 +58,7 @@ class Diversity(SumMetric):
         index = index[index < PAIRS]
         if not len(index):
             return
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+        with measuring(self.device):
             times = torch.zeros(len(index), dtype=torch.float64)
             start, close, end = (self.walk(index, times + at).clamp(-1, 1) for at in (0.0, CLOSE, 1.0))
         self.sums += torch.stack([self._distances(start, other).sum() for other in (end, close)])
@@ -70,7 +70,7 @@ class Diversity(SumMetric):
         return {"diversity": random, "diversity_close": close, "diversity_real": self.real}
 
     def _distances(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+        with measuring(self.device):
             return self.networks[0](shrunken(ours), shrunken(theirs)).double()
 
 

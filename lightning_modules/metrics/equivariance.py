@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gesso.common.randomness import mix_key
-from lightning_modules.metrics.features import exact_float32
+from lightning_modules.metrics.features import measuring
 from lightning_modules.metrics.statistics import SumMetric
 
 #: Samples ``[N]`` with their transformed inputs ``[N, 3, 3]`` to images [N, C, H, W] in [-1, 1].
@@ -52,7 +52,7 @@ class Equivariance(SumMetric):
         """Makes and compares the samples ``index``, int64 [N]; N may be 0."""
         if not len(index):
             return
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+        with measuring(self.device):
             originals = self.render(index, torch.eye(3, dtype=torch.float32).expand(len(index), 3, 3))
             for row, name in enumerate(self.names):
                 measure = self._moved if name == "eqt" else self._turned

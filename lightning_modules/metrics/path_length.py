@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gesso.common.randomness import mix_key
-from lightning_modules.metrics.features import exact_float32
+from lightning_modules.metrics.features import measuring
 from lightning_modules.metrics.statistics import SumMetric
 
 #: Images [N, C, H, W] about in [-1, 1] of paths ``[N]`` at times float64 ``[N]``; see ``Abilities.on_path``.
@@ -66,7 +66,7 @@ class PathLength(SumMetric):
             times = torch.tensor(
                 [mix_key(self.seed, number, 3) / 2**64 for number in index.tolist()], dtype=times.dtype
             )
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+        with measuring(self.device):
             near, far = (shrunken(self.walk(index, at)) for at in (times, times + EPSILON))
             self.side = near.shape[-1]
             found = self.networks[0](near, far).double() / EPSILON**2

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Rec. 601's shares of red, green and blue in brightness.
-BRIGHTNESS = (0.299, 0.587, 0.114)
+from lightning_modules.metrics.similarity import luminance
+
 #: Largest distance in pixels along each axis at which a picture is compared with itself.
 REACH = 32
 #: Standard deviation in pixels of the Gaussian mean that is taken away first: what is wider is shading, not strokes.
@@ -47,8 +47,7 @@ class Repetition(NamedTuple):
 
 def brightness(pictures: Tensor) -> Tensor:
     """[N, 3, H, W] in [-1, 1] to [N, 1, H, W], in float64."""
-    shares = torch.tensor(BRIGHTNESS, dtype=torch.float64, device=pictures.device)
-    return (pictures.double() * shares[:, None, None]).sum(1, keepdim=True)
+    return luminance(pictures.double())
 
 
 def flat_places(photographs: Tensor, *, limit: float = FLAT) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from gesso.common.pixels import LUMA, to_float
-from lightning_modules.metrics.features import exact_float32
+from lightning_modules.metrics.features import measuring
 from lightning_modules.metrics.statistics import SumMetric
 from lightning_modules.networks.lpips import LPIPS
 
@@ -65,7 +65,7 @@ class SourceSimilarity(SumMetric):
             return
         sources, made = (in_range(images.to(self.device)) for images in (sources, made))
         means: dict[str, Tensor] = {}
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+        with measuring(self.device):
             (lpips,) = self.networks
             if lpips is not None and "lpips" in self.names:
                 colored = [images.expand(-1, 3, -1, -1) for images in (made, sources)]

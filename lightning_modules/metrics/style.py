@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gesso.common.pixels import to_uint8
 from lightning_modules.core.frozen import Frozen
 from lightning_modules.losses.style import gram, gram_loss, mean_std, statistics_loss
-from lightning_modules.metrics.features import FeatureExtractor, exact_float32
+from lightning_modules.metrics.features import FeatureExtractor, exact_float32, measuring
 from lightning_modules.metrics.frechet import frechet_distance
 from lightning_modules.metrics.similarity import in_range, structural_similarity
 from lightning_modules.metrics.specs import OWN
@@ -108,7 +108,7 @@ class StyleMetrics(SumMetric):
         if not len(content):
             return
         content, stylized, style = (in_range(images.to(self.device)) for images in (content, stylized, style))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), exact_float32():
+        with measuring(self.device):
             means = self._means(content, stylized, style)
             self.sums += len(content) * torch.stack([means[name].double() for name in self.averaged])
             self.count += len(content)

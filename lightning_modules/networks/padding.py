@@ -1,4 +1,4 @@
-"""Padding by reflection, for maps of any size."""
+"""Padding by reflection or by repetition, for maps and pictures of any size."""
 
 from __future__ import annotations
 
@@ -24,3 +24,15 @@ def to_multiple(x: Tensor, of: int) -> Tensor:
         if any(pad):
             x = F.pad(x, pad, mode="reflect" if side > max(pad) else "replicate")
     return x
+
+
+def repeat_edges(x: Tensor, of: int, *, least: int = 0) -> Tensor:
+    """Repeats the last row and column of pictures ``[N, C, H, W]`` until both sides are multiples of ``of``.
+
+    Args:
+        x: pictures.
+        of: see above.
+        least: a side that would be shorter is as long as this.
+    """
+    down, right = (max(least, side + -side % of) - side for side in x.shape[2:])
+    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x

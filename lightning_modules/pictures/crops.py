@@ -60,12 +60,14 @@ def random_parts(pictures: Sequence[Tensor], numbers: Tensor, noise: Tensor, *, 
         [N, C, size, size], on the device of ``numbers``.
     """
     device = numbers.device
-    sides = torch.tensor([picture.shape[2:] for picture in pictures], device=device)
-    highest, widest = sides.amax(0).tolist()
+    sizes = [picture.shape[2:] for picture in pictures]
+    highest, widest = (max(size[axis] for size in sizes) for axis in (0, 1))
+    # Without waiting for the device.
+    sides = torch.tensor(sizes).to(device, non_blocking=True)
     whole = torch.cat(
         [F.pad(picture, (0, widest - picture.shape[3], 0, highest - picture.shape[2])) for picture in pictures]
     ).to(device)
-    edge = min(size, *(min(picture.shape[2:]) for picture in pictures))
+    edge = min(size, *map(min, sizes))
     # Double: float32 noise just below 1 must not round up to it.
     corners = (noise.double() * (sides[numbers] - edge + 1)).long()
     down, across = (corners[:, axis, None] + torch.arange(edge, device=device) for axis in (0, 1))

@@ -24,6 +24,7 @@ from lightning_modules.networks.multiscale_discriminator import (
     MultiscaleDiscriminatorOptions,
 )
 from lightning_modules.networks.munit import MunitAutoencoder, MunitOptions
+from lightning_modules.networks.padding import repeat_edges
 from lightning_modules.networks.precision import in_full_precision
 
 #: Styles of a picture in the preview.
@@ -174,8 +175,7 @@ class MUNIT(TranslatingFamily):
         source, target = (self._autoencoder(domain) for domain in direction.split("-to-"))
         height, width = images.shape[2:]
         # Whole multiples, by repeated edges; the pictures come back at their size.
-        more = (0, -width % self.multiple, 0, -height % self.multiple)
-        padded = F.pad(images, more, mode="replicate") if any(more) else images
+        padded = repeat_edges(images, self.multiple)
         source.check_sides(padded)
         made = in_style(source, target, padded, styles.to(self.device).expand(len(images), -1))
         return made[:, :, :height, :width]

@@ -23,6 +23,7 @@ from lightning_modules.losses.weights import check_weights
 from lightning_modules.metrics.evaluator import EvaluationOptions, Evaluator, Pictures
 from lightning_modules.metrics.sources import SourceEvaluator
 from lightning_modules.networks.folding import folded
+from lightning_modules.networks.padding import repeat_edges
 from lightning_modules.networks.stargan import (
     DomainDiscriminator,
     MappingNetwork,
@@ -218,9 +219,7 @@ class StarGANv2(ImageFamily):
         """See ``Abilities.translate_in_style``."""
         height, width = images.shape[2:]
         # Whole multiples, by repeated edges; the pictures come back at their size. Of one pixel no norm is left.
-        sides = [max(2 * self.multiple, side + -side % self.multiple) for side in (height, width)]
-        more = (0, sides[1] - width, 0, sides[0] - height)
-        padded = F.pad(images, more, mode="replicate") if any(more) else images
+        padded = repeat_edges(images, self.multiple, least=2 * self.multiple)
         made = self.generator(padded, styles.to(self.device).expand(len(images), -1))
         return made[:, :, :height, :width].float().clamp(-1, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,6 +77,33 @@ def trained_on_two_ranks(
     run_ranks("tests.lightning_modules.gan.rank_program", path, [job], ranks=2)
     state: dict[str, Tensor] = torch.load(path / "trained.pt")
     return state
+
+
+def trained_alike(path: Path, one: ImageFamily, other: ImageFamily, rows: Iterable[object]) -> None:
+    """Asserts that two modules with the same weights come to the same by training on ``rows``: see ``moved_alike``."""
+    before = copy.deepcopy(one.state_dict())
+    for module in (one, other):
+        bare_trainer(path).fit(module, rows)
+    moved_alike(one, other, before)
+
+
+def two_ranks_alike(path: Path, make: Callable[[], Family], rows: Iterable[object], *, steps: int = 3) -> Family:
+    """Asserts that two ranks come to the same as one by training on ``rows``: see ``moved_alike``.
+
+    Args:
+        path: a folder for the ranks' files.
+        make: see ``trained_on_two_ranks``.
+        rows: its batches, for one rank.
+        steps: their number.
+
+    Returns:
+        The module of one rank.
+    """
+    one = make()
+    before = copy.deepcopy(one.state_dict())
+    bare_trainer(path).fit(one, rows)
+    moved_alike(one, trained_on_two_ranks(path, make, steps=steps), before)
+    return one
 
 
 def moved_alike(

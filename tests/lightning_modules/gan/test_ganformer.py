@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from lightning_modules.networks.ganformer.mapping import ComponentMappingOptions
 from lightning_modules.networks.ganformer.synthesis import ComponentSynthesisOptions
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.pictures.scores import brightness
-from tests.lightning_modules.gan.alike import check_w_space, moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import check_w_space, resumed_to_the_bit, trained_alike, two_ranks_alike
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
-from tests.trainers import bare_trainer
 
 WIDTHS: dict[str, Any] = {"channel_base": 128, "channel_max": 8}
 PARTS = 3
@@ -138,19 +136,13 @@ def test_micro_batches_and_recomputed_blocks_train_like_the_whole(
     # Groups of the minibatch deviation, the path lengths' mean and dropout are of a micro-batch.
     plain: dict[str, Any] = {"features": 0, "path_length_weight": 0.0, "kind": kind}
     one, two = narrow(**plain), narrow(**plain, **other)
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    bare_trainer(tmp_path).fit(two, Data(3))
-    moved_alike(one, two, before)
+    trained_alike(tmp_path, one, two, Data(3))
 
 
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one = simplex()
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    moved_alike(one, trained_on_two_ranks(tmp_path, simplex, steps=3), before)
+    two_ranks_alike(tmp_path, simplex, Data(3))
 
 
 def test_impossible_options_are_refused() -> None:

@@ -16,7 +16,7 @@ from lightning_modules.gan.stylegan1 import StyleGAN1
 from lightning_modules.networks.stylegan1.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan1.growing import GrowingOptions, at_detail
 from lightning_modules.networks.stylegan1.synthesis import SynthesisOptions
-from tests.lightning_modules.gan.alike import check_w_space, moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import check_w_space, moved_alike, resumed_to_the_bit, two_ranks_alike
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
 from tests.trainers import bare_trainer
 
@@ -130,11 +130,7 @@ def test_micro_batches_and_recomputed_blocks_train_like_the_whole(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one = fading()
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    assert level(one) == 0.5
-    moved_alike(one, trained_on_two_ranks(tmp_path, fading, steps=3), before)
+    assert level(two_ranks_alike(tmp_path, fading, Data(3))) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from lightning_modules.networks.augment.adaptive import AugmentOptions
 from lightning_modules.networks.stylegan2.discriminator import DiscriminatorOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan2.synthesis import SynthesisOptions
-from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import resumed_to_the_bit, trained_alike, two_ranks_alike
 from tests.lightning_modules.networks.stylegan2.mapped import CLASSES, figures, fill_, formula, projections
 from tests.trainers import bare_trainer
 
@@ -127,20 +126,14 @@ def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one = augmented()
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    moved_alike(one, trained_on_two_ranks(tmp_path, augmented, steps=3), before)
+    two_ranks_alike(tmp_path, augmented, Data(3))
 
 
 def test_micro_batches_train_like_the_whole_batch(tmp_path: Path) -> None:
     # Groups of the minibatch deviation, and the path lengths' mean, are of a micro-batch.
     options: dict[str, Any] = {"features": 0, "path_length_weight": 0.0, "augmentation": AUGMENT}
     one, two = (small(micro_batches=parts, **options) for parts in (1, 2))
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    bare_trainer(tmp_path).fit(two, Data(3))
-    moved_alike(one, two, before)
+    trained_alike(tmp_path, one, two, Data(3))
 
 
 def test_styles_are_mixed_in_the_given_share_of_updates() -> None:

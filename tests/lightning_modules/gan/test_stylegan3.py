@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lightning_modules.gan.stylegan3 import StyleGAN3
 from lightning_modules.metrics.evaluator import EvaluationOptions
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.stylegan3.schedule import SynthesisOptions
-from tests.lightning_modules.gan.alike import moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import resumed_to_the_bit, trained_alike, two_ranks_alike
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
 from tests.trainers import bare_trainer
 
@@ -76,20 +75,14 @@ def test_it_resumes_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one = narrow()
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    moved_alike(one, trained_on_two_ranks(tmp_path, narrow, steps=3), before)
+    two_ranks_alike(tmp_path, narrow, Data(3))
 
 
 @pytest.mark.parametrize("other", [{"micro_batches": 2}, {"checkpointing": True}], ids=str)
 def test_micro_batches_and_checkpointing_train_like_the_whole(tmp_path: Path, other: dict[str, Any]) -> None:
     # Groups of the minibatch deviation are of a micro-batch.
     one, two = narrow(features=0), narrow(features=0, **other)
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    bare_trainer(tmp_path).fit(two, Data(3))
-    moved_alike(one, two, before)
+    trained_alike(tmp_path, one, two, Data(3))
 
 
 def test_the_blur_fades_away() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from lightning_modules.gan.styleswin import StyleSwin
 from lightning_modules.networks.stylegan2.mapping import MappingOptions
 from lightning_modules.networks.styleswin.discriminator import WaveletOptions
 from lightning_modules.networks.styleswin.generator import SwinOptions
-from tests.lightning_modules.gan.alike import check_w_space, moved_alike, resumed_to_the_bit, trained_on_two_ranks
+from tests.lightning_modules.gan.alike import check_w_space, resumed_to_the_bit, trained_alike, two_ranks_alike
 from tests.lightning_modules.gan.test_stylegan2 import AUGMENT, BATCH, Data, Rows, small
-from tests.trainers import bare_trainer
 
 WIDTHS: dict[str, Any] = {"channel_base": 128, "channel_max": 8}
 
@@ -107,19 +105,13 @@ def test_micro_batches_and_recomputed_blocks_train_like_the_whole(tmp_path: Path
     # Groups of the minibatch deviation, and steps of spectral norm, are of a micro-batch.
     plain: dict[str, Any] = {"features": 0, "spectral": False}
     one, two = narrow(**plain), narrow(**plain, **other)
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    bare_trainer(tmp_path).fit(two, Data(3))
-    moved_alike(one, two, before)
+    trained_alike(tmp_path, one, two, Data(3))
 
 
 @pytest.mark.slow
 @pytest.mark.process
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    one = narrow()
-    before = copy.deepcopy(one.state_dict())
-    bare_trainer(tmp_path).fit(one, Data(3))
-    moved_alike(one, trained_on_two_ranks(tmp_path, narrow, steps=3), before)
+    two_ranks_alike(tmp_path, narrow, Data(3))
 
 
 @pytest.mark.parametrize(
